@@ -1,1 +1,4 @@
-//! (skeleton)
+//! The agent of one node: everything that makes the node's kernel carry pod traffic. One line a module, in order of start-up.
+#![deny(unsafe_code)]
+
+pub mod node;

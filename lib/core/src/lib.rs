@@ -1,1 +1,2 @@
-//! (skeleton)
+//! What Netkeel reasons about, as values: no Kubernetes types, no I/O, no clock, no randomness.
+#![forbid(unsafe_code)]

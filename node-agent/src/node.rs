@@ -1,0 +1,22 @@
+//! What the agent knows of its own node, as the CNI server needs it.
+//! Published whole through a watch channel; `None` until the node's first `NodeNetwork` was seen, from the API or from disk.
+
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+
+/// The node as its `NodeNetwork` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    /// Programs are loaded, routes and tunnels stand: a pod that is added now works.
+    pub ready: bool,
+    /// Address blocks of this node, in the order in which the operator gave them.
+    pub blocks: Vec<Ipv4Net>,
+    /// MTU of pod links, bytes.
+    pub mtu: u32,
+    /// Revision of the configuration that is in force.
+    pub revision: String,
+}
+
+/// How the CNI server learns of changes.
+pub type NodeWatch = tokio::sync::watch::Receiver<Option<Arc<NodeState>>>;
