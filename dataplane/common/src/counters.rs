@@ -1,0 +1,69 @@
+//! `COUNTERS`: packets and connections that were not let through, by reason. A per-CPU array of `u64`.
+
+/// Name of the map, without the layout version.
+pub const NAME: &str = "COUNTERS";
+/// Entries of the map: more than there are reasons, so that a new reason does not change the layout.
+pub const MAX: u32 = 64;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $number:literal => $name:literal,)+) => {
+        /// Why a packet was dropped or a connection refused. The number is the index into the map.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[$doc])+ $variant = $number,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The label in metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The frame is too short or not what its headers say.
+    Malformed = 0 => "malformed",
+    /// The packet came over a link that no pod is known behind.
+    UnknownLink = 1 => "unknown_link",
+    /// The source address or MAC address is not the pod's own.
+    SpoofedSource = 2 => "spoofed_source",
+    /// IPv6, which is not served yet.
+    Ipv6 = 3 => "ipv6",
+    /// Neither IPv4 nor ARP.
+    UnknownProtocol = 4 => "unknown_protocol",
+    /// To a destination behind the overlay that belongs to no known node.
+    NoTunnel = 5 => "no_tunnel",
+    /// The kernel did not take the tunnel key.
+    TunnelKey = 6 => "tunnel_key",
+    /// Out of the overlay, from a source that belongs to no known node.
+    UnknownSource = 7 => "unknown_source",
+    /// Out of the overlay, from a node that does not own the source address, or with a foreign network identifier.
+    ForgedTunnel = 8 => "forged_tunnel",
+    /// A client asked for a service without endpoints and was refused.
+    NoEndpoints = 9 => "no_endpoints",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_numbered_without_gaps_and_fit_the_map() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+        assert!(Reason::ALL.len() < MAX as usize);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert!(Reason::ALL.iter().skip(index + 1).all(|other| other.name() != reason.name()));
+        }
+    }
+}

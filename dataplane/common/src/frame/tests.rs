@@ -1,0 +1,72 @@
+use super::*;
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+const POD: Address = Address::v4([10, 244, 0, 7]);
+
+fn head(ethertype: [u8; 2], first: u8) -> Head {
+    let mut head = [0; IPV4_LEN];
+    head[6..12].copy_from_slice(&MAC);
+    head[12..14].copy_from_slice(&ethertype);
+    head[14] = first;
+    head[26..30].copy_from_slice(&[10, 244, 0, 7]);
+    head[30..34].copy_from_slice(&[10, 244, 1, 9]);
+    head
+}
+
+fn arp() -> [u8; ARP_LEN] {
+    let mut frame = [0; ARP_LEN];
+    frame[6..12].copy_from_slice(&MAC);
+    frame[12..14].copy_from_slice(&ETHERTYPE_ARP);
+    frame[14..20].copy_from_slice(&[0, 1, 8, 0, 6, 4]);
+    frame[22..28].copy_from_slice(&MAC);
+    frame[28..32].copy_from_slice(&[10, 244, 0, 7]);
+    frame
+}
+
+#[test]
+fn an_ipv4_packet_is_read() {
+    let wanted = Ipv4 { source_mac: MAC, source: POD, destination: Address::v4([10, 244, 1, 9]) };
+    assert_eq!(parse(&head(ETHERTYPE_IPV4, 0x45)), Ok(Packet::Ipv4(wanted)));
+    assert_eq!(parse(&head(ETHERTYPE_IPV4, 0x4f)), Ok(Packet::Ipv4(wanted)), "options do not matter");
+}
+
+#[test]
+fn a_header_that_is_not_one_is_malformed() {
+    assert_eq!(parse(&head(ETHERTYPE_IPV4, 0x44)), Err(Reason::Malformed));
+    assert_eq!(parse(&head(ETHERTYPE_IPV4, 0x65)), Err(Reason::Malformed));
+}
+
+#[test]
+fn other_protocols_are_told_apart() {
+    assert_eq!(parse(&head(ETHERTYPE_IPV6, 0x60)), Err(Reason::Ipv6));
+    assert_eq!(parse(&head([0x88, 0xcc], 0)), Err(Reason::UnknownProtocol));
+    assert_eq!(parse(&head(ETHERTYPE_ARP, 0)), Ok(Packet::Arp));
+}
+
+#[test]
+fn a_pod_sends_only_as_itself() {
+    let Ok(Packet::Ipv4(packet)) = parse(&head(ETHERTYPE_IPV4, 0x45)) else { panic!("not IPv4") };
+    assert!(is_from(&packet, &Link::new(POD, MAC)));
+    assert!(!is_from(&packet, &Link::new(Address::v4([10, 244, 0, 8]), MAC)));
+    assert!(!is_from(&packet, &Link::new(POD, [2, 0, 0, 0, 0, 8])));
+}
+
+#[test]
+fn a_pod_asks_by_arp_only_as_itself() {
+    let link = Link::new(POD, MAC);
+    assert!(arp_is_from(&arp(), &link));
+    for forged in [8, 14, 24, 31] {
+        let mut frame = arp();
+        frame[forged] ^= 1;
+        assert!(!arp_is_from(&frame, &link), "byte {forged} changed");
+    }
+}
+
+#[test]
+fn a_tunnel_packet_must_come_from_the_owner_of_its_source() {
+    let (owner, other) = (Address::v4([172, 18, 0, 3]), Address::v4([172, 18, 0, 4]));
+    assert_eq!(check_tunnel(Some(owner), owner, crate::VNI), Ok(()));
+    assert_eq!(check_tunnel(Some(owner), other, crate::VNI), Err(Reason::ForgedTunnel));
+    assert_eq!(check_tunnel(Some(owner), owner, crate::VNI + 1), Err(Reason::ForgedTunnel));
+    assert_eq!(check_tunnel(None, owner, crate::VNI), Err(Reason::UnknownSource));
+}
