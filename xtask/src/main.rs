@@ -1,1 +1,34 @@
-fn main() {}
+//! `cargo xtask`: every task of the repository that is more than one cargo command.
+//! One module a task; this file only picks one.
+
+mod cluster;
+mod image;
+mod setup;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the Netkeel repository", max_term_width = 100)]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// A real Kubernetes cluster in namespaces of this machine.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Build the container image into target/image/netkeel.tar.
+    Image,
+    /// Install the Debian packages that the other tasks need and that are missing.
+    Setup,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().task {
+        Task::Cluster(command) => cluster::run(&command),
+        Task::Image => image::build().map(|_| ()),
+        Task::Setup => setup::run(),
+    }
+}
