@@ -1,1 +1,13 @@
-//! (skeleton)
+//! Logs, traces and metrics of every Netkeel program. Telemetry never blocks or fails the work: spans wait in a
+//! bounded queue, a dead collector changes only a counter, and without an endpoint nothing is queued or sent.
+//! The trace id travels all the same (`context`), so that a program further on may still be part of a trace.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod context;
+mod init;
+pub mod metrics;
+pub mod shutdown;
+mod traces;
+
+pub use init::{Error, Guard, LogFormat, Options, init};
