@@ -1,1 +1,4 @@
-//! (skeleton)
+//! What tests of several crates share. Only ever a dev-dependency.
+#![forbid(unsafe_code)]
+
+pub mod lab;
