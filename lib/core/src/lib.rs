@@ -1,2 +1,6 @@
 //! What Netkeel reasons about, as values: no Kubernetes types, no I/O, no clock, no randomness.
 #![forbid(unsafe_code)]
+
+pub mod address;
+pub mod name;
+pub mod service;
