@@ -1,1 +1,11 @@
-//! (skeleton)
+//! Watched objects in, values of the core out. Synchronous, without a client: the same for a watch, a file and a test.
+//!
+//! An object that says something impossible is named and skipped: what was known of it stays in force, and all others are served.
+#![forbid(unsafe_code)]
+
+pub mod convert;
+pub mod invalid;
+pub mod services;
+
+pub use invalid::{Invalid, Problems};
+pub use services::Services;
