@@ -1,1 +1,17 @@
-//! (skeleton)
+//! Loads the kernel programs of a node, pins them, replaces them in place and writes their maps.
+//! Needs the capabilities BPF, `NET_ADMIN` and PERFMON; nothing here walks the kernel's object ids.
+
+pub mod datapath;
+pub mod pins;
+pub mod probe;
+mod sys;
+pub mod tables;
+
+pub use datapath::{Datapath, Error, Verdict};
+pub use netkeel_dataplane_common as common;
+pub use pins::remove;
+pub use probe::{Facts, Options, find_cgroup2, probe};
+pub use tables::{Changes, FakeTable, KernelTable, Table, TableError, converge};
+
+/// The compiled kernel programs; empty when this crate was built without them.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netkeel.o"));

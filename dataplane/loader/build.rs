@@ -1,0 +1,28 @@
+//! Embeds the object that `cargo xtask ebpf` built, or nothing: then loading fails with a sentence that says what to do.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Where `cargo xtask ebpf` puts the object, seen from this crate. The folder holds nothing else, since cargo watches it.
+const BUILT: &str = "../../target/bpf/netkeel.o";
+
+fn main() -> io::Result<()> {
+    println!("cargo:rerun-if-env-changed=NETKEEL_BPF_OBJECT");
+    let object = match env::var_os("NETKEEL_BPF_OBJECT") {
+        Some(path) => PathBuf::from(path),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(BUILT),
+    };
+    if let Some(folder) = object.parent() {
+        // A watched path that does not exist would make cargo run this on every build.
+        fs::create_dir_all(folder)?;
+        println!("cargo:rerun-if-changed={}", folder.display());
+    }
+    let bytes = match fs::read(&object) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
+    let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("cargo sets OUT_DIR"))?;
+    fs::write(PathBuf::from(out).join("netkeel.o"), bytes)
+}

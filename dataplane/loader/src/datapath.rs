@@ -1,0 +1,339 @@
+//! The programs of one node: loaded, pinned, replaced in place, never detached.
+//! Everything that makes up the data path outlives this process in its pins.
+
+mod attach;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io, mem,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use aya::{
+    Pod,
+    programs::{ProgramError, ProgramFd},
+};
+use netkeel_dataplane_common::{
+    Address, Config, Reason, backends, config, counters, endpoints, links, reverse, services, tunnels,
+};
+
+use crate::{
+    OBJECT,
+    pins::{PinError, Pins, unpin},
+    probe::Options,
+    sys::{self, Hook},
+    tables::{KernelTable, TableError},
+};
+
+/// Every map.
+const MAPS: [&str; 8] = [
+    config::NAME,
+    endpoints::NAME,
+    links::NAME,
+    tunnels::NAME,
+    services::NAME,
+    backends::NAME,
+    reverse::NAME,
+    counters::NAME,
+];
+
+const FROM_POD: &str = "from_pod";
+const FROM_OVERLAY: &str = "from_overlay";
+const TO_OVERLAY: &str = "to_overlay";
+
+/// Why the datapath could not be loaded or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This program was built without the kernel side.
+    #[error("built without eBPF programs: run `cargo xtask ebpf` and build again")]
+    Stub,
+    /// The object or one of its maps was refused.
+    #[error("load maps and programs")]
+    Object(#[source] Box<aya::EbpfError>),
+    /// A program was refused; those that ran before still run.
+    #[error("load program {name}: the kernel refuses it, what ran before still runs")]
+    Program {
+        /// The program.
+        name: String,
+        /// Why, with the verifier's log.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The object lacks a program.
+    #[error("the object holds no program {name}: run `cargo xtask ebpf` and build again")]
+    NoProgram {
+        /// The program.
+        name: String,
+    },
+    /// A program could not be attached.
+    #[error("attach {program} to {target}")]
+    Attach {
+        /// The program.
+        program: String,
+        /// The device or the cgroup.
+        target: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A pinned object could not be opened or read.
+    #[error("open {path}")]
+    Open {
+        /// The pin, or the cgroup's folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A dry run failed.
+    #[error("run program {name} over a frame")]
+    Run {
+        /// The program.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something about pins.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// Something about tables.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// What a program did with a frame in [`Datapath::dry_run`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The program's return value: −1 next program or the host stack, 2 drop, 7 redirect.
+    pub action: i32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// The loaded programs, and the way to their maps.
+#[derive(Debug)]
+pub struct Datapath {
+    pins: Pins,
+    programs: HashMap<String, ProgramFd>,
+}
+
+impl Datapath {
+    /// Loads the programs over the pinned maps of this layout (made where they are missing), attaches the
+    /// socket hooks, and puts the new programs into every link that is pinned already. Nothing is changed
+    /// before the kernel has taken all programs.
+    ///
+    /// # Errors
+    /// When a map or a program is refused, or a link cannot be made or pinned.
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        if OBJECT.is_empty() {
+            return Err(Error::Stub);
+        }
+        let pins = Pins::at(&options.bpffs);
+        pins.create()?;
+        let datapath = Self { programs: attach::load_programs(&pins)?, pins };
+        datapath.attach_cgroup(&options.cgroup)?;
+        datapath.refresh_devices()?;
+        datapath.pins.remove_other_layouts()?;
+        Ok(datapath)
+    }
+
+    /// Tells the programs about their node.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_config(&self, config: &Config) -> Result<(), Error> {
+        use crate::tables::Table as _;
+        Ok(self.table::<u32, Config>(config::NAME, 1)?.put(&0, config)?)
+    }
+
+    /// Attaches both programs of the VXLAN device, or replaces them.
+    ///
+    /// # Errors
+    /// When the device cannot take them.
+    pub fn attach_overlay(&self, ifindex: u32, device: &str) -> Result<(), Error> {
+        self.attach_device(FROM_OVERLAY, device, Hook::Ingress(ifindex), ifindex)?;
+        self.attach_device(TO_OVERLAY, device, Hook::Egress(ifindex), ifindex)
+    }
+
+    /// Attaches the program of a pod's host side, or replaces it.
+    ///
+    /// # Errors
+    /// When the device cannot take it.
+    pub fn attach_pod(&self, ifindex: u32, device: &str) -> Result<(), Error> {
+        self.attach_device(FROM_POD, device, Hook::Ingress(ifindex), ifindex)
+    }
+
+    /// Removes the pin of a pod's host side. The program goes with the last of pin and device.
+    ///
+    /// # Errors
+    /// When the pin is there and cannot be removed.
+    pub fn detach_pod(&self, device: &str) -> Result<(), Error> {
+        Ok(unpin(&self.pins.link(FROM_POD, Some(device)))?)
+    }
+
+    /// The devices of pods that have a pin.
+    ///
+    /// # Errors
+    /// When the pins cannot be listed.
+    pub fn pods_attached(&self) -> Result<Vec<String>, Error> {
+        let links = self.pins.device_links()?;
+        Ok(links.into_iter().filter(|(program, _)| program == FROM_POD).map(|(_, device)| device).collect())
+    }
+
+    /// Removes the pins of pods' devices that are not in `live`; returns their names.
+    ///
+    /// # Errors
+    /// When the pins cannot be listed, or the first that cannot be removed.
+    pub fn collect<S: std::hash::BuildHasher>(
+        &self,
+        live: &HashSet<String, S>,
+    ) -> Result<Vec<String>, Error> {
+        let mut gone = self.pods_attached()?;
+        gone.retain(|device| !live.contains(device));
+        gone.iter().try_for_each(|device| self.detach_pod(device))?;
+        Ok(gone)
+    }
+
+    /// Packets and connections that were not let through, by reason, summed over all processors.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, Error> {
+        let map = self.open(counters::NAME)?;
+        let read = |source| TableError::Read { table: counters::NAME, source };
+        let mut values = vec![0; possible_processors().map_err(read)? * mem::size_of::<u64>()];
+        let mut counts = Vec::with_capacity(Reason::ALL.len());
+        for reason in Reason::ALL {
+            sys::lookup(map.as_fd(), &(*reason as u32).to_ne_bytes(), &mut values).map_err(read)?;
+            let (each, _) = values.as_chunks();
+            counts.push((*reason, each.iter().map(|bytes| u64::from_ne_bytes(*bytes)).sum()));
+        }
+        Ok(counts)
+    }
+
+    /// Memory that the kernel holds for each map, in bytes.
+    ///
+    /// # Errors
+    /// When a map cannot be opened.
+    pub fn map_bytes(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        MAPS.iter().map(|name| Ok((*name, memory(&self.open(name)?)?))).collect()
+    }
+
+    /// Pods of this node.
+    ///
+    /// # Errors
+    /// When the map cannot be opened; the same for all tables.
+    pub fn endpoints(&self) -> Result<KernelTable<Address, endpoints::Endpoint>, Error> {
+        self.table(endpoints::NAME, endpoints::MAX)
+    }
+
+    /// Links of pods, for the source check.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn links(&self) -> Result<KernelTable<u32, links::Link>, Error> {
+        self.table(links::NAME, links::MAX)
+    }
+
+    /// Blocks of other nodes.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn tunnels(&self) -> Result<KernelTable<tunnels::Block, tunnels::Tunnel>, Error> {
+        self.table(tunnels::NAME, tunnels::MAX)
+    }
+
+    /// Addresses of services.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn services(&self) -> Result<KernelTable<services::Frontend, services::Service>, Error> {
+        self.table(services::NAME, services::MAX)
+    }
+
+    /// Backends of services.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn backends(&self) -> Result<KernelTable<backends::Slot, backends::Backend>, Error> {
+        self.table(backends::NAME, backends::MAX)
+    }
+
+    /// Runs a packet program (`from_pod`, `from_overlay`, `to_overlay`) over a frame as if it had come over a
+    /// device, without sending it anywhere. Counters count it.
+    ///
+    /// # Errors
+    /// When there is no such program or device, or the kernel refuses the frame.
+    pub fn dry_run(&self, program: &str, frame: &[u8], ifindex: u32) -> Result<Verdict, Error> {
+        let run = sys::test_run(self.program(program)?, frame, ifindex);
+        let (action, frame) = run.map_err(|source| Error::Run { name: program.to_owned(), source })?;
+        Ok(Verdict { action, frame })
+    }
+
+    fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {
+        let program = self.programs.get(name).ok_or_else(|| Error::NoProgram { name: name.to_owned() })?;
+        Ok(program.as_fd())
+    }
+
+    fn table<K: Pod, V: Pod>(&self, name: &'static str, capacity: u32) -> Result<KernelTable<K, V>, Error> {
+        Ok(KernelTable::new(name, capacity, self.open(name)?))
+    }
+
+    fn open(&self, map: &str) -> Result<OwnedFd, Error> {
+        let path = self.pins.map(map);
+        sys::object_get(&path).map_err(|source| Error::Open { path, source })
+    }
+}
+
+/// Bytes that the kernel accounts to a map.
+fn memory(map: &OwnedFd) -> Result<u64, Error> {
+    let path = PathBuf::from(format!("/proc/self/fdinfo/{}", map.as_raw_fd()));
+    let text = fs::read_to_string(&path).map_err(|source| Error::Open { path, source })?;
+    Ok(memlock(&text).unwrap_or(0))
+}
+
+/// The bytes in the text of a map's fdinfo file.
+fn memlock(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()
+}
+
+/// The number of processors that a per-CPU map has values for.
+fn possible_processors() -> io::Result<usize> {
+    let text = fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    highest(&text)
+        .map(|last| last + 1)
+        .ok_or_else(|| io::Error::other("no processor numbers in cpu/possible"))
+}
+
+/// The highest number in a list of ranges such as `0-3,8-11`.
+fn highest(ranges: &str) -> Option<usize> {
+    ranges.trim().rsplit([',', '-']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_processor_ends_the_last_range() {
+        assert_eq!(highest("0-3,8-11\n"), Some(11));
+        assert_eq!(highest("0\n"), Some(0));
+        assert_eq!(highest("\n"), None);
+    }
+
+    #[test]
+    fn the_memory_of_a_map_is_read_from_its_fdinfo() {
+        assert_eq!(memlock("pos:\t0\nmap_type:\t1\nmemlock:\t1312\nmap_id:\t9\n"), Some(1312));
+        assert_eq!(memlock("pos:\t0\n"), None);
+    }
+
+    #[test]
+    fn a_build_without_programs_says_how_to_get_them() {
+        assert_eq!(
+            Error::Stub.to_string(),
+            "built without eBPF programs: run `cargo xtask ebpf` and build again"
+        );
+    }
+}

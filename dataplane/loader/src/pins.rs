@@ -1,0 +1,167 @@
+//! The files below `<bpffs>/netkeel`: where they are, what they are called, and how they go.
+//! A map is `maps/<NAME>-v<LAYOUT>`, a link `links/<program>[-<device>]`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use netkeel_dataplane_common::LAYOUT;
+
+/// Why pins could not be listed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// A folder could not be read or made.
+    #[error("use folder {path}: is the BPF file system mounted there?")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A pin could not be removed.
+    #[error("remove pin {path}")]
+    Remove {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The folder of our pins on one BPF file system.
+#[derive(Clone, Debug)]
+pub(crate) struct Pins(PathBuf);
+
+impl Pins {
+    pub(crate) fn at(bpffs: &Path) -> Self {
+        Self(bpffs.join("netkeel"))
+    }
+
+    /// Makes the folders.
+    pub(crate) fn create(&self) -> Result<(), PinError> {
+        for path in [self.maps(), self.links()] {
+            fs::create_dir_all(&path).map_err(|source| PinError::Folder { path, source })?;
+        }
+        Ok(())
+    }
+
+    fn maps(&self) -> PathBuf {
+        self.0.join("maps")
+    }
+
+    fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// The pin of a map of the current layout.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(format!("{name}-v{LAYOUT}"))
+    }
+
+    /// The pin of a program's link.
+    pub(crate) fn link(&self, program: &str, device: Option<&str>) -> PathBuf {
+        self.links().join(link_name(program, device))
+    }
+
+    /// The program and the device (as in the pin's name) of every pinned link of a device.
+    pub(crate) fn device_links(&self) -> Result<Vec<(String, String)>, PinError> {
+        let names = list(&self.links())?;
+        Ok(names
+            .iter()
+            .filter_map(|name| name.split_once('-'))
+            .map(|(p, d)| (p.to_owned(), d.to_owned()))
+            .collect())
+    }
+
+    /// Removes the maps of other layouts.
+    pub(crate) fn remove_other_layouts(&self) -> Result<(), PinError> {
+        let current = format!("-v{LAYOUT}");
+        let folder = self.maps();
+        list(&folder)?
+            .iter()
+            .filter(|name| !name.ends_with(&current))
+            .try_for_each(|name| unpin(&folder.join(name)))
+    }
+}
+
+/// The name of a link's pin. A dot in a device's name becomes `_`: the BPF file system refuses dots
+/// (`bpf_lookup`, "reserved for future extensions").
+fn link_name(program: &str, device: Option<&str>) -> String {
+    device.map_or_else(|| program.to_owned(), |device| format!("{program}-{}", device.replace('.', "_")))
+}
+
+/// Removes a pin; one that is not there is no error.
+pub(crate) fn unpin(path: &Path) -> Result<(), PinError> {
+    gone(fs::remove_file(path)).map_err(|source| PinError::Remove { path: path.to_owned(), source })
+}
+
+/// Removes everything that was pinned on this BPF file system, which detaches all programs: the links
+/// first, then the maps, then the folders. Goes on after an error and returns the first.
+///
+/// # Errors
+/// The first pin that could not be removed.
+pub fn remove(bpffs: &Path) -> Result<(), PinError> {
+    let pins = Pins::at(bpffs);
+    let mut result = Ok(());
+    for folder in [pins.links(), pins.maps(), pins.0.clone()] {
+        for name in list(&folder)? {
+            result = result.and(unpin(&folder.join(name)));
+        }
+        let removed =
+            gone(fs::remove_dir(&folder)).map_err(|source| PinError::Remove { path: folder, source });
+        result = result.and(removed);
+    }
+    result
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The names of the files in a folder; none when it does not exist.
+fn list(path: &Path) -> Result<Vec<String>, PinError> {
+    let error = |source| PinError::Folder { path: path.to_owned(), source };
+    let entries = match fs::read_dir(path) {
+        Err(failure) if failure.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(error)?,
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    names.collect::<Result<_, _>>().map_err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_named_after_program_device_and_layout() {
+        let pins = Pins::at("/sys/fs/bpf".as_ref());
+        assert_eq!(pins.map("SERVICES"), Path::new("/sys/fs/bpf/netkeel/maps/SERVICES-v1"));
+        assert_eq!(pins.link("connect4", None), Path::new("/sys/fs/bpf/netkeel/links/connect4"));
+        let pod = pins.link("from_pod", Some("nk0123456789ab"));
+        assert_eq!(pod, Path::new("/sys/fs/bpf/netkeel/links/from_pod-nk0123456789ab"));
+    }
+
+    #[test]
+    fn a_dot_in_a_device_name_is_no_dot_in_a_pin() {
+        assert_eq!(link_name("to_overlay", Some("netkeel.vxlan")), "to_overlay-netkeel_vxlan");
+    }
+
+    #[test]
+    fn removing_takes_what_is_there_and_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("netkeel-pins-{}", std::process::id()));
+        fs::create_dir_all(folder.join("netkeel/maps")).unwrap();
+        fs::create_dir_all(folder.join("other")).unwrap();
+        fs::write(folder.join("netkeel/maps/CONFIG-v1"), "").unwrap();
+        remove(&folder).unwrap();
+        assert!(!folder.join("netkeel").exists() && folder.join("other").exists());
+        remove(&folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
