@@ -3,7 +3,11 @@
 
 mod cluster;
 mod image;
+mod imports;
+mod orphans;
 mod setup;
+mod test;
+mod workspace;
 
 use clap::{Parser, Subcommand};
 
@@ -23,6 +27,8 @@ enum Task {
     Image,
     /// Install the Debian packages that the other tasks need and that are missing.
     Setup,
+    /// Check and test everything, or the steps named.
+    Test(test::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -30,5 +36,12 @@ fn main() -> anyhow::Result<()> {
         Task::Cluster(command) => cluster::run(&command),
         Task::Image => image::build().map(|_| ()),
         Task::Setup => setup::run(),
+        Task::Test(options) => test::run(&options),
     }
+}
+
+/// The repository's root.
+fn root() -> std::path::PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    folder.parent().unwrap_or(folder).to_owned()
 }
