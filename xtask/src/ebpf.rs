@@ -70,13 +70,21 @@ pub(crate) fn build() -> Result<PathBuf> {
     cargo.current_dir(&root).args(["build", "--quiet", "--release", "-p", PACKAGE, "--target", TARGET]);
     cargo.arg("--target-dir").arg(&folder).args(PROFILE.iter().flat_map(|option| ["--config", option]));
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
-    let flags = format!(r#"--cfg=bpf_target_arch="{}" -Clink-arg=--btf"#, env::consts::ARCH);
-    cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(&root).join("\x1f"));
     run(&mut cargo, "the kernel programs do not compile")?;
     let object = root.join("target/bpf/netkeel.o");
     install(&folder.join(TARGET).join("release").join(PROGRAM), &object)?;
     println!("{} ({toolchain:?} toolchain)", object.display());
     Ok(object)
+}
+
+/// Type information for the kernel, and no path of this machine in it.
+fn flags(root: &Path) -> [String; 3] {
+    [
+        format!(r#"--cfg=bpf_target_arch="{}""#, env::consts::ARCH),
+        "-Clink-arg=--btf".to_owned(),
+        format!("--remap-path-prefix={}=.", root.display()),
+    ]
 }
 
 /// Replaces `to` in one step, when it differs from `from`.
@@ -134,7 +142,8 @@ fn linker(toolchain: Toolchain) -> Result<PathBuf> {
         cargo.env("PATH", format!("{DEBIAN_LLVM}/bin:{path}")).env("LLVM_PREFIX", DEBIAN_LLVM);
     }
     run(&mut cargo, "bpf-linker does not build")?;
-    find("bpf-linker").context("cargo installed bpf-linker to a folder that is not in PATH: add ~/.cargo/bin to it")
+    find("bpf-linker")
+        .context("cargo installed bpf-linker to a folder that is not in PATH: add ~/.cargo/bin to it")
 }
 
 /// A program in the folders of PATH or where cargo installs to.

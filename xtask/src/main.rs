@@ -2,6 +2,7 @@
 //! One module a task; this file only picks one.
 
 mod cluster;
+mod ebpf;
 mod image;
 mod imports;
 mod orphans;
@@ -23,6 +24,8 @@ enum Task {
     /// A real Kubernetes cluster in namespaces of this machine.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Build the kernel programs into target/bpf/netkeel.o, which the agent embeds.
+    Ebpf,
     /// Build the container image into target/image/netkeel.tar.
     Image,
     /// Install the Debian packages that the other tasks need and that are missing.
@@ -34,6 +37,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Cluster(command) => cluster::run(&command),
+        Task::Ebpf => ebpf::build().map(|_| ()),
         Task::Image => image::build().map(|_| ()),
         Task::Setup => setup::run(),
         Task::Test(options) => test::run(&options),

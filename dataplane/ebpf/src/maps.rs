@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The maps. Hashes allocate on demand: an entry that is being read is never reused under the reader.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+};
+use netkeel_dataplane_common::{
+    Address, Config, Reason,
+    backends::{self, Backend, Slot},
+    counters,
+    endpoints::{self, Endpoint},
+    links::{self, Link},
+    reverse::{self, Translated},
+    services::{self, Frontend, Service},
+    tunnels::{self, Tunnel},
+};
+
+#[map]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+#[map]
+static ENDPOINTS: HashMap<Address, Endpoint> = HashMap::with_max_entries(endpoints::MAX, BPF_F_NO_PREALLOC);
+#[map]
+static LINKS: HashMap<u32, Link> = HashMap::with_max_entries(links::MAX, BPF_F_NO_PREALLOC);
+#[map]
+static TUNNELS: LpmTrie<Address, Tunnel> = LpmTrie::with_max_entries(tunnels::MAX, 0);
+#[map]
+static SERVICES: HashMap<Frontend, Service> = HashMap::with_max_entries(services::MAX, BPF_F_NO_PREALLOC);
+#[map]
+static BACKENDS: HashMap<Slot, Backend> = HashMap::with_max_entries(backends::MAX, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static REVERSE: LruHashMap<Translated, Backend> = LruHashMap::with_max_entries(reverse::MAX, 0);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::MAX, 0);
+
+/// Counts a packet or connection that is not let through.
+#[inline(always)]
+pub(crate) fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        // SAFETY: a valid element of this processor's own array; programs are not interrupted by themselves.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// The index of the host side of a local pod's link.
+#[inline(always)]
+pub(crate) fn local_pod(address: Address) -> Option<u32> {
+    // SAFETY: a plain copy; without preallocation the element is freed only after a grace period.
+    unsafe { ENDPOINTS.get(address) }.map(|endpoint| endpoint.ifindex)
+}
+
+/// The pod behind a link.
+#[inline(always)]
+pub(crate) fn link(ifindex: u32) -> Option<Link> {
+    // SAFETY: as in `local_pod`.
+    unsafe { LINKS.get(ifindex) }.copied()
+}
+
+/// The underlay address of the other node that owns this pod address.
+#[inline(always)]
+pub(crate) fn owner(address: Address) -> Option<Address> {
+    TUNNELS.get(Key::new(128, address)).map(|tunnel| tunnel.node)
+}
+
+/// The service at this address, port and protocol.
+#[inline(always)]
+pub(crate) fn service(frontend: Frontend) -> Option<Service> {
+    // SAFETY: as in `local_pod`.
+    unsafe { SERVICES.get(frontend) }.copied()
+}
+
+/// The backend of this service in this slot.
+#[inline(always)]
+pub(crate) fn backend(service: u32, slot: u32) -> Option<Backend> {
+    // SAFETY: as in `local_pod`.
+    unsafe { BACKENDS.get(Slot { service, slot }) }.copied()
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! What the packet programs share: reading a frame, tunnel keys, redirects, and the end of every path.
+
+use core::mem;
+
+use aya_ebpf::{
+    bindings::{BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key},
+    helpers::{bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+    programs::TcContext,
+};
+use netkeel_dataplane_common::{
+    Address, Config, Reason, VNI,
+    frame::{self, Head, Packet},
+};
+
+use crate::maps;
+
+/// The next program on this hook, then the host stack. Zero would end the chain of programs.
+pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
+
+/// `PACKET_HOST`: the packet is for this host, whatever its MAC address says.
+const PACKET_HOST: u32 = 0;
+/// Time to live of the outer packet.
+const OUTER_TTL: u8 = 64;
+
+/// The end of every path: what to do with the packet, or why it is dropped.
+#[inline(always)]
+pub(crate) fn verdict(decision: Result<i32, Reason>) -> i32 {
+    decision.unwrap_or_else(|reason| {
+        maps::count(reason);
+        TC_ACT_SHOT
+    })
+}
+
+/// Reads the frame's head.
+#[inline(always)]
+pub(crate) fn read(ctx: &TcContext) -> Result<Packet, Reason> {
+    let head: Head = ctx.load(0).map_err(|_| Reason::Malformed)?;
+    frame::parse(&head)
+}
+
+/// Straight into a local pod; `None` when the address is none.
+#[inline(always)]
+pub(crate) fn to_local_pod(ctx: &TcContext, address: Address) -> Option<i32> {
+    let ifindex = maps::local_pod(address)?;
+    for_this_host(ctx);
+    // SAFETY: takes two numbers. `ENDPOINTS` holds only host sides of veth pairs, and both callers run at ingress.
+    let action = unsafe { bpf_redirect_peer(ifindex, 0) };
+    i32::try_from(action).ok()
+}
+
+/// Lets the packet into the host stack, which drops what another MAC address was written on.
+#[inline(always)]
+pub(crate) fn for_this_host(ctx: &TcContext) {
+    // Fails only on a type that is not PACKET_*.
+    let _: Result<(), _> = ctx.change_type(PACKET_HOST);
+}
+
+/// Gives the packet the outer header that the VXLAN device will put on.
+#[inline(always)]
+pub(crate) fn set_tunnel(ctx: &TcContext, config: &Config, node: Address) -> Result<(), Reason> {
+    let (Some(remote), Some(local)) = (node.as_v4_word(), config.node.as_v4_word()) else {
+        return Err(Reason::TunnelKey);
+    };
+    // SAFETY: integers and unions of integers: all zero is a value.
+    let mut key: bpf_tunnel_key = unsafe { mem::zeroed() };
+    key.tunnel_id = VNI;
+    key.tunnel_ttl = OUTER_TTL;
+    // The kernel takes these two in host byte order.
+    key.__bindgen_anon_1.remote_ipv4 = u32::from_be(remote);
+    key.__bindgen_anon_3.local_ipv4 = u32::from_be(local);
+    // SAFETY: the context is the kernel's, the key a whole one on the stack.
+    let set =
+        unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, KEY_LEN, u64::from(BPF_F_ZERO_CSUM_TX)) };
+    if set == 0 { Ok(()) } else { Err(Reason::TunnelKey) }
+}
+
+/// The outer header's sender and network identifier of a packet out of the tunnel, its receiver of one into it.
+#[inline(always)]
+pub(crate) fn tunnel(ctx: &TcContext) -> Option<(Address, u32)> {
+    // SAFETY: integers and unions of integers: all zero is a value.
+    let mut key: bpf_tunnel_key = unsafe { mem::zeroed() };
+    // SAFETY: the context is the kernel's, the key a whole one on the stack.
+    let got = unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &raw mut key, KEY_LEN, 0) };
+    if got != 0 {
+        return None;
+    }
+    // SAFETY: without BPF_F_TUNINFO_IPV6 the kernel fills the IPv4 address.
+    let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+    Some((Address::v4_word(remote.to_be()), key.tunnel_id))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a struct of 44 bytes")]
+const KEY_LEN: u32 = mem::size_of::<bpf_tunnel_key>() as u32;
