@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod ipam;
 pub mod name;
 pub mod service;
