@@ -4,12 +4,6 @@ use std::net::Ipv4Addr;
 
 pub use netkeel_dataplane_common::Address;
 
-/// The address as IPv4, where it is one.
-#[must_use]
-pub fn ipv4(address: Address) -> Option<Ipv4Addr> {
-    address.as_v4_word().map(|word| word.to_ne_bytes().into())
-}
-
 /// Reads an IPv4 address the way old Kubernetes objects may carry it: leading zeros are decimal (KEP-4858).
 #[must_use]
 pub fn parse_ipv4(text: &str) -> Option<Ipv4Addr> {

@@ -93,7 +93,14 @@ impl Layout {
         writes
     }
 
-    /// The writes that delete what [`Layout::restore`] found and no Service claimed since.
+    /// The writes that empty slots which [`Layout::restore`] found and no reader reaches. Done first, they make room.
+    pub fn sweep_slots(&mut self) -> Vec<Write> {
+        let lengths = self.lengths();
+        let stray = std::mem::take(&mut self.stray).into_iter();
+        stray.filter(|slot| !is_held(&lengths, *slot)).map(Write::DeleteBackend).collect()
+    }
+
+    /// The writes that delete all that [`Layout::restore`] found and no Service claimed since.
     pub fn sweep(&mut self) -> Vec<Write> {
         let mut writes = Vec::new();
         let mut orphans: Vec<Frontend> =
@@ -102,9 +109,7 @@ impl Layout {
         for frontend in orphans {
             self.settle(frontend, &mut writes);
         }
-        let lengths = self.lengths();
-        let stray = std::mem::take(&mut self.stray).into_iter();
-        writes.extend(stray.filter(|slot| !is_held(&lengths, *slot)).map(Write::DeleteBackend));
+        writes.extend(self.sweep_slots());
         writes
     }
 
