@@ -1,1 +1,19 @@
-//! (skeleton)
+//! A real Kubernetes cluster in namespaces of this machine, for tests and for development.
+//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler run inside the first node; every node is
+//! a set of namespaces with its own root file system, cgroups, containerd and kubelet. docs/testing.md explains it.
+#![forbid(unsafe_code)]
+
+mod binaries;
+mod cgroup;
+mod cluster;
+mod config;
+pub mod images;
+pub mod node;
+mod pki;
+pub mod process;
+mod progress;
+mod wait;
+
+pub use cluster::{Cluster, DEFAULT_NAME, Node, Options};
+pub use progress::Progress;
+pub use wait::wait_until;

