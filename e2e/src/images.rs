@@ -12,7 +12,7 @@ use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::process;
+use crate::{Progress, process};
 
 /// The image of the test workload: `/netkeel-e2e-peer` and busybox with its links in `/bin`.
 pub const WORKLOAD: &str = "localhost/netkeel-e2e:1";
@@ -167,19 +167,19 @@ pub fn target_folder() -> PathBuf {
 ///
 /// # Errors
 /// They do not compile.
-pub fn build_static(packages: &[&str]) -> Result<PathBuf> {
+pub fn build_static(packages: &[&str], progress: &Progress) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--release", "--target", STATIC_TARGET]);
     cargo.args(packages.iter().flat_map(|package| ["--package", package]));
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    process::run(&mut cargo)?;
+    process::run_long(&mut cargo, &format!("building {}", packages.join(", ")), progress)?;
     Ok(target_folder().join(STATIC_TARGET).join("release"))
 }
 
 /// Builds the test workload; returns the program.
-pub(crate) fn peer() -> Result<PathBuf> {
-    Ok(build_static(&["netkeel-e2e-peer"])?.join("netkeel-e2e-peer"))
+pub(crate) fn peer(progress: &Progress) -> Result<PathBuf> {
+    Ok(build_static(&["netkeel-e2e-peer"], progress)?.join("netkeel-e2e-peer"))
 }
 
 /// Writes the sandbox image and the image of the test workload into `folder`.

@@ -3,12 +3,17 @@
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command as Process;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
-use netkeel_e2e::{Cluster, DEFAULT_NAME, Options, Progress};
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use netkeel_e2e::{Cluster, DEFAULT_NAME, Options, Progress, wait_until};
 
-use crate::setup;
+use crate::{image, root, setup};
+
+const NAMESPACE: &str = "netkeel-system";
+/// A node becomes Ready well within this time after the chart is installed.
+const READY: Duration = Duration::from_mins(2);
 
 #[derive(Args)]
 pub(crate) struct Name {
@@ -63,6 +68,12 @@ pub(crate) enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Build the image anew, load it on every node and restart one component.
+    Reload {
+        #[command(flatten)]
+        name: Name,
+        component: Component,
+    },
     /// Load an image archive on every node.
     Load {
         #[command(flatten)]
@@ -71,12 +82,34 @@ pub(crate) enum Command {
     },
 }
 
+/// A component of Netkeel, with the object that owns its pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Component {
+    Agent,
+    Dns,
+    Operator,
+}
+
+impl Component {
+    /// Namespace, and kind with name.
+    fn owner(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Agent => (NAMESPACE, "daemonset/netkeel-agent"),
+            Self::Dns => ("kube-system", "deployment/netkeel-dns"),
+            Self::Operator => (NAMESPACE, "deployment/netkeel-operator"),
+        }
+    }
+}
+
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Up { name, nodes, without_netkeel } => up(&name.name, *nodes, *without_netkeel),
         Command::Down { all: true, .. } => Cluster::list().iter().try_for_each(|name| down(name)),
         Command::Down { name, .. } => down(&name.name),
-        Command::Status => status(),
+        Command::Status => {
+            status();
+            Ok(())
+        }
         Command::Kubectl { name, arguments } => {
             Err(become_process(Cluster::attach(&name.name)?.kubectl_command()?.args(arguments)))
         }
@@ -86,6 +119,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Node { name, node, command } => {
             Err(become_process(Cluster::attach(&name.name)?.node_command(node)?.args(command)))
         }
+        Command::Reload { name, component } => reload(&Cluster::attach(&name.name)?, *component),
         Command::Load { name, archive } => Cluster::attach(&name.name)?.load_image(archive),
     }
 }
@@ -95,7 +129,7 @@ fn up(name: &str, nodes: u8, without_netkeel: bool) -> Result<()> {
     let progress = Progress::start();
     let cluster = Cluster::up(&Options { name: name.to_owned(), nodes }, &progress)?;
     if !without_netkeel {
-        bail!("Netkeel cannot be installed yet: use --without-netkeel");
+        install(&cluster, &progress)?;
     }
     let flag = if name == DEFAULT_NAME { String::new() } else { format!(" --name {name}") };
     println!(
@@ -108,13 +142,47 @@ fn up(name: &str, nodes: u8, without_netkeel: bool) -> Result<()> {
     Ok(())
 }
 
+/// Loads the image and installs the chart, as a user does; waits until every node is Ready.
+pub(crate) fn install(cluster: &Cluster, progress: &Progress) -> Result<()> {
+    let archive = image::build()?;
+    cluster.load_image(&archive)?;
+    progress.say("the image is loaded on every node");
+    let chart = root().join("helm/netkeel").display().to_string();
+    cluster.helm(&["upgrade", "--install", "netkeel", &chart, "-n", NAMESPACE, "--create-namespace"])?;
+    progress.say("the chart is installed");
+    wait_until("every node is Ready", READY, || {
+        cluster.kubectl(&["wait", "nodes", "--all", "--for=condition=Ready", "--timeout=5s"])
+    })
+    .context("look at: cargo xtask cluster kubectl -- -n netkeel-system get pods")?;
+    progress.say("every node is Ready");
+    Ok(())
+}
+
+fn reload(cluster: &Cluster, component: Component) -> Result<()> {
+    let progress = Progress::start();
+    let archive = image::build()?;
+    cluster.load_image(&archive)?;
+    progress.say("the image is loaded on every node");
+    let (namespace, owner) = component.owner();
+    let object = cluster.kubectl_json(&["-n", namespace, "get", owner])?;
+    let labels = object["spec"]["selector"]["matchLabels"]
+        .as_object()
+        .context("the owner selects its pods by labels")?;
+    let pairs: Vec<String> =
+        labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    cluster.kubectl(&["-n", namespace, "delete", "pods", "-l", &pairs.join(",")])?;
+    cluster.kubectl(&["-n", namespace, "rollout", "status", owner, "--timeout=2m"])?;
+    progress.say(format!("{owner} runs the new program"));
+    Ok(())
+}
+
 fn down(name: &str) -> Result<()> {
     Cluster::down(name)?;
     println!("cluster {name} is down");
     Ok(())
 }
 
-fn status() -> Result<()> {
+fn status() {
     for name in Cluster::list() {
         match Cluster::attach(&name) {
             Err(_) => println!("{name}: not complete (cargo xtask cluster down --name {name})"),
@@ -127,7 +195,6 @@ fn status() -> Result<()> {
             }
         }
     }
-    Ok(())
 }
 
 /// Replaces this process, so that terminals, signals and exit codes are the command's own.

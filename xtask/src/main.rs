@@ -27,7 +27,11 @@ enum Task {
     /// Build the kernel programs into target/bpf/netkeel.o, which the agent embeds.
     Ebpf,
     /// Build the container image into target/image/netkeel.tar.
-    Image,
+    Image {
+        /// Gzip the layer, as it is published, into target/image/netkeel.gz.tar.
+        #[arg(long)]
+        compressed: bool,
+    },
     /// Install the Debian packages that the other tasks need and that are missing.
     Setup,
     /// Check and test everything, or the steps named.
@@ -38,7 +42,8 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Cluster(command) => cluster::run(&command),
         Task::Ebpf => ebpf::build().map(|_| ()),
-        Task::Image => image::build().map(|_| ()),
+        Task::Image { compressed: false } => image::build().map(drop),
+        Task::Image { compressed: true } => image::build_compressed().map(drop),
         Task::Setup => setup::run(),
         Task::Test(options) => test::run(&options),
     }

@@ -43,7 +43,7 @@ struct Programs {
 
 impl Programs {
     fn build(progress: &Progress) -> Result<Self> {
-        let peer = images::peer()?;
+        let peer = images::peer(progress)?;
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--quiet", "--package", "netkeel-e2e", "--bin", NODE_PROGRAM]);
         process::run(cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")))?;
