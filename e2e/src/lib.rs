@@ -3,6 +3,7 @@
 //! a set of namespaces with its own root file system, cgroups, containerd and kubelet. docs/testing.md explains it.
 #![forbid(unsafe_code)]
 
+pub mod assertions;
 mod binaries;
 mod cgroup;
 mod cluster;
@@ -12,7 +13,9 @@ pub mod node;
 mod pki;
 pub mod process;
 mod progress;
+pub mod snapshot;
 mod wait;
+pub mod workload;
 
 pub use cluster::{Cluster, DEFAULT_NAME, Node, Options};
 pub use progress::Progress;

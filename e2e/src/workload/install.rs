@@ -1,0 +1,104 @@
+//! Netkeel on a test cluster: image, chart, and what "installed" means.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::{Cluster, Options, Progress, wait_until};
+
+/// Name of the cluster that test programs share.
+const SHARED: &str = "e2e";
+
+/// The namespace that the install command of the README makes.
+pub const NAMESPACE: &str = "netkeel-system";
+/// Label of the operator's pods.
+pub const OPERATOR: &str = "app.kubernetes.io/component=operator";
+/// Label of the agents' pods.
+pub const AGENT: &str = "app.kubernetes.io/component=agent";
+
+/// `helm install` without values, as the README says, with `more` arguments of a test.
+pub fn helm_install(cluster: &Cluster, more: &[&str]) -> Result<String> {
+    helm(cluster, &["install"], more)
+}
+
+/// `helm upgrade --install`.
+pub fn helm_upgrade(cluster: &Cluster, more: &[&str]) -> Result<String> {
+    helm(cluster, &["upgrade", "--install"], more)
+}
+
+pub fn helm_uninstall(cluster: &Cluster) -> Result<String> {
+    cluster.helm(&["uninstall", "netkeel", "-n", NAMESPACE])
+}
+
+fn helm(cluster: &Cluster, verb: &[&str], more: &[&str]) -> Result<String> {
+    let chart = repository().join("helm/netkeel").display().to_string();
+    let what = ["netkeel", &chart, "-n", NAMESPACE, "--create-namespace"];
+    cluster.helm(&[verb, &what, more].concat())
+}
+
+/// Waits until the ClusterNetwork says Available and every node is Ready.
+pub fn wait_available(cluster: &Cluster) -> Result<()> {
+    wait_until("the network is available", Duration::from_secs(90), || {
+        let path = "jsonpath={range .status.conditions[?(@.type=='Available')]}{.status} {.message}{end}";
+        let available = cluster.kubectl(&["get", "clusternetwork", "default", "-o", path])?;
+        ensure!(available.starts_with("True"), "ClusterNetwork default is not available: {available}");
+        not_ready(cluster).and_then(|nodes| match nodes.as_slice() {
+            [] => Ok(()),
+            _ => bail!("not ready: {}", nodes.join(", ")),
+        })
+    })
+}
+
+/// Names of the nodes that are not Ready.
+pub fn not_ready(cluster: &Cluster) -> Result<Vec<String>> {
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=='Ready')].status}{'\\n'}{end}";
+    let text = cluster.kubectl(&["get", "nodes", "-o", path])?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, ready)| *ready != "True")
+        .map(|(name, _)| name.into())
+        .collect())
+}
+
+/// The image archive that `cargo xtask image` writes.
+pub fn image() -> Result<PathBuf> {
+    let path = repository().join("target/image/netkeel.tar");
+    ensure!(path.exists(), "{} does not exist: run `cargo xtask image` first", path.display());
+    Ok(path)
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Whether the release of the README's install command is there.
+#[must_use]
+pub fn is_installed(cluster: &Cluster) -> bool {
+    cluster.helm(&["status", "netkeel", "-n", NAMESPACE]).is_ok()
+}
+
+/// A cluster of that name with the image on its nodes, and without Netkeel.
+pub fn bare(name: &str) -> Result<Cluster> {
+    let archive = image()?;
+    let cluster = Cluster::up(&Options { name: name.into(), nodes: 2 }, &Progress::start())?;
+    cluster.load_image(&archive)?;
+    Ok(cluster)
+}
+
+/// The cluster that the tests of this process share, with Netkeel installed without values; made by the first who asks.
+/// It stays up for the next test program and for inspection.
+#[expect(clippy::missing_panics_doc, reason = "without its cluster a test can only fail")]
+pub fn shared() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| {
+        let cluster = bare(SHARED).expect("a cluster");
+        if !is_installed(&cluster) {
+            helm_install(&cluster, &[]).expect("helm install");
+        }
+        wait_available(&cluster).expect("an available network");
+        cluster
+    })
+}

@@ -1,0 +1,102 @@
+//! Kubernetes objects of the tests, as JSON values for `kubectl apply`.
+
+use serde_json::{Value, json};
+
+use crate::images::WORKLOAD as IMAGE;
+
+/// TCP and UDP port on which a server of a workload answers with its own name.
+pub const ECHO_PORT: u16 = 7000;
+/// HTTP port of a server.
+pub const HTTP_PORT: u16 = 8080;
+
+/// A pod that serves.
+pub struct Pod<'a> {
+    pub name: &'a str,
+    pub node: &'a str,
+    pub host_network: bool,
+    /// A readiness probe.
+    pub readiness: Option<Value>,
+}
+
+impl<'a> Pod<'a> {
+    /// A pod of the pod network without a probe.
+    #[must_use]
+    pub fn server(name: &'a str, node: &'a str) -> Self {
+        Self { name, node, host_network: false, readiness: None }
+    }
+
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let mut spec = template();
+        spec["nodeName"] = json!(self.node);
+        if self.host_network {
+            spec["hostNetwork"] = json!(true);
+        }
+        if let Some(readiness) = &self.readiness {
+            spec["containers"][0]["readinessProbe"] = readiness.clone();
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name, "labels": {"app": self.name}},
+            "spec": spec,
+        })
+    }
+}
+
+/// A Deployment of servers that are spread over the nodes and say when they serve.
+#[must_use]
+pub fn deployment(name: &str, replicas: usize) -> Value {
+    let labels = json!({"app": name});
+    let mut spec = template();
+    spec["containers"][0]["readinessProbe"] = json!({"tcpSocket": {"port": ECHO_PORT}, "periodSeconds": 1});
+    spec["topologySpreadConstraints"] = json!([{
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }]);
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    })
+}
+
+/// A Service for the pods labelled `app=<app>`: TCP `echo`, UDP `echo-udp` and TCP `http`.
+#[must_use]
+pub fn service(name: &str, app: &str, headless: bool) -> Value {
+    let port =
+        |name: &str, protocol: &str, port: u16| json!({"name": name, "protocol": protocol, "port": port});
+    let ports =
+        [port("echo", "TCP", ECHO_PORT), port("echo-udp", "UDP", ECHO_PORT), port("http", "TCP", HTTP_PORT)];
+    let mut spec = json!({"selector": {"app": app}, "ports": ports});
+    if headless {
+        spec["clusterIP"] = json!("None");
+    }
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+}
+
+#[must_use]
+pub fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+fn template() -> Value {
+    json!({
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{
+            "name": "main",
+            "image": IMAGE,
+            "imagePullPolicy": "Never",
+            "args": ["serve"],
+            "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        }],
+        "tolerations": [{"operator": "Exists"}],
+    })
+}

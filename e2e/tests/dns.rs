@@ -1,0 +1,144 @@
+//! Cluster names, asked from pods of both nodes through the address in their resolv.conf.
+//! All tests share one cluster with Netkeel installed without values.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use netkeel_e2e::wait_until;
+use netkeel_e2e::workload::{Answer, Client, ECHO_PORT, Workload, node_names, shared};
+
+struct Names {
+    workload: Workload<'static>,
+    service: String,
+}
+
+fn names() -> &'static Names {
+    static NAMES: OnceLock<Names> = OnceLock::new();
+    NAMES.get_or_init(|| make_names().expect("the services of the DNS tests"))
+}
+
+fn make_names() -> Result<Names> {
+    let workload = Workload::new(shared(), "dns")?;
+    for (index, node) in node_names(shared()).iter().enumerate().take(2) {
+        workload.pod(&format!("client-{index}"), node)?;
+    }
+    workload.deployment("web", 3)?;
+    let service = workload.service("web")?;
+    workload.headless_for("each", "web")?;
+    workload.wait_endpoints("web", 3)?;
+    workload.ready()?;
+    Ok(Names { workload, service })
+}
+
+fn clients() -> Vec<Client<'static>> {
+    [0, 1].map(|index| names().workload.client(&format!("client-{index}")).expect("a pod of a node")).into()
+}
+
+/// Asks from the pods of both nodes until the answer satisfies `check`.
+fn resolves(name: &str, kind: &str, tcp: bool, check: impl Fn(&Answer) -> bool) -> Result<()> {
+    for client in clients() {
+        wait_until(&format!("{client} asks {kind} {name}"), Duration::from_secs(5), || {
+            let answer = client.resolve(name, kind, tcp)?;
+            ensure!(check(&answer), "answer {answer:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_service_resolves_by_its_full_name_over_udp_and_tcp() {
+    for tcp in [false, true] {
+        resolves("web.dns.svc.cluster.local.", "A", tcp, |answer| {
+            answer.data() == [names().service.as_str()]
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_service_resolves_by_its_short_names_through_the_search_list() {
+    for client in clients() {
+        for name in ["web", "web.dns", "web.dns.svc"] {
+            let seen = client.connect(name, ECHO_PORT, 5).unwrap();
+            assert!(seen.errors.is_empty(), "{client} -> {name}: {:?}", seen.errors);
+        }
+    }
+}
+
+#[test]
+fn a_headless_service_resolves_to_each_pod() {
+    let pods = names().workload.endpoint_addresses("web").unwrap();
+    assert_eq!(pods.len(), 3);
+    resolves("each.dns.svc.cluster.local.", "A", false, |answer| answer.data() == pods).unwrap();
+}
+
+#[test]
+fn ports_resolve_to_srv_records() {
+    let name = "_echo._tcp.web.dns.svc.cluster.local.";
+    let wanted = format!("{ECHO_PORT} web.dns.svc.cluster.local.");
+    resolves(name, "SRV", false, |answer| answer.data().len() == 1 && answer.data()[0].ends_with(&wanted))
+        .unwrap();
+    resolves("_echo-udp._udp.web.dns.svc.cluster.local.", "SRV", false, |answer| answer.data().len() == 1)
+        .unwrap();
+    resolves("_echo._tcp.each.dns.svc.cluster.local.", "SRV", false, |answer| answer.data().len() == 3)
+        .unwrap();
+}
+
+#[test]
+fn the_address_of_a_service_resolves_to_its_name() {
+    let mut octets: Vec<&str> = names().service.split('.').collect();
+    octets.reverse();
+    let name = format!("{}.in-addr.arpa.", octets.join("."));
+    resolves(&name, "PTR", false, |answer| answer.data() == ["web.dns.svc.cluster.local."]).unwrap();
+}
+
+#[test]
+fn other_names_are_forwarded_to_the_outside_resolver() {
+    for tcp in [false, true] {
+        resolves("outside.test.", "A", tcp, |answer| answer.code == "NOERROR" && answer.data().len() == 1)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_cluster_name_that_does_not_exist_is_nxdomain() {
+    resolves("nothing.dns.svc.cluster.local.", "A", false, |answer| answer.code == "NXDOMAIN").unwrap();
+    resolves("nothing.dns.svc.cluster.local.", "A", true, |answer| answer.code == "NXDOMAIN").unwrap();
+}
+
+#[test]
+fn a_service_without_addresses_of_a_family_is_no_data() {
+    resolves("web.dns.svc.cluster.local.", "AAAA", false, |answer| {
+        answer.code == "NOERROR" && answer.data().is_empty()
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_kubernetes_service_and_kube_dns_have_names() {
+    resolves("kubernetes.default.svc.cluster.local.", "A", false, |answer| answer.data().len() == 1).unwrap();
+    resolves("kube-dns.kube-system.svc.cluster.local.", "A", false, |answer| answer.data().len() == 1)
+        .unwrap();
+}
+
+#[test]
+fn a_new_service_resolves_soon_after_its_creation() {
+    let client = &clients()[1];
+    let mut took = Vec::new();
+    for round in 0..5 {
+        let name = format!("new-{round}");
+        let address = names().workload.service_for(&name, "web").unwrap();
+        let started = Instant::now();
+        wait_until("the new name", Duration::from_secs(5), || {
+            let answer = client.resolve(&format!("{name}.dns.svc.cluster.local."), "A", false)?;
+            ensure!(answer.data() == [address.as_str()], "answer {answer:?}");
+            Ok(())
+        })
+        .unwrap();
+        took.push(started.elapsed());
+        names().workload.delete("service", &name).unwrap();
+    }
+    println!("a new Service resolved after (kubectl exec included): {took:.0?}");
+}
