@@ -43,7 +43,9 @@ fn main_job(list: &mut Checklist, cluster: &Cluster) -> Result<()> {
     list.step("helm install netkeel ./helm/netkeel, without values", || helm_install(cluster))?;
     list.told("both nodes are Ready", || checks::nodes_ready(cluster))?;
     let workload = Workload::new(cluster, NAMESPACE)?;
-    list.step("sample application runs: three pods, a Service, a client on each node", || checks::deploy(&workload, cluster))?;
+    list.step("sample application runs: three pods, a Service, a client on each node", || {
+        checks::deploy(&workload, cluster)
+    })?;
     list.told("pods on different nodes reach each other", || checks::pods_talk(&workload))?;
     list.told("pods reach the outside", || checks::outside(&workload))?;
     list.told("the Service is reached by name, each backend gets its share", || checks::shares(&workload))?;

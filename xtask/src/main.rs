@@ -2,6 +2,7 @@
 //! One module a task; this file only picks one.
 
 mod cluster;
+mod demo;
 mod ebpf;
 mod image;
 mod imports;
@@ -24,6 +25,8 @@ enum Task {
     /// A real Kubernetes cluster in namespaces of this machine.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// The main job on a real two-node cluster, checked step by step; leaves the cluster up.
+    Demo,
     /// Build the kernel programs into target/bpf/netkeel.o, which the agent embeds.
     Ebpf,
     /// Build the container image into target/image/netkeel.tar.
@@ -41,6 +44,7 @@ enum Task {
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
         Task::Cluster(command) => cluster::run(&command),
+        Task::Demo => demo::run(),
         Task::Ebpf => ebpf::build().map(|_| ()),
         Task::Image { compressed: false } => image::build().map(drop),
         Task::Image { compressed: true } => image::build_compressed().map(drop),

@@ -45,11 +45,23 @@ pub(super) fn pods_talk(workload: &Workload<'_>) -> Result<String> {
         for _ in 0..TIMES {
             let tcp = from.connect(&to.address, ECHO_PORT, 20)?;
             tcp.none_failed()?;
-            ensure!(tcp.sources.iter().eq([&from.address]), "{to} saw {:?} instead of {}", tcp.sources, from.address);
-            from.datagrams(&to.address, ECHO_PORT, 20)?.none_failed()?;
+            ensure!(
+                tcp.clients.keys().eq([&from.address]),
+                "{to} saw {:?} instead of {}",
+                tcp.clients,
+                from.address
+            );
+            from.udp(&to.address, ECHO_PORT, 20, false)?.none_failed()?;
         }
-        let rate = from.stream_checked(&to.address, ECHO_PORT, 16 << 20)?;
-        let _ = write!(seen, "{} → {}: {} connections, {} datagrams, 16 MiB at {rate} MB/s; ", from.address, to.address, 20 * TIMES, 20 * TIMES);
+        let rate = from.transfer(&to.address, ECHO_PORT, 16 << 20)?;
+        let _ = write!(
+            seen,
+            "{} → {}: {} connections, {} datagrams, 16 MiB there and back at {rate:.0} Mbit/s; ",
+            from.address,
+            to.address,
+            20 * TIMES,
+            20 * TIMES
+        );
     }
     Ok(seen.trim_end_matches("; ").into())
 }
@@ -70,10 +82,10 @@ pub(super) fn shares(workload: &Workload<'_>) -> Result<String> {
         let seen = wait_until("the name resolves and every backend answers", SOON, || {
             let seen = client.connect("echo", ECHO_PORT, CONNECTIONS)?;
             seen.none_failed()?;
-            assertions::fair_share(&seen.servers, BACKENDS)?;
+            assertions::fair_share(&seen.backends, BACKENDS)?;
             Ok(seen)
         })?;
-        let counts: Vec<String> = seen.servers.values().map(ToString::to_string).collect();
+        let counts: Vec<String> = seen.backends.values().map(ToString::to_string).collect();
         lines.push(format!("{client}: {}", counts.join(" + ")));
     }
     Ok(lines.join(", "))
@@ -89,7 +101,11 @@ pub(super) fn scaled_away(workload: &Workload<'_>) -> Result<String> {
         for client in clients(workload)? {
             let seen = client.connect("echo", ECHO_PORT, CONNECTIONS)?;
             seen.none_failed()?;
-            ensure!(seen.servers.keys().eq(left.iter()), "{client} reached {:?}, left are {left:?}", seen.servers);
+            ensure!(
+                seen.backends.keys().eq(left.iter()),
+                "{client} reached {:?}, left are {left:?}",
+                seen.backends
+            );
         }
     }
     Ok(format!("{} connections, all to {}", 2 * TIMES * CONNECTIONS as usize, left.join(" and ")))

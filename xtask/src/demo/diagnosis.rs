@@ -16,9 +16,9 @@ const LOOK: &[(&str, &[&str])] = &[
     ("agents", &["logs", "-n", install::NAMESPACE, "-l", install::AGENT, "--prefix", LINES]),
     ("DNS", &["logs", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--prefix", LINES]),
 ];
-const CONDITIONS: &str = "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{'\\n'}{end}";
-const EACH: &str =
-    "jsonpath={range .items[*]}{.metadata.name}: {range .status.conditions[*]}{.type}={.status} {.message}; {end}{'\\n'}{end}";
+const CONDITIONS: &str =
+    "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{'\\n'}{end}";
+const EACH: &str = "jsonpath={range .items[*]}{.metadata.name}: {range .status.conditions[*]}{.type}={.status} {.message}; {end}{'\\n'}{end}";
 
 /// Prints everything that can be had; what cannot is said, and does not hide the rest.
 pub(super) fn print(cluster: &Cluster) {
@@ -26,7 +26,10 @@ pub(super) fn print(cluster: &Cluster) {
     for (title, arguments) in LOOK {
         let text = cluster.kubectl(arguments).unwrap_or_else(|error| format!("cannot be had: {error:#}"));
         let lines: Vec<&str> = text.trim_end().lines().collect();
-        println!("--- {title}\n{}", lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n"));
+        println!(
+            "--- {title}\n{}",
+            lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+        );
     }
     println!("--- logs of the cluster itself: {}/<node>/log/", cluster.folder().display());
 }
