@@ -6,6 +6,7 @@ pub mod client;
 pub mod install;
 pub mod manifest;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -71,6 +72,14 @@ impl<'a> Workload<'a> {
     /// The same on the host's network.
     pub fn host_pod(&self, name: &str, node: &str) -> Result<()> {
         self.apply(vec![Pod { host_network: true, ..Pod::server(name, node) }.json()])
+    }
+
+    /// A pod that serves and has kubectl.
+    pub fn kubectl_pod(&self, name: &str, node: &str) -> Result<()> {
+        let command = self.cluster.kubectl_command()?;
+        let kube = command.get_args().map(PathBuf::from).find(|argument| argument.ends_with("kube"));
+        let kubectl = Some(kube.context("kubectl is a part of the program kube")?);
+        self.apply(vec![Pod { kubectl, ..Pod::server(name, node) }.json()])
     }
 
     /// Servers under a Deployment.

@@ -168,14 +168,19 @@ fn a_deleted_service_answers_no_more() {
 }
 
 #[test]
-fn the_kubernetes_service_answers_pods_over_tls() {
+fn kubectl_in_a_pod_reaches_the_api_server_over_tls_by_address_and_by_name() {
     let address =
         shared().kubectl(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
-    for client in pod_clients() {
-        let version = client
-            .text(&["wget", "-q", "-O", "-", "--no-check-certificate", &format!("https://{address}/version")])
-            .unwrap();
-        assert!(version.contains("gitVersion"), "{client}: {version}");
+    for (index, node) in node_names(shared()).iter().enumerate() {
+        let name = format!("kubectl-{index}");
+        workload().kubectl_pod(&name, node).unwrap();
+        workload().wait_ready(&name).unwrap();
+        let client = workload().client(&name).unwrap();
+        for host in [address.as_str(), "kubernetes.default.svc"] {
+            let version = client.api_version(host).unwrap();
+            assert!(version.contains("gitVersion"), "{client} of {node} -> {host}: {version}");
+        }
+        workload().delete("pod", &name).unwrap();
     }
 }
 

@@ -67,7 +67,7 @@ fn how_to_go_on(cluster: &str) -> String {
         "The cluster stays up:\n  \
          cargo xtask cluster kubectl{name} -- get pods -A -o wide\n  \
          cargo xtask cluster kubectl{name} -- get clusternetworks,nodenetworks,addressblocks\n  \
-         cargo xtask cluster kubectl{name} -- exec -n {NAMESPACE} client-0 -- wget -qO- http://echo:8080/\n  \
+         cargo xtask cluster kubectl{name} -- exec -n {NAMESPACE} client-0 -- /netkeel-e2e-peer connect --to echo:7000 --count 300\n  \
          cargo xtask cluster node{name} n1 -- ip route\n\
          Take it down:\n  \
          cargo xtask cluster down{name}"

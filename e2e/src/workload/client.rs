@@ -10,10 +10,11 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::manifest::{ECHO_PORT, KUBE};
 use crate::{Cluster, process};
 
 const PROGRAM: &str = "/netkeel-e2e-peer";
-/// An HTTP server outside the cluster, reached through the nodes' default route.
+/// A server outside the cluster, reached through the nodes' default route.
 const OUTSIDE: &str = "198.51.100.10";
 
 /// Where the workload program is started.
@@ -96,11 +97,6 @@ struct Transfer {
     error: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Page {
-    client: String,
-}
-
 /// What long-lived connections came to.
 #[derive(Debug, Deserialize)]
 pub struct Streams {
@@ -164,10 +160,18 @@ impl<'a> Client<'a> {
         done.mbit_per_second.with_context(|| format!("{self} -> {to}: {}", done.error.unwrap_or_default()))
     }
 
-    /// The address by which an HTTP server outside the cluster sees this client.
+    /// The address by which a server outside the cluster sees this client.
     pub fn outside_source(&self) -> Result<String> {
-        let text = self.text(&["wget", "-q", "-T", "5", "-O", "-", &format!("http://{OUTSIDE}/")])?;
-        Ok(serde_json::from_str::<Page>(&text).with_context(|| text.clone())?.client)
+        let seen = self.connect(OUTSIDE, ECHO_PORT, 5)?;
+        seen.none_failed().with_context(|| format!("{self} -> {OUTSIDE}, outside the cluster"))?;
+        Ok(seen.clients.into_keys().collect::<Vec<_>>().join(", "))
+    }
+
+    /// The API server's version as kubectl in this pod gets it, with the pod's service account, over TLS.
+    /// `host` is put in the place of `KUBERNETES_SERVICE_HOST`. The pod needs [`super::Pod::kubectl`].
+    pub fn api_version(&self, host: &str) -> Result<String> {
+        let host = format!("KUBERNETES_SERVICE_HOST={host}");
+        self.text(&["env", "HOME=/tmp", &host, KUBE, "kubectl", "get", "--raw", "/version"])
     }
 
     /// MTU of the client's `eth0`.

@@ -1,5 +1,7 @@
 //! Kubernetes objects of the tests, as JSON values for `kubectl apply`.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use crate::images::WORKLOAD as IMAGE;
@@ -9,6 +11,9 @@ pub const ECHO_PORT: u16 = 7000;
 /// HTTP port of a server.
 pub const HTTP_PORT: u16 = 8080;
 
+/// Where a pod with kubectl has the program that is also kubectl.
+pub const KUBE: &str = "/kube";
+
 /// A pod that serves.
 pub struct Pod<'a> {
     pub name: &'a str,
@@ -16,13 +21,15 @@ pub struct Pod<'a> {
     pub host_network: bool,
     /// A readiness probe.
     pub readiness: Option<Value>,
+    /// The program on the node that is also kubectl, to be had as [`KUBE`].
+    pub kubectl: Option<PathBuf>,
 }
 
 impl<'a> Pod<'a> {
     /// A pod of the pod network without a probe.
     #[must_use]
     pub fn server(name: &'a str, node: &'a str) -> Self {
-        Self { name, node, host_network: false, readiness: None }
+        Self { name, node, host_network: false, readiness: None, kubectl: None }
     }
 
     #[must_use]
@@ -34,6 +41,10 @@ impl<'a> Pod<'a> {
         }
         if let Some(readiness) = &self.readiness {
             spec["containers"][0]["readinessProbe"] = readiness.clone();
+        }
+        if let Some(path) = &self.kubectl {
+            spec["volumes"] = json!([{"name": "kube", "hostPath": {"path": path, "type": "File"}}]);
+            spec["containers"][0]["volumeMounts"] = json!([{"name": "kube", "mountPath": KUBE}]);
         }
         json!({
             "apiVersion": "v1",
