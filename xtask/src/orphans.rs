@@ -50,7 +50,8 @@ fn reach(file: &Path, folder: &Path, reached: &mut BTreeSet<PathBuf>) -> Result<
             None => folder.join(format!("{}.rs", module.name)),
         };
         if path.exists() {
-            reach(&path, &children(&path, false), reached)?;
+            // modules of a file that a `#[path]` names lie beside it
+            reach(&path, &children(&path, module.path.is_some()), reached)?;
         }
     }
     Ok(())
