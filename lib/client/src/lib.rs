@@ -1,1 +1,11 @@
-//! (skeleton)
+//! One way to the API server for every program: its addresses without DNS or a service network, and watches
+//! that survive an undecodable object and a silent connection (ADR 0004).
+#![forbid(unsafe_code)]
+
+mod connect;
+mod servers;
+mod watch;
+
+pub use connect::{ConnectError, connect, connect_as_user};
+pub use servers::{ApiServers, ServersError};
+pub use watch::{Event, Undecodable, watch};

@@ -1,0 +1,141 @@
+//! Watches as a stream of changes. Errors are logged and healed here: who consumes the stream sees only objects.
+
+use std::fmt::Debug;
+
+use futures::{Stream, StreamExt, stream};
+use kube::{
+    Api, Resource,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Config},
+    },
+};
+use serde::de::DeserializeOwned;
+
+/// Seconds after which the server ends a watch and it is resumed. A stream that says nothing for 5 s longer is taken for dead,
+/// so a silent stall is found within 20 s.
+const WATCH_SECONDS: u32 = 15;
+
+/// A change of the watched objects.
+#[derive(Clone, Debug)]
+pub enum Event<K> {
+    /// These are all objects that there are; what is in neither list is gone.
+    Reset {
+        /// The objects.
+        objects: Vec<K>,
+        /// Objects that exist but cannot be read: what was known of them stays in force.
+        undecodable: Vec<Undecodable>,
+    },
+    /// An object was made or changed.
+    Apply(K),
+    /// An object is gone, whether it could be read or not.
+    Delete {
+        /// Its namespace; none for cluster-scoped kinds.
+        namespace: Option<String>,
+        /// Its name.
+        name: String,
+    },
+    /// An object was made or changed and cannot be read: what was known of it stays in force.
+    Undecodable(Undecodable),
+}
+
+/// An object that the API server holds and this program cannot read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecodable {
+    /// Its namespace; none for cluster-scoped kinds.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+/// Watches `api` for ever: lists, watches, resumes, backs off, and notices a connection that went silent.
+/// The first event is a `Reset`. An object that cannot be read is named and blocks no other.
+pub fn watch<K>(api: Api<DeserializeGuard<K>>, config: Config) -> impl Stream<Item = Event<K>> + Send
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Default + Clone + Send,
+    DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
+{
+    let events = watcher::watcher(api, config.timeout(WATCH_SECONDS)).default_backoff();
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let state = Gathered { kind, objects: vec![], undecodable: vec![] };
+    events
+        .scan(state, |state, event| {
+            let out = match event {
+                Ok(event) => state.take(event),
+                Err(error) => {
+                    tracing::warn!(
+                        kind = state.kind,
+                        error = &error as &dyn std::error::Error,
+                        "watch failed, trying again"
+                    );
+                    None
+                }
+            };
+            futures::future::ready(Some(stream::iter(out)))
+        })
+        .flatten()
+}
+
+/// What a list has brought so far.
+struct Gathered<K> {
+    kind: String,
+    objects: Vec<K>,
+    undecodable: Vec<Undecodable>,
+}
+
+impl<K: Resource> Gathered<K> {
+    fn take(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> Option<Event<K>> {
+        match event {
+            watcher::Event::Init => {
+                self.objects.clear();
+                self.undecodable.clear();
+                None
+            }
+            watcher::Event::InitApply(object) => {
+                match self.decode(object) {
+                    Ok(object) => self.objects.push(object),
+                    Err(undecodable) => self.undecodable.push(undecodable),
+                }
+                None
+            }
+            watcher::Event::InitDone => Some(Event::Reset {
+                objects: std::mem::take(&mut self.objects),
+                undecodable: std::mem::take(&mut self.undecodable),
+            }),
+            watcher::Event::Apply(object) => {
+                Some(self.decode(object).map_or_else(Event::Undecodable, Event::Apply))
+            }
+            watcher::Event::Delete(object) => {
+                let meta = object.meta().clone();
+                Some(Event::Delete { namespace: meta.namespace, name: meta.name.unwrap_or_default() })
+            }
+        }
+    }
+
+    fn decode(&self, object: DeserializeGuard<K>) -> Result<K, Undecodable> {
+        object.0.map_err(|invalid| {
+            let undecodable = undecodable(invalid);
+            let Undecodable { namespace, name, error } = &undecodable;
+            tracing::warn!(
+                kind = self.kind,
+                namespace,
+                name,
+                error,
+                "object cannot be read, keeping what was known of it"
+            );
+            undecodable
+        })
+    }
+}
+
+fn undecodable(invalid: kube::core::error_boundary::InvalidObject) -> Undecodable {
+    Undecodable {
+        namespace: invalid.metadata.namespace,
+        name: invalid.metadata.name.unwrap_or_default(),
+        error: invalid.error,
+    }
+}
