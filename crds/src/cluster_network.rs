@@ -1,0 +1,65 @@
+//! `ClusterNetwork`: the one object that a user edits. Every field has a default, so `spec: {}` is a network.
+
+mod dns;
+mod pod_network;
+mod status;
+
+pub use crate::text::{Mtu, Upstream};
+pub use dns::Dns;
+pub use pod_network::{AddressPool, BlockSizes, Masquerade, PodNetwork, Vxlan};
+pub use status::{ClusterNetworkStatus, Effective, PoolStatus, Rollout, Usage};
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the user wants of the cluster's network. The operator never writes it.
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "netkeel.io",
+    version = "v1alpha1",
+    kind = "ClusterNetwork",
+    status = "ClusterNetworkStatus",
+    shortname = "cnet",
+    category = "netkeel",
+    derive = "PartialEq",
+    doc = "The network of the whole cluster. There is one, named `default`.",
+    validation = Rule::new("self.metadata.name == 'default'").message("the one ClusterNetwork is named default"),
+    printcolumn = r#"{"name": "Available", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Available')].status"}"#,
+    printcolumn = r#"{"name": "Progressing", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Progressing')].status"}"#,
+    printcolumn = r#"{"name": "Degraded", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Degraded')].status"}"#,
+    printcolumn = r#"{"name": "Pods", "type": "string", "jsonPath": ".status.effective.podCIDRs"}"#,
+    printcolumn = r#"{"name": "Nodes", "type": "string", "jsonPath": ".status.rollout.summary"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Available')].message", "priority": 1}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNetworkSpec {
+    /// Addresses of pods and the way packets travel between nodes.
+    #[serde(default)]
+    pub pod_network: PodNetwork,
+    /// Names of the cluster, and the way to names outside it.
+    #[serde(default)]
+    pub dns: Dns,
+    /// What the network's own programs tell about their work.
+    #[serde(default)]
+    pub observability: Observability,
+}
+
+/// What the network's own programs tell about their work.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Observability {
+    /// Traces over OTLP.
+    pub traces: Traces,
+}
+
+/// Traces over OTLP.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Traces {
+    /// Collector that takes OTLP over gRPC, such as `http://192.0.2.10:4317`. Without it no traces are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = "^https?://[^/ ]+"))]
+    pub endpoint: Option<String>,
+}

@@ -1,0 +1,136 @@
+//! `NodeNetwork`: what one node has to do, from the operator, and what it does, from its agent.
+
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+pub use crate::cluster_network::{Masquerade, Usage};
+use crate::text::{CidrText, IpText};
+
+/// What one node has to do. Written by the operator alone.
+#[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "netkeel.io",
+    version = "v1alpha1",
+    kind = "NodeNetwork",
+    status = "NodeNetworkStatus",
+    shortname = "nnet",
+    category = "netkeel",
+    derive = "PartialEq",
+    doc = "The network of one node, named after it: `spec` from the operator, `status` from the node's agent.",
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"}"#,
+    printcolumn = r#"{"name": "State", "type": "string", "jsonPath": ".spec.state"}"#,
+    printcolumn = r#"{"name": "Address", "type": "string", "jsonPath": ".spec.nodeAddresses[0]"}"#,
+    printcolumn = r#"{"name": "Blocks", "type": "string", "jsonPath": ".spec.blocks"}"#,
+    printcolumn = r#"{"name": "Used", "type": "integer", "jsonPath": ".status.addresses.used"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].message", "priority": 1}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeNetworkSpec {
+    /// Addresses of the node itself, the primary one first; overlay packets to the node's pods go there.
+    #[serde(default)]
+    #[schemars(with = "Vec<IpText>", length(max = 16))]
+    pub node_addresses: Vec<IpAddr>,
+    /// Blocks of addresses for the node's pods. The first address of the first block is the node's own on the overlay.
+    #[serde(default)]
+    #[schemars(with = "Vec<CidrText>", length(max = 256))]
+    pub blocks: Vec<IpNet>,
+    /// What is the same on all nodes.
+    #[serde(default)]
+    pub config: NodeConfig,
+    /// Hash of `nodeAddresses`, `blocks`, `config` and `state`; the agent repeats it in `status.appliedRevision`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub revision: String,
+    /// W3C traceparent of the change that led to this revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub traceparent: Option<String>,
+    /// Removing asks the agent to leave the node as it was before.
+    #[serde(default)]
+    pub state: State,
+}
+
+/// Whether the node is to have a network.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// The agent serves the node's pods.
+    #[default]
+    Active,
+    /// The agent takes everything away and reports `Removed`.
+    Removing,
+}
+
+/// What is the same on all nodes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeConfig {
+    /// Addresses of all pods of the cluster.
+    #[serde(rename = "podCIDRs")]
+    #[schemars(with = "Vec<CidrText>", length(max = 16))]
+    pub pod_cidrs: Vec<IpNet>,
+    /// UDP port of the overlay.
+    pub vxlan_port: u16,
+    /// Largest packet of pods in bytes; 0 takes that of the node's link, less the overlay's header.
+    pub mtu: u16,
+    /// Hiding pods behind the node's address.
+    pub masquerade: Masquerade,
+    /// Collector of traces, OTLP over gRPC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub traces_endpoint: Option<String>,
+}
+
+/// What the node's agent did and found. Written by that agent alone.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeNetworkStatus {
+    /// `spec.revision` that is in force on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied_revision: Option<String>,
+    /// Ready, and Removed once the node is as before; each message says what to do.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Use of the node's blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Usage>,
+    /// What the agent found and loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub datapath: Option<Datapath>,
+    /// W3C traceparent of the agent's span that applied `appliedRevision`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// What the agent found and loaded.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Datapath {
+    /// Release of the running kernel, as `uname -r` prints it.
+    pub kernel: String,
+    /// Largest packet of pods in bytes that is in force.
+    pub mtu: u16,
+    /// Kernel programs that are attached.
+    pub programs: Vec<String>,
+    /// Device of the overlay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<Overlay>,
+}
+
+/// Device of the overlay.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Overlay {
+    /// Name of the device.
+    pub device: String,
+    /// UDP port in force.
+    pub port: u16,
+    /// The node's own address on the overlay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<IpText>")]
+    pub address: Option<IpAddr>,
+}

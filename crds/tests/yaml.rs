@@ -1,0 +1,124 @@
+//! The committed YAML is what the types say, and the types read what the YAML allows.
+
+use std::{fs, path::Path};
+
+use netkeel_crds::{
+    AddressBlock, ClusterNetwork, ClusterNetworkSpec, NodeNetwork,
+    cluster_network::{Mtu, Upstream},
+};
+use serde_json::{Value, json};
+
+#[test]
+fn committed_yaml_is_generated_from_the_types() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["yaml", "../helm/netkeel/crds"] {
+        for crd in netkeel_crds::all() {
+            let (file, wanted) = netkeel_crds::yaml(&crd).unwrap();
+            let path = root.join(folder).join(file);
+            let committed = fs::read_to_string(&path).unwrap_or_default();
+            assert!(committed == wanted, "{} is stale: run `cargo xtask generate`", path.display());
+        }
+    }
+}
+
+#[test]
+fn an_empty_spec_is_the_default_network() {
+    let spec: ClusterNetworkSpec = serde_json::from_value(json!({})).unwrap();
+    assert_eq!(spec, ClusterNetworkSpec::default());
+    assert_eq!(
+        serde_json::to_value(&spec).unwrap(),
+        json!({
+            "podNetwork": {
+                "pools": [{"name": "default", "cidrs": ["10.244.0.0/16"], "blockSizes": {"ipv4": 26}}],
+                "vxlan": {"port": 8472},
+                "mtu": "Auto",
+                "masquerade": {"enabled": true, "excludedCIDRs": []},
+            },
+            "dns": {"clusterDomain": "cluster.local", "replicas": 2, "upstreams": []},
+            "observability": {"traces": {}},
+        })
+    );
+}
+
+#[test]
+fn every_object_survives_the_way_to_the_api_and_back() {
+    let network = json!({
+        "apiVersion": "netkeel.io/v1alpha1", "kind": "ClusterNetwork", "metadata": {"name": "default"},
+        "spec": {
+            "podNetwork": {
+                "pools": [{"name": "default", "cidrs": ["10.128.0.0/14"], "blockSizes": {"ipv4": 24}}],
+                "vxlan": {"port": 4789}, "mtu": 1400,
+                "masquerade": {"enabled": false, "excludedCIDRs": ["192.0.2.0/24", "2001:db8::/32"]},
+            },
+            "dns": {"clusterDomain": "k8s.example", "replicas": 3, "upstreams": ["192.0.2.53", "[2001:db8::1]:5353"], "clusterIP": "10.96.0.10"},
+            "observability": {"traces": {"endpoint": "http://192.0.2.10:4317"}},
+        },
+    });
+    round_trip::<ClusterNetwork>(&network);
+    let node = json!({
+        "apiVersion": "netkeel.io/v1alpha1", "kind": "NodeNetwork", "metadata": {"name": "a"},
+        "spec": {
+            "nodeAddresses": ["192.0.2.1"], "blocks": ["10.244.0.64/26"], "revision": "abc", "state": "Removing",
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "config": {"podCIDRs": ["10.244.0.0/16"], "vxlanPort": 8472, "mtu": 0, "masquerade": {"enabled": true, "excludedCIDRs": []}},
+        },
+        "status": {
+            "appliedRevision": "abc", "conditions": [], "addresses": {"used": 3, "capacity": 63},
+            "datapath": {"kernel": "6.6.1", "mtu": 1450, "programs": ["from_pod"], "vxlan": {"device": "netkeel.vxlan", "port": 8472, "address": "10.244.0.64"}},
+        },
+    });
+    round_trip::<NodeNetwork>(&node);
+    let block = json!({
+        "apiVersion": "netkeel.io/v1alpha1", "kind": "AddressBlock", "metadata": {"name": "10-244-0-64-26"},
+        "spec": {"cidr": "10.244.0.64/26", "node": "a", "nodeUID": "1"},
+    });
+    round_trip::<AddressBlock>(&block);
+}
+
+fn round_trip<K: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) {
+    let typed: K = serde_json::from_value(object.clone()).expect("the object is what the types say");
+    assert_eq!(&serde_json::to_value(&typed).expect("objects are JSON"), object);
+}
+
+#[test]
+fn a_block_is_named_after_its_cidr() {
+    assert_eq!(netkeel_crds::block_name(&"10.244.0.64/26".parse().unwrap()), "10-244-0-64-26");
+}
+
+#[test]
+fn upstreams_without_a_port_are_asked_at_53() {
+    let bare: Upstream = "192.0.2.53".parse().unwrap();
+    assert_eq!((bare.0.port(), bare.to_string()), (53, "192.0.2.53".to_owned()));
+    assert!("resolver.example".parse::<Upstream>().is_err());
+}
+
+#[test]
+fn an_mtu_that_is_no_size_is_refused() {
+    assert_eq!(serde_json::from_value::<Mtu>(json!(1400)).unwrap(), Mtu::Bytes(1400));
+    for bad in [json!("auto"), json!(-1), json!(70000), json!([])] {
+        assert!(serde_json::from_value::<Mtu>(bad.clone()).is_err(), "{bad}");
+    }
+}
+
+/// Every field says what it is: `kubectl explain` is the reference.
+#[test]
+fn every_field_is_documented() {
+    fn undocumented(path: &str, schema: &Value, found: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let fixed =
+                ["apiVersion", "kind", "metadata"].contains(&name.as_str()) || path.contains(".conditions");
+            if !fixed && field["description"].as_str().unwrap_or_default().is_empty() {
+                found.push(path.clone());
+            }
+            undocumented(&path, field, found);
+            undocumented(&path, &field["items"], found);
+        }
+    }
+    let mut found = Vec::new();
+    for crd in netkeel_crds::all() {
+        let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+        undocumented(&crd.spec.names.kind, &schema["openAPIV3Schema"], &mut found);
+    }
+    assert!(found.is_empty(), "without a description: {found:?}");
+}
