@@ -22,11 +22,14 @@ fn broken(name: &str) -> Value {
 }
 
 async fn next(events: &mut (impl Stream<Item = Event<Service>> + Unpin)) -> Event<Service> {
-    tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("an event in time").unwrap()
+    tokio::time::timeout(Duration::from_secs(10), events.next())
+        .await
+        .expect("an event in time")
+        .expect("watches never end")
 }
 
 fn services(api: &FakeApi) -> impl Stream<Item = Event<Service>> + use<> {
-    watch(Api::all(api.client().unwrap()), Config::default())
+    watch(Api::all(api.client().expect("a client of the small API server")), Config::default())
 }
 
 #[tokio::test]
