@@ -1,0 +1,55 @@
+//! The command line.
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// What the user asks for.
+#[derive(Debug, Parser)]
+#[command(name = "netkeel", about = "Looks after the network of a Kubernetes cluster", version)]
+pub struct Args {
+    /// Context of the kubeconfig; the current one if none is named.
+    #[arg(long, global = true)]
+    pub(crate) context: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say how the network is and what to do next. Exits with 1 when something is wrong.
+    Status {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Print this program's version.
+    Version,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The command line of this process; ends it with a message when it is wrong.
+#[must_use]
+pub fn parse() -> Args {
+    Args::parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_json_is_asked_for_with_o() {
+        Args::command().debug_assert();
+        let args = Args::try_parse_from(["netkeel", "status", "-o", "json"]).unwrap();
+        assert!(matches!(args.command, Command::Status { output: Output::Json }));
+    }
+}

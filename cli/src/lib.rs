@@ -1,0 +1,41 @@
+//! The program `netkeel`: asks the API server how the network is, and says it. It changes nothing.
+#![forbid(unsafe_code)]
+
+pub mod args;
+mod status;
+
+use std::process::ExitCode;
+
+use args::{Args, Command, Output};
+use status::{fetch, render};
+
+/// Does what the command line asks for. The exit code is 1 when the network has a problem, 2 when the cluster cannot
+/// be asked.
+#[must_use]
+pub fn run(args: &Args) -> ExitCode {
+    match args.command {
+        Command::Version => {
+            println!("netkeel {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Command::Status { output } => tell(args.context.as_deref(), output),
+    }
+}
+
+fn tell(context: Option<&str>, output: Output) -> ExitCode {
+    match ask(context) {
+        Ok(status) => {
+            print!("{}", render::render(&status, output));
+            if status.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn ask(context: Option<&str>) -> anyhow::Result<status::Status> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(fetch::fetch(context))
+}
