@@ -58,8 +58,8 @@ pub struct Observability {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Traces {
-    /// Collector that takes OTLP over gRPC, such as `http://192.0.2.10:4317`. Without it no traces are sent.
+    /// Collector that takes OTLP over gRPC without TLS, such as `http://192.0.2.10:4317`. Without it no traces are sent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = "^https?://[^/ ]+"))]
+    #[schemars(length(max = 512), regex(pattern = "^http://[^/ ]+"))]
     pub endpoint: Option<String>,
 }
