@@ -1,0 +1,216 @@
+//! One operator of several leads. The lease spares double work and keeps status to one writer; it is no fence,
+//! so nothing relies on it for correctness (ADR 0002).
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the Lease.
+pub const LEASE: &str = "netkeel-operator";
+/// A holder that has not renewed for this time has lost the lease.
+const DURATION: Duration = Duration::from_secs(15);
+/// A leader that could not renew for this time steps down, before another may take over.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+/// Time between two looks at the lease.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What to do about a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Nobody holds it, or its holder is gone: take it.
+    Take,
+    /// It is ours: renew it.
+    Renew,
+    /// Another holds it.
+    Wait,
+}
+
+/// What this operator saw of the lease. Ages are measured by its own clock from when it saw a change: clocks of
+/// different nodes are never compared.
+struct Seen {
+    holder: String,
+    renewed: Option<MicroTime>,
+    since: Instant,
+}
+
+impl Seen {
+    fn update(seen: &mut Option<Self>, spec: &LeaseSpec, now: Instant) {
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        if !seen.as_ref().is_some_and(|seen| seen.holder == holder && seen.renewed == spec.renew_time) {
+            *seen = Some(Self { holder, renewed: spec.renew_time.clone(), since: now });
+        }
+    }
+}
+
+fn decide(seen: Option<&Seen>, me: &str, now: Instant) -> Step {
+    match seen {
+        None => Step::Take,
+        Some(seen) if seen.holder == me => Step::Renew,
+        Some(seen) if seen.holder.is_empty() || now.duration_since(seen.since) > DURATION => Step::Take,
+        Some(_) => Step::Wait,
+    }
+}
+
+/// The lease as `me` writes it.
+fn written(old: Option<&LeaseSpec>, me: &str, step: Step, now: Timestamp) -> LeaseSpec {
+    let old = old.cloned().unwrap_or_default();
+    let taken = step == Step::Take;
+    LeaseSpec {
+        holder_identity: Some(me.to_owned()),
+        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        acquire_time: if taken { Some(MicroTime(now)) } else { old.acquire_time },
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(old.lease_transitions.unwrap_or(0) + i32::from(taken)),
+        ..LeaseSpec::default()
+    }
+}
+
+/// A candidate for the lease.
+pub struct Candidate {
+    leases: Api<Lease>,
+    identity: String,
+    seen: Option<Seen>,
+    renewed: Option<Instant>,
+}
+
+impl Candidate {
+    /// A candidate named `identity`, unique among the operators: the pod's name.
+    #[must_use]
+    pub fn new(leases: Api<Lease>, identity: String) -> Self {
+        Self { leases, identity, seen: None, renewed: None }
+    }
+
+    /// Seeks and keeps the lease until `stop`, then gives it up at once. `leading` says at any time whether this operator leads.
+    pub async fn run(mut self, leading: watch::Sender<bool>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match self.attempt().await {
+                Ok(Step::Wait) => self.renewed = None,
+                Ok(Step::Take | Step::Renew) => self.renewed = Some(Instant::now()),
+                Err(error) => {
+                    tracing::warn!(lease = LEASE, error = &error as &dyn std::error::Error, "lease");
+                }
+            }
+            let leads = self.renewed.is_some_and(|at| at.elapsed() < RENEW_DEADLINE);
+            if leading.send_replace(leads) != leads {
+                tracing::info!(lease = LEASE, identity = self.identity, leads, "leadership changed");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        if leading.send_replace(false) {
+            self.release().await;
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Step, kube::Error> {
+        let lease = tokio::time::timeout(RETRY * 2, self.leases.get_opt(LEASE))
+            .await
+            .map_err(|elapsed| kube::Error::Service(elapsed.into()))??;
+        let now = Instant::now();
+        match lease.as_ref().and_then(|lease| lease.spec.as_ref()) {
+            Some(spec) => Seen::update(&mut self.seen, spec, now),
+            None => self.seen = None,
+        }
+        let step = decide(self.seen.as_ref(), &self.identity, now);
+        if step == Step::Wait {
+            return Ok(step);
+        }
+        let spec = written(
+            lease.as_ref().and_then(|lease| lease.spec.as_ref()),
+            &self.identity,
+            step,
+            Timestamp::now(),
+        );
+        match self.write(lease, spec).await {
+            Ok(()) => Ok(step),
+            // Another candidate was faster.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Step::Wait),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates or replaces the lease; the resource version makes it fail if another wrote in between.
+    async fn write(&self, old: Option<Lease>, spec: LeaseSpec) -> Result<(), kube::Error> {
+        let post = PostParams::default();
+        if let Some(old) = old {
+            return self.leases.replace(LEASE, &post, &Lease { spec: Some(spec), ..old }).await.map(drop);
+        }
+        let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
+        self.leases.create(&post, &Lease { metadata, spec: Some(spec) }).await.map(drop)
+    }
+
+    /// Lets another take over without waiting for the lease to run out.
+    async fn release(&self) {
+        let Ok(Some(lease)) = self.leases.get_opt(LEASE).await else { return };
+        let Some(spec) = lease.spec.clone() else { return };
+        if spec.holder_identity.as_deref() == Some(&self.identity) {
+            let given_up = LeaseSpec { holder_identity: Some(String::new()), ..spec };
+            if let Err(error) = self.write(Some(lease), given_up).await {
+                tracing::warn!(
+                    lease = LEASE,
+                    error = &error as &dyn std::error::Error,
+                    "giving up the lease"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(holder: &str, renewed: i64) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            renew_time: Some(MicroTime(Timestamp::from_second(renewed).unwrap())),
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_is_taken_only_when_its_holder_stopped_renewing() {
+        let start = Instant::now();
+        let mut seen = None;
+        assert_eq!(decide(seen.as_ref(), "b", start), Step::Take, "there is no lease");
+        Seen::update(&mut seen, &spec("a", 1), start);
+        assert_eq!(decide(seen.as_ref(), "b", start + DURATION), Step::Wait);
+        assert_eq!(decide(seen.as_ref(), "b", start + DURATION + RETRY), Step::Take);
+        Seen::update(&mut seen, &spec("a", 2), start + DURATION);
+        assert_eq!(decide(seen.as_ref(), "b", start + DURATION + RETRY), Step::Wait, "it was renewed");
+        assert_eq!(decide(seen.as_ref(), "a", start + DURATION * 9), Step::Renew);
+    }
+
+    #[test]
+    fn a_lease_that_was_given_up_is_taken_at_once() {
+        let mut seen = None;
+        Seen::update(&mut seen, &spec("", 1), Instant::now());
+        assert_eq!(decide(seen.as_ref(), "b", Instant::now()), Step::Take);
+    }
+
+    #[test]
+    fn renewing_keeps_the_time_of_acquisition_and_taking_counts() {
+        let first = written(None, "a", Step::Take, Timestamp::from_second(1).unwrap());
+        let renewed = written(Some(&first), "a", Step::Renew, Timestamp::from_second(2).unwrap());
+        assert_eq!((renewed.acquire_time.clone(), renewed.lease_transitions), (first.acquire_time, Some(1)));
+        let taken = written(Some(&renewed), "b", Step::Take, Timestamp::from_second(3).unwrap());
+        assert_eq!((taken.holder_identity.as_deref(), taken.lease_transitions), (Some("b"), Some(2)));
+    }
+
+    #[test]
+    fn a_leader_steps_down_before_another_may_take_over() {
+        assert!(RENEW_DEADLINE + RETRY < DURATION);
+    }
+}
