@@ -2,6 +2,17 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod args;
+pub mod forward;
+pub mod handler;
+pub mod message;
+pub mod metrics;
 mod name;
+mod object;
+mod run;
+pub mod server;
 mod shards;
+pub mod watch;
 pub mod zone;
+
+pub use run::{Error, Running, run, start};

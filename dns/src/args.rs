@@ -1,0 +1,160 @@
+//! The command line, checked and turned into a `Config`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::Parser;
+use hickory_proto::rr::Name;
+use ipnet::IpNet;
+
+use crate::forward::upstreams;
+use crate::zone::Settings;
+
+/// Cluster DNS of Netkeel.
+#[derive(Debug, Parser)]
+#[command(name = "netkeel-dns", version)]
+pub struct Args {
+    /// Domain that the names of Services end in
+    #[arg(long, default_value = "cluster.local", value_parser = domain)]
+    cluster_domain: Name,
+    /// Address and port to answer at, over UDP and TCP; may be repeated
+    #[arg(long, default_value = "0.0.0.0:53")]
+    listen: Vec<SocketAddr>,
+    /// Resolver for all other names, ADDRESS or ADDRESS:PORT; may be repeated [default: /etc/resolv.conf]
+    #[arg(long = "upstream", value_parser = upstreams::parse)]
+    upstreams: Vec<SocketAddr>,
+    /// Range of service addresses, whose reverse names are never asked upstream; may be repeated
+    #[arg(long = "service-cidr")]
+    service_cidrs: Vec<IpNet>,
+    /// NAMESPACE/NAME of the Service in front of this server
+    #[arg(long, default_value = "kube-system/kube-dns", value_parser = service)]
+    service: String,
+    /// Time to live of answers, in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
+    ttl: u32,
+    /// Address and port of /metrics, /healthz and /readyz
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9472)))]
+    admin: SocketAddr,
+    /// Seconds to go on answering after the signal to end
+    #[arg(long, default_value_t = 5)]
+    lame_duck: u64,
+    /// OTLP/gRPC collector of traces, http://HOST:PORT
+    #[arg(long)]
+    traces_endpoint: Option<String>,
+    /// Share of forwarded questions that are traced, 0 to 1
+    #[arg(long, default_value_t = 0.01)]
+    traces_sampling_ratio: f64,
+}
+
+/// How the server runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the zone is told.
+    pub settings: Settings,
+    /// Where questions are answered.
+    pub listen: Vec<SocketAddr>,
+    /// Resolvers for other names.
+    pub upstreams: Vec<SocketAddr>,
+    /// Where metrics and health are told.
+    pub admin: SocketAddr,
+    /// How long answers go on after the signal to end.
+    pub lame_duck: Duration,
+    /// Collector of traces.
+    pub traces_endpoint: Option<String>,
+    /// Share of forwarded questions that are traced.
+    pub traces_sampling_ratio: f64,
+}
+
+impl Args {
+    /// The configuration. `resolv_conf` is the text that names the upstream resolvers where none is given;
+    /// those that are this server itself are left out.
+    #[must_use]
+    pub fn config(self, resolv_conf: &str) -> Config {
+        let mut upstreams = self.upstreams;
+        if upstreams.is_empty() {
+            upstreams = upstreams::from_resolv_conf(resolv_conf);
+        }
+        upstreams.retain(|upstream| !self.listen.iter().any(|listen| upstreams::is_self(*upstream, *listen)));
+        let settings = Settings {
+            domain: self.cluster_domain,
+            ttl: self.ttl,
+            dns_service: self.service,
+            service_ranges: self.service_cidrs,
+        };
+        Config {
+            settings,
+            listen: self.listen,
+            upstreams,
+            admin: self.admin,
+            lame_duck: Duration::from_secs(self.lame_duck),
+            traces_endpoint: self.traces_endpoint.filter(|endpoint| !endpoint.is_empty()),
+            traces_sampling_ratio: self.traces_sampling_ratio,
+        }
+    }
+}
+
+fn domain(text: &str) -> Result<Name, String> {
+    let problem = || format!("{text:?} is no domain of host names such as cluster.local");
+    let mut name = Name::from_ascii(text).map_err(|_| problem())?.to_lowercase();
+    name.set_fqdn(true);
+    if name.is_root() || name.is_wildcard() || text.parse::<IpAddr>().is_ok() {
+        Err(problem())
+    } else {
+        Ok(name)
+    }
+}
+
+/// `namespace/name` as `name.namespace`.
+fn service(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok(format!("{name}.{namespace}").to_lowercase())
+        }
+        _ => Err(format!("{text:?} is not NAMESPACE/NAME")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str], resolv_conf: &str) -> Config {
+        Args::try_parse_from([&["netkeel-dns"], arguments].concat()).unwrap().config(resolv_conf)
+    }
+
+    #[test]
+    fn without_arguments_the_server_fits_a_usual_cluster() {
+        let config = config(&[], "nameserver 10.0.0.2\nnameserver 127.0.0.53\n");
+        assert_eq!(config.settings.domain.to_ascii(), "cluster.local.");
+        assert_eq!(config.settings.dns_service, "kube-dns.kube-system");
+        assert_eq!(config.listen, ["0.0.0.0:53".parse().unwrap()]);
+        assert_eq!(config.admin, "0.0.0.0:9472".parse().unwrap());
+        assert_eq!(config.upstreams, ["10.0.0.2:53".parse().unwrap()], "127.0.0.53 is this server itself");
+        assert_eq!((config.settings.ttl, config.lame_duck), (5, Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn upstreams_that_are_given_replace_those_of_the_node() {
+        let config =
+            config(&["--upstream", "10.0.0.9", "--upstream", "10.0.0.8:5353"], "nameserver 10.0.0.2\n");
+        assert_eq!(config.upstreams, ["10.0.0.9:53", "10.0.0.8:5353"].map(|text| text.parse().unwrap()));
+    }
+
+    #[test]
+    fn arguments_without_sense_are_refused() {
+        for arguments in [
+            ["--cluster-domain", ""],
+            ["--cluster-domain", "."],
+            ["--cluster-domain", "a..b"],
+            ["--upstream", "dns.example"],
+            ["--service", "kube-dns"],
+            ["--ttl", "3601"],
+            ["--service-cidr", "10.96.0.0"],
+        ] {
+            assert!(
+                Args::try_parse_from([&["netkeel-dns"], &arguments[..]].concat()).is_err(),
+                "{arguments:?}"
+            );
+        }
+    }
+}

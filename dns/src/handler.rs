@@ -1,0 +1,182 @@
+//! From a packet to its reply: names of the cluster are answered at once from the current zone, the others
+//! are asked upstream. Knows packets and the zone, no sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{Name, Record, RecordType};
+use rand::seq::SliceRandom;
+use tracing::Instrument;
+
+use crate::answer::{Answer, answer};
+use crate::forward::{Error, Forwarder};
+use crate::message::{Question, Refusal, Transport, read};
+use crate::metrics::{Metrics, Seen};
+use crate::zone::Zone;
+
+/// How many aliases are followed within the cluster before a chain counts as endless.
+const ALIASES: usize = 8;
+
+/// Answers packets. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Handler {
+    zone: Arc<ArcSwap<Zone>>,
+    forwarder: Arc<Forwarder>,
+    metrics: Metrics,
+}
+
+/// What becomes of a packet.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Send this.
+    Reply(Vec<u8>),
+    /// The reply needs an upstream resolver: see [`Handler::finish`].
+    Later(Box<Pending>),
+    /// Send nothing.
+    Nothing,
+}
+
+/// A question that needs an upstream resolver.
+#[derive(Debug)]
+pub struct Pending {
+    question: Question,
+    /// CNAME records that led to the name to ask for.
+    aliases: Vec<Record>,
+    name: Name,
+    client: SocketAddr,
+    since: Instant,
+}
+
+impl Handler {
+    /// A handler of the zone that `zone` holds at each moment.
+    #[must_use]
+    pub fn new(zone: Arc<ArcSwap<Zone>>, forwarder: Forwarder, metrics: Metrics) -> Self {
+        Self { zone, forwarder: Arc::new(forwarder), metrics }
+    }
+
+    /// Answers `packet`, or says what it takes to do so.
+    #[must_use]
+    pub fn start(&self, packet: &[u8], transport: Transport, client: SocketAddr) -> Outcome {
+        let since = Instant::now();
+        let question = match read(packet, transport) {
+            Ok(question) => question,
+            Err(Refusal::Ignore) => {
+                self.metrics.ignored();
+                return Outcome::Nothing;
+            }
+            Err(Refusal::Reply(reply, code)) => {
+                self.seen(transport, client, None, false, code, since);
+                return Outcome::Reply(reply);
+            }
+        };
+        match resolve(&self.zone.load(), &question.name, question.rtype) {
+            Resolved::Own(code, sections) => {
+                self.seen(transport, client, Some(question.rtype), true, code, since);
+                Outcome::Reply(question.reply(code, true, sections))
+            }
+            Resolved::Ask(aliases, name) => {
+                Outcome::Later(Box::new(Pending { question, aliases, name, client, since }))
+            }
+        }
+    }
+
+    /// Asks an upstream resolver. The reply always comes, and in bounded time.
+    pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
+        let span = tracing::info_span!(
+            "dns.forward",
+            dns.question.name = %pending.name,
+            dns.question.r#type = %pending.question.rtype,
+            otel.kind = "server",
+        );
+        self.ask(pending).instrument(span).await
+    }
+
+    async fn ask(&self, pending: Box<Pending>) -> Vec<u8> {
+        let Pending { question, aliases, name, client, since } = *pending;
+        let query = question.upstream_query(&name, rand::random());
+        let avoid = self.zone.load().dns_addresses().to_vec();
+        let own = !aliases.is_empty();
+        let (code, reply) = match self.forwarder.ask(&query, &avoid).await {
+            Ok(reply) if own => follow(&question, aliases, &reply),
+            Ok(reply) => {
+                (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))
+            }
+            Err(error) => {
+                tracing::debug!(%name, error = &error as &dyn std::error::Error, "no upstream resolver answered");
+                let code =
+                    if matches!(error, Error::Busy) { ResponseCode::Refused } else { ResponseCode::ServFail };
+                (code, question.error(code))
+            }
+        };
+        self.seen(question.transport, client, Some(question.rtype), own, code, since);
+        reply
+    }
+
+    fn seen(
+        &self,
+        transport: Transport,
+        client: SocketAddr,
+        rtype: Option<RecordType>,
+        own: bool,
+        code: ResponseCode,
+        since: Instant,
+    ) {
+        self.metrics.seen(Seen { transport, client, rtype, own, code, took: since.elapsed() });
+    }
+}
+
+/// What the zone alone makes of a question.
+enum Resolved {
+    /// The whole answer: its code and its answer, authority and additional records.
+    Own(ResponseCode, [Vec<Record>; 3]),
+    /// These aliases, and what an upstream resolver says of the name they lead to.
+    Ask(Vec<Record>, Name),
+}
+
+/// Answers from the zone, following aliases as far as they stay in it.
+fn resolve(zone: &Zone, name: &Name, rtype: RecordType) -> Resolved {
+    let (mut name, mut aliases) = (name.clone(), vec![]);
+    let failure = |code| Resolved::Own(code, [vec![], vec![], vec![]]);
+    while aliases.len() < ALIASES {
+        match answer(zone, &name, rtype) {
+            Answer::Records { mut answers, additionals } => {
+                if matches!(rtype, RecordType::A | RecordType::AAAA) {
+                    answers.shuffle(&mut rand::rng()); // clients tend to take the first
+                }
+                aliases.extend(answers);
+                return Resolved::Own(ResponseCode::NoError, [aliases, vec![], additionals]);
+            }
+            Answer::Alias { cname, target } => {
+                aliases.push(cname);
+                if matches!(rtype, RecordType::CNAME | RecordType::ANY) {
+                    return Resolved::Own(ResponseCode::NoError, [aliases, vec![], vec![]]);
+                }
+                name = target;
+            }
+            Answer::NoData(soa) => return Resolved::Own(ResponseCode::NoError, [aliases, vec![soa], vec![]]),
+            Answer::NxDomain(soa) => {
+                return Resolved::Own(ResponseCode::NXDomain, [aliases, vec![soa], vec![]]);
+            }
+            Answer::Refused => return failure(ResponseCode::Refused),
+            Answer::Failure => return failure(ResponseCode::ServFail),
+            Answer::Forward => return Resolved::Ask(aliases, name),
+        }
+    }
+    failure(ResponseCode::ServFail)
+}
+
+/// The answer to a question whose `aliases` lead to a name that an upstream resolver has answered for.
+fn follow(question: &Question, mut aliases: Vec<Record>, reply: &[u8]) -> (ResponseCode, Vec<u8>) {
+    let Ok(reply) = Message::from_vec(reply) else {
+        return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
+    };
+    let code = reply.metadata.response_code;
+    if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+        return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
+    }
+    aliases.extend(reply.answers);
+    (code, question.reply(code, false, [aliases, reply.authorities, vec![]]))
+}

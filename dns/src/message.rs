@@ -1,0 +1,201 @@
+//! Packets in, packets out: what is no proper question is turned away here, and replies are made to fit
+//! what the client can take. Pure.
+
+mod addresses;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+
+/// Largest reply over UDP that no network on the way has to cut, in bytes (DNS flag day 2020).
+pub(crate) const UDP_LIMIT: u16 = 1232;
+const HEADER: usize = 12;
+/// Encoded size of an OPT record without options, in bytes.
+const OPT: u16 = 11;
+
+/// How a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// One datagram.
+    Udp,
+    /// A length-prefixed message of a stream.
+    Tcp,
+}
+
+/// A packet that is no question to answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Too short to be answered, or itself a reply: an answer might go round in circles.
+    Ignore,
+    /// The reply says why.
+    Reply(Vec<u8>, ResponseCode),
+}
+
+/// A well-formed question of class IN, and how its reply has to look.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) name: Name,
+    pub(crate) rtype: RecordType,
+    pub(crate) transport: Transport,
+    /// Largest reply the client takes, in bytes.
+    limit: u16,
+    /// The reply so far: header, question and OPT record.
+    reply: Message,
+}
+
+/// Reads the question of a packet.
+pub(crate) fn read(packet: &[u8], transport: Transport) -> Result<Question, Refusal> {
+    let Some(header) = packet.get(..HEADER).filter(|header| header[2] & 0x80 == 0) else {
+        return Err(Refusal::Ignore);
+    };
+    if opcode(header) != OpCode::Query {
+        return Err(refuse(header, ResponseCode::NotImp));
+    }
+    // counts are checked before anything is reserved for them; IXFR brings one authority record
+    let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    if count(4) != 1 || count(6) != 0 || count(8) > 1 || count(10) > 2 {
+        return Err(refuse(header, ResponseCode::FormErr));
+    }
+    let request = Message::from_vec(packet).map_err(|_| refuse(header, ResponseCode::FormErr))?;
+    let Some(query) = request.queries.first() else { return Err(refuse(header, ResponseCode::FormErr)) };
+    let reply = skeleton(&request, query);
+    let limit = match transport {
+        Transport::Udp => request.max_payload().min(UDP_LIMIT),
+        Transport::Tcp => u16::MAX,
+    };
+    let question =
+        Question { name: query.name().clone(), rtype: query.query_type(), transport, limit, reply };
+    if request.version() > 0 {
+        return Err(Refusal::Reply(question.error(ResponseCode::BADVERS), ResponseCode::BADVERS));
+    }
+    if query.query_class() != DNSClass::IN {
+        return Err(Refusal::Reply(question.error(ResponseCode::Refused), ResponseCode::Refused));
+    }
+    Ok(question)
+}
+
+fn opcode(header: &[u8]) -> OpCode {
+    OpCode::from_u8(header[2] >> 3 & 0x0f)
+}
+
+/// A reply of a header alone, for packets that cannot be read.
+fn refuse(header: &[u8], code: ResponseCode) -> Refusal {
+    let mut reply = Message::error_msg(u16::from_be_bytes([header[0], header[1]]), opcode(header), code);
+    reply.metadata.recursion_desired = header[2] & 1 == 1;
+    reply.to_vec().map_or(Refusal::Ignore, |bytes| Refusal::Reply(bytes, code))
+}
+
+fn skeleton(request: &Message, query: &Query) -> Message {
+    let mut reply = Message::response(request.metadata.id, OpCode::Query);
+    reply.metadata.recursion_desired = request.metadata.recursion_desired;
+    reply.metadata.checking_disabled = request.metadata.checking_disabled;
+    reply.metadata.recursion_available = true;
+    reply.add_query(query.clone());
+    if let Some(asked) = &request.edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(UDP_LIMIT).set_dnssec_ok(asked.flags().dnssec_ok);
+        reply.set_edns(edns);
+    }
+    reply
+}
+
+impl Question {
+    /// A reply that says what went wrong.
+    pub(crate) fn error(&self, code: ResponseCode) -> Vec<u8> {
+        let mut reply = self.reply.clone();
+        reply.metadata.response_code = code;
+        encode(reply, self.limit)
+    }
+
+    /// A reply of these records; `authoritative` when they are the cluster's own.
+    pub(crate) fn reply(
+        &self,
+        code: ResponseCode,
+        authoritative: bool,
+        [answers, authorities, additionals]: [Vec<Record>; 3],
+    ) -> Vec<u8> {
+        let mut reply = self.reply.clone();
+        reply.metadata.response_code = code;
+        reply.metadata.authoritative = authoritative;
+        (reply.answers, reply.authorities, reply.additionals) = (answers, authorities, additionals);
+        addresses::encode(&mut reply, self.limit).unwrap_or_else(|| encode(reply, self.limit))
+    }
+
+    /// The question to put to an upstream resolver about `name`, with `id`.
+    pub(crate) fn upstream_query(&self, name: &Name, id: u16) -> Message {
+        let mut query = Message::new(id, MessageType::Query, OpCode::Query);
+        query.metadata.recursion_desired = true;
+        query.metadata.checking_disabled = self.reply.metadata.checking_disabled;
+        query.add_query(Query::query(name.clone(), self.rtype));
+        if let Some(edns) = self.reply.edns.clone() {
+            query.set_edns(edns);
+        }
+        query
+    }
+
+    /// An upstream resolver's reply to this very question, as the client gets it: unchanged where it fits,
+    /// but for the id and the case of the name, which are the client's.
+    pub(crate) fn relay(&self, mut upstream: Vec<u8>) -> Vec<u8> {
+        let id = self.reply.metadata.id;
+        if upstream.len() < HEADER {
+            return self.error(ResponseCode::ServFail);
+        }
+        if upstream.len() > usize::from(self.limit) {
+            let Ok(mut message) = Message::from_vec(&upstream) else {
+                return self.error(ResponseCode::ServFail);
+            };
+            message.metadata.id = id;
+            message.queries.clone_from(&self.reply.queries);
+            return encode(message, self.limit);
+        }
+        upstream[..2].copy_from_slice(&id.to_be_bytes());
+        if upstream[4..6] == [0, 1] {
+            let name = self.name.to_bytes().unwrap_or_default();
+            if let Some(theirs) = upstream.get_mut(HEADER..HEADER + name.len()) {
+                theirs.copy_from_slice(&name);
+            }
+        }
+        upstream
+    }
+}
+
+/// The message in at most `limit` bytes: additional records are left out first, and only an answer that
+/// still does not fit is cut and marked so.
+fn encode(mut message: Message, limit: u16) -> Vec<u8> {
+    if let (bytes, true) = emit(&message, limit) {
+        return bytes;
+    }
+    message.additionals.clear();
+    if let (bytes, true) = emit(&message, limit) {
+        return bytes;
+    }
+    message.authorities.clear();
+    let edns = message.edns.take();
+    let (bytes, _) = emit(&message, limit.saturating_sub(if edns.is_some() { OPT } else { 0 }));
+    let answers = bytes.get(6..8).map_or(0, |count| u16::from_be_bytes([count[0], count[1]]));
+    message.answers.truncate(usize::from(answers));
+    message.metadata.truncation = true;
+    message.edns = edns;
+    match emit(&message, limit) {
+        (bytes, true) => bytes,
+        _ => failure(&message), // a record that cannot be written
+    }
+}
+
+fn failure(message: &Message) -> Vec<u8> {
+    let failure = Message::error_msg(message.metadata.id, OpCode::Query, ResponseCode::ServFail);
+    failure.to_vec().unwrap_or_default()
+}
+
+/// The bytes of as much as fits into `limit`, and whether that is everything.
+fn emit(message: &Message, limit: u16) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::with_capacity(512);
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(limit);
+    let done = message.emit(&mut encoder).is_ok();
+    let cut = bytes.get(2).is_some_and(|flags| flags & 0x02 != 0);
+    (bytes, done && cut == message.metadata.truncation)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! What the server tells Prometheus: under the names of CoreDNS what its dashboards expect, the rest as
+//! `netkeel_dns_*`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Registry};
+
+use crate::message::Transport;
+
+type Counters = Family<Labels, Counter>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// What is counted. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// The `server` label: scheme and address, as CoreDNS writes it.
+    server: String,
+    /// The `zone` label of names of the cluster.
+    domain: String,
+    requests: Counters,
+    responses: Counters,
+    durations: Histograms,
+    upstream_durations: Histograms,
+    upstream_failures: Counters,
+    rejects: Counter,
+    ignored: Counter,
+    services: Gauge,
+    serial: Gauge,
+    events: Counters,
+}
+
+/// One question and its answer, as they are counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) transport: Transport,
+    pub(crate) client: SocketAddr,
+    /// `None` where the question could not be read.
+    pub(crate) rtype: Option<RecordType>,
+    /// Whether the cluster's zone answered.
+    pub(crate) own: bool,
+    pub(crate) code: ResponseCode,
+    pub(crate) took: Duration,
+}
+
+impl Metrics {
+    /// Metrics in `registry`, of a server at `listen` for `domain`.
+    #[must_use]
+    pub fn new(registry: &Registry, listen: SocketAddr, domain: &str) -> Self {
+        Self {
+            server: format!("dns://{listen}"),
+            domain: domain.to_owned(),
+            requests: registry.counters("coredns_dns_requests", "Questions by transport, family and type"),
+            responses: registry.counters("coredns_dns_responses", "Answers by response code"),
+            durations: registry
+                .histograms("coredns_dns_request_duration_seconds", "Time from a question to its answer"),
+            upstream_durations: registry.histograms(
+                "coredns_proxy_request_duration_seconds",
+                "Time an upstream resolver took to reply",
+            ),
+            upstream_failures: registry
+                .counters("netkeel_dns_upstream_failures", "Tries that an upstream resolver did not answer"),
+            rejects: registry
+                .counter("coredns_forward_max_concurrent_rejects", "Questions refused: too many under way"),
+            ignored: registry.counter("netkeel_dns_ignored_packets", "Packets that are no questions"),
+            services: registry.gauge("netkeel_dns_services", "Services whose names are answered"),
+            serial: registry.gauge("netkeel_dns_zone_serial", "Serial of the zone, one more at each change"),
+            events: registry.counters(
+                "netkeel_dns_watch_events",
+                "Events of the API server by kind of object; `undecodable` ones name a bad object in the log",
+            ),
+        }
+    }
+
+    pub(crate) fn seen(&self, seen: Seen) {
+        let zone = if seen.own { self.domain.clone() } else { ".".to_owned() };
+        let base = || -> Labels {
+            vec![("server", self.server.clone()), ("zone", zone.clone()), ("view", String::new())]
+        };
+        let with = |more: &[(&'static str, &str)]| -> Labels {
+            base().into_iter().chain(more.iter().map(|(name, value)| (*name, (*value).to_owned()))).collect()
+        };
+        let proto = if seen.transport == Transport::Udp { "udp" } else { "tcp" };
+        let family = if seen.client.ip().to_canonical().is_ipv4() { "1" } else { "2" };
+        let kind = kind(seen.rtype);
+        let plugin = if seen.own { "kubernetes" } else { "forward" };
+        self.requests.get_or_create(&with(&[("proto", proto), ("family", family), ("type", &kind)])).inc();
+        self.responses.get_or_create(&with(&[("rcode", name(seen.code)), ("plugin", plugin)])).inc();
+        self.durations.get_or_create(&with(&[("type", &kind)])).observe(seen.took.as_secs_f64());
+    }
+
+    pub(crate) fn ignored(&self) {
+        self.ignored.inc();
+    }
+
+    pub(crate) fn rejected(&self) {
+        self.rejects.inc();
+    }
+
+    pub(crate) fn upstream_reply(&self, to: SocketAddr, code: ResponseCode, took: Duration) {
+        let labels: Labels =
+            vec![("proxy_name", "forward".into()), ("to", to.to_string()), ("rcode", name(code).into())];
+        self.upstream_durations.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn event(&self, object: &'static str, event: &'static str) {
+        self.events.get_or_create(&vec![("object", object.into()), ("event", event.into())]).inc();
+    }
+
+    pub(crate) fn zone(&self, services: usize, serial: u32) {
+        self.services.set(i64::try_from(services).unwrap_or(i64::MAX));
+        self.serial.set(i64::from(serial));
+    }
+
+    pub(crate) fn upstream_failure(&self, to: SocketAddr) {
+        self.upstream_failures.get_or_create(&vec![("to", to.to_string())]).inc();
+    }
+}
+
+/// The types that CoreDNS counts apart; all the others are one.
+fn kind(rtype: Option<RecordType>) -> String {
+    use RecordType::{A, AAAA, ANY, CNAME, DNSKEY, DS, HTTPS, MX, NS, PTR, SOA, SRV, SVCB, TXT};
+    match rtype {
+        Some(
+            rtype @ (A | AAAA | ANY | CNAME | DNSKEY | DS | HTTPS | MX | NS | PTR | SOA | SRV | SVCB | TXT),
+        ) => rtype.to_string(),
+        _ => "other".to_owned(),
+    }
+}
+
+fn name(code: ResponseCode) -> &'static str {
+    match code {
+        ResponseCode::NoError => "NOERROR",
+        ResponseCode::FormErr => "FORMERR",
+        ResponseCode::ServFail => "SERVFAIL",
+        ResponseCode::NXDomain => "NXDOMAIN",
+        ResponseCode::NotImp => "NOTIMP",
+        ResponseCode::Refused => "REFUSED",
+        ResponseCode::BADVERS => "BADVERS",
+        _ => "OTHER",
+    }
+}

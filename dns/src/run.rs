@@ -1,0 +1,148 @@
+//! Puts the parts together: telemetry, the watches, and, once the zone is complete, the sockets.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kube::Client;
+use netkeel_client::{ApiServers, ConnectError, ServersError};
+use netkeel_telemetry::admin::{self, Health};
+use netkeel_telemetry::metrics::Registry;
+use netkeel_telemetry::{Options, shutdown};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Args, Config};
+use crate::forward::Forwarder;
+use crate::handler::Handler;
+use crate::metrics::Metrics;
+use crate::server::{self, Sockets};
+use crate::watch::{Follower, changes};
+use crate::zone::Zone;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Logs or traces.
+    #[error("telemetry cannot be set up")]
+    Telemetry(#[from] netkeel_telemetry::Error),
+    /// The port of metrics and health.
+    #[error("the admin port cannot be opened")]
+    Admin(#[from] admin::Error),
+    /// `NETKEEL_API_SERVERS` cannot be read.
+    #[error("the API server's addresses are not known")]
+    Servers(#[from] ServersError),
+    /// No client of the API server can be made.
+    #[error("the API server cannot be reached")]
+    Connect(#[from] ConnectError),
+    /// The port of DNS.
+    #[error("DNS cannot be served")]
+    Listen(#[from] server::Error),
+    /// Signals or addresses.
+    #[error("the operating system refuses")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT, and a little longer: see `--lame-duck`.
+///
+/// # Errors
+/// Something that is needed at the start cannot be had.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let resolv_conf = std::fs::read_to_string(RESOLV_CONF);
+    let config = args.config(resolv_conf.as_deref().unwrap_or_default());
+    let options = Options {
+        traces_endpoint: config.traces_endpoint.clone(),
+        sampling_ratio: config.traces_sampling_ratio,
+        ..Options::from_env(VERSION)
+    };
+    let telemetry = netkeel_telemetry::init("netkeel-dns", &options)?;
+    let signal = shutdown::signal()?;
+    if config.upstreams.is_empty() {
+        tracing::error!("no upstream resolver: only names of the cluster are answered; pass --upstream");
+    }
+    let client = netkeel_client::connect(&ApiServers::from_env()?)?;
+    let (registry, health, stop) =
+        (Registry::new("dns", VERSION), Health::default(), CancellationToken::new());
+    admin::serve(config.admin, registry.clone(), health.clone(), stop.clone()).await?;
+    let duty = health.readiness("shutdown");
+    duty.pass();
+    let serving = async {
+        let running = start(&config, &client, &registry, &health, &stop).await?;
+        running.end().await;
+        Ok(())
+    };
+    let ending = async {
+        let signal = signal.await;
+        tracing::info!(signal, lame_duck = ?config.lame_duck, "ending: still answering for a while");
+        duty.fail("shutting down");
+        tokio::time::sleep(config.lame_duck).await;
+        stop.cancel();
+    };
+    let result = tokio::select! {
+        result = serving => result,
+        () = async { ending.await; tokio::time::sleep(server::SLOW).await } => Ok(()),
+    };
+    telemetry.shutdown().await;
+    result
+}
+
+/// A server that answers.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it answers, as bound.
+    pub addresses: Vec<SocketAddr>,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    /// Ends when the sockets are closed, after the token given to [`start`] is cancelled.
+    pub async fn end(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Follows the API server, and answers from the moment the zone is complete; until then, however long that
+/// takes, the ports are not bound, so that nobody takes ignorance for absence.
+///
+/// # Errors
+/// The ports cannot be bound.
+pub async fn start(
+    config: &Config,
+    client: &Client,
+    registry: &Registry,
+    health: &Health,
+    stop: &CancellationToken,
+) -> Result<Running, Error> {
+    let ready = health.readiness("zone");
+    let listen = config.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 53).into());
+    let metrics = Metrics::new(registry, listen, &config.settings.domain.to_ascii());
+    let serial = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
+    let zone = Zone::new(config.settings.clone(), u32::try_from(serial).unwrap_or(1));
+    let follower = Follower::new(zone, metrics.clone());
+    let (published, mut synced) = (follower.published(), follower.synced());
+    let mut tasks = JoinSet::new();
+    let (events, ended) = (changes(client), stop.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = follower.follow(events) => {}
+            () = ended.cancelled() => {}
+        }
+    });
+    ready.fail("the Services and EndpointSlices are not all known yet");
+    tokio::select! {
+        _ = synced.wait_for(|synced| *synced) => {}
+        () = stop.cancelled() => return Ok(Running { addresses: vec![], tasks }),
+    }
+    let handler = Handler::new(published, Forwarder::new(&config.upstreams, metrics.clone()), metrics);
+    let mut addresses = vec![];
+    for address in &config.listen {
+        let sockets = Sockets::bind(*address).await?;
+        addresses.push(sockets.address()?);
+        tasks.spawn(sockets.serve(handler.clone(), stop.clone()));
+    }
+    tracing::info!(?addresses, upstreams = ?config.upstreams, "answering");
+    ready.pass();
+    Ok(Running { addresses, tasks })
+}

@@ -1,0 +1,158 @@
+//! From events of the API server to the published zone. One task owns the zone that is written; readers
+//! get a clone of it after each batch of events. The zone stays as it is while the API server is gone.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use netkeel_client::{Event, Undecodable};
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::object;
+use crate::zone::{ObjectKey, Zone};
+
+/// Events taken at once before the zone is published.
+const BATCH: usize = 256;
+
+/// An event of either kind of object.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Of a Service.
+    Service(Box<Event<Service>>),
+    /// Of a slice of endpoints.
+    Slice(Box<Event<EndpointSlice>>),
+}
+
+/// The changes that the API server tells, for ever.
+pub fn changes(client: &Client) -> impl Stream<Item = Change> + Send + use<> {
+    let config = watcher::Config::default;
+    let services = netkeel_client::watch::<Service>(Api::all(client.clone()), config())
+        .map(|event| Change::Service(Box::new(event)));
+    let slices = netkeel_client::watch::<EndpointSlice>(Api::all(client.clone()), config())
+        .map(|event| Change::Slice(Box::new(event)));
+    stream::select(services.boxed(), slices.boxed())
+}
+
+/// Writes the zone.
+#[derive(Debug)]
+pub struct Follower {
+    zone: Zone,
+    published: Arc<ArcSwap<Zone>>,
+    metrics: Metrics,
+    /// Whether all Services, and all slices, have been seen once.
+    complete: (bool, bool),
+    synced: watch::Sender<bool>,
+}
+
+impl Follower {
+    /// A follower that starts from `zone` and publishes to what [`Follower::published`] gives.
+    #[must_use]
+    pub fn new(zone: Zone, metrics: Metrics) -> Self {
+        let published = Arc::new(ArcSwap::from_pointee(zone.clone()));
+        Self { zone, published, metrics, complete: (false, false), synced: watch::Sender::new(false) }
+    }
+
+    /// The zone as it is at each moment.
+    #[must_use]
+    pub fn published(&self) -> Arc<ArcSwap<Zone>> {
+        self.published.clone()
+    }
+
+    /// Turns true once the zone holds everything there was, and stays so.
+    #[must_use]
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// Follows `changes` to their end.
+    pub async fn follow(mut self, changes: impl Stream<Item = Change> + Send) {
+        let mut batches = std::pin::pin!(changes.ready_chunks(BATCH));
+        while let Some(batch) = batches.next().await {
+            let serial = self.zone.serial();
+            for change in batch {
+                self.apply(change);
+            }
+            if self.zone.serial() != serial {
+                self.published.store(Arc::new(self.zone.clone()));
+            }
+            self.metrics.zone(self.zone.services(), self.zone.serial());
+            if self.complete == (true, true) && !self.synced.send_replace(true) {
+                tracing::info!(services = self.zone.services(), "the zone is complete");
+            }
+        }
+    }
+
+    fn apply(&mut self, change: Change) -> bool {
+        match change {
+            Change::Service(event) => self.service(*event),
+            Change::Slice(event) => self.slice(*event),
+        }
+    }
+
+    fn service(&mut self, event: Event<Service>) -> bool {
+        self.metrics.event("service", name(&event));
+        match event {
+            Event::Reset { objects, undecodable } => {
+                self.complete.0 = true;
+                let all = objects
+                    .iter()
+                    .filter_map(|service| Some((object::key(&service.metadata)?, object::service(service))));
+                self.zone.reset_services(all.collect(), &keys(&undecodable))
+            }
+            Event::Apply(service) => object::key(&service.metadata)
+                .is_some_and(|key| self.zone.put_service(&key, object::service(&service))),
+            Event::Delete { namespace, name } => namespace
+                .is_some_and(|namespace| self.zone.remove_service(&ObjectKey::new(&namespace, &name))),
+            Event::Undecodable(object) => {
+                key(&object).is_some_and(|key| self.zone.put_unreadable_service(&key))
+            }
+        }
+    }
+
+    fn slice(&mut self, event: Event<EndpointSlice>) -> bool {
+        self.metrics.event("endpointslice", name(&event));
+        match event {
+            Event::Reset { objects, undecodable } => {
+                self.complete.1 = true;
+                let all = objects.iter().filter_map(|slice| {
+                    let (service, endpoints) = object::slice(slice)?;
+                    Some((object::key(&slice.metadata)?, service, endpoints))
+                });
+                self.zone.reset_slices(all.collect(), &keys(&undecodable))
+            }
+            Event::Apply(slice) => {
+                object::key(&slice.metadata).is_some_and(|key| match object::slice(&slice) {
+                    Some((service, endpoints)) => self.zone.put_slice(&key, &service, endpoints),
+                    None => self.zone.remove_slice(&key),
+                })
+            }
+            Event::Delete { namespace, name } => {
+                namespace.is_some_and(|namespace| self.zone.remove_slice(&ObjectKey::new(&namespace, &name)))
+            }
+            Event::Undecodable(_) => false, // what was known of it stays in force
+        }
+    }
+}
+
+fn key(object: &Undecodable) -> Option<ObjectKey> {
+    Some(ObjectKey::new(object.namespace.as_deref()?, &object.name))
+}
+
+fn keys(objects: &[Undecodable]) -> Vec<ObjectKey> {
+    objects.iter().filter_map(key).collect()
+}
+
+/// The `event` label.
+fn name<K>(event: &Event<K>) -> &'static str {
+    match event {
+        Event::Reset { .. } => "reset",
+        Event::Apply(_) => "apply",
+        Event::Delete { .. } => "delete",
+        Event::Undecodable(_) => "undecodable",
+    }
+}

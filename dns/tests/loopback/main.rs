@@ -1,0 +1,12 @@
+//! The server on loopback ports, asked over real sockets.
+
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod following;
+#[cfg(test)]
+mod forwarding;
+#[cfg(test)]
+mod sockets;
+#[cfg(test)]
+mod upstream;
