@@ -273,6 +273,15 @@ impl Cluster {
         fs::remove_file(&mark).with_context(|| format!("{program} of {node} was not stopped"))
     }
 
+    /// Ends everything on a node at once, as a power failure does, and starts it again. Its disks survive, `/run` does not.
+    ///
+    /// # Errors
+    /// A process does not end, or the node does not start.
+    pub fn restart_node(&self, node: &str) -> Result<()> {
+        let _lock = lock(&self.name)?;
+        start::restart(self, node)
+    }
+
     fn in_fabric(&self, program: &Path) -> Result<Command> {
         self.in_network_of("fabric", program)
     }

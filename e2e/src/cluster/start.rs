@@ -1,7 +1,7 @@
 //! Bringing a cluster up and taking it down.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::node::Spec;
 use crate::process::ProcessId;
 use crate::{Progress, cgroup, images, process, wait_until};
 
+const PEER_PROGRAM: &str = "netkeel-e2e-peer";
 const START: Duration = Duration::from_mins(1);
 
 pub(super) fn up(options: &Options, progress: &Progress) -> Result<Cluster> {
@@ -21,7 +22,6 @@ pub(super) fn up(options: &Options, progress: &Progress) -> Result<Cluster> {
         bail!("a cluster has 1 to 100 nodes, not {}", options.nodes);
     }
     let binaries = Binaries::ensure(progress)?;
-    let programs = Programs::build(progress)?;
     let folder = folder(&options.name);
     let before = Cluster::attach(&options.name).ok();
     let runs = ["fabric", "outside"].iter().all(|member| process_of(&folder, member).is_some());
@@ -32,38 +32,33 @@ pub(super) fn up(options: &Options, progress: &Progress) -> Result<Cluster> {
     let nodes = before.map_or(0, |cluster| cluster.nodes().len()).max(usize::from(options.nodes));
     let nodes = u8::try_from(nodes)?;
     let plan = Plan { cluster: &options.name, folder: &folder, nodes, binaries: &binaries };
-    start(&plan, &programs, progress)
+    start(&plan, progress)
 }
 
-/// What the harness itself is made of.
-struct Programs {
-    node: PathBuf,
-    peer: PathBuf,
-}
-
-impl Programs {
-    fn build(progress: &Progress) -> Result<Self> {
-        let peer = images::peer(progress)?;
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--package", "netkeel-e2e", "--bin", NODE_PROGRAM]);
-        process::run(cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")))?;
-        progress.say("programs of the harness are built");
-        Ok(Self { node: images::target_folder().join("debug").join(NODE_PROGRAM), peer })
+/// Builds what the harness itself is made of, and copies it, so that the next build does not change what the running
+/// cluster uses.
+fn build_programs(folder: &Path, progress: &Progress) -> Result<()> {
+    let peer = images::peer(progress)?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "netkeel-e2e", "--bin", NODE_PROGRAM]);
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    process::run_long(&mut cargo, "building the harness", progress)?;
+    let node = images::target_folder().join("debug").join(NODE_PROGRAM);
+    fs::create_dir_all(folder)?;
+    for (source, name) in [(node, NODE_PROGRAM), (peer, PEER_PROGRAM)] {
+        fs::copy(&source, folder.join(name)).with_context(|| source.display().to_string())?;
     }
+    progress.say("programs of the harness are built");
+    Ok(())
 }
 
-fn start(plan: &Plan<'_>, programs: &Programs, progress: &Progress) -> Result<Cluster> {
-    let fresh = !plan.folder.join("cluster.json").exists();
-    fs::create_dir_all(plan.folder)?;
-    // A copy, so that the next build does not change what the running cluster uses.
-    if fresh {
-        fs::copy(&programs.node, plan.folder.join(NODE_PROGRAM))
-            .context(programs.node.display().to_string())?;
-        fs::copy(&programs.peer, plan.folder.join("netkeel-e2e-peer"))?;
+fn start(plan: &Plan<'_>, progress: &Progress) -> Result<Cluster> {
+    if !plan.folder.join("cluster.json").exists() {
+        build_programs(plan.folder, progress)?;
     }
     plan.secrets()?;
     let fabric = launch(plan.folder, "fabric", &plan.fabric())?;
-    launch(plan.folder, "outside", &plan.outside(fabric.pid, &plan.folder.join("netkeel-e2e-peer")))?;
+    launch(plan.folder, "outside", &plan.outside(fabric.pid, &plan.folder.join(PEER_PROGRAM)))?;
     let nodes: Vec<Node> =
         (1..=plan.nodes).map(|index| Node { name: node_name(index), address: node_address(index) }).collect();
     let dead: Vec<u8> =
@@ -100,7 +95,7 @@ fn ready(cluster: &Cluster, started: &[&str], progress: &Progress) -> Result<()>
         Ok(())
     })?;
     if !started.is_empty() {
-        let peer = cluster.folder.join("netkeel-e2e-peer");
+        let peer = cluster.folder.join(PEER_PROGRAM);
         for archive in images::base(&peer, &cluster.folder.join("images"))? {
             cluster.load_image_on(started, &archive)?;
         }
@@ -158,6 +153,17 @@ fn launch(cluster: &Path, role: &str, spec: &Spec) -> Result<ProcessId> {
         }
         spec.process().map(Ok).context("it has not said its process id")
     })?
+}
+
+/// Ends everything on a node at once, as a power failure does, and starts it again.
+pub(super) fn restart(cluster: &Cluster, node: &str) -> Result<()> {
+    let spec = Spec::read(&cluster.folder.join(node))?;
+    cgroup::destroy(&spec.group)?;
+    launch(&cluster.folder, "node", &spec)?;
+    wait_until(&format!("containerd of {node} answers"), START, || {
+        cluster.node_exec(node, &["ctr", "version"])
+    })?;
+    Ok(())
 }
 
 /// Ends all processes of the cluster, then removes its cgroups and its folder.

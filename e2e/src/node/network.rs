@@ -1,12 +1,13 @@
 //! The fabric: a bridge in its own network namespace, and the veth pairs that join everything to it.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::Spec;
 use crate::config::FABRIC_ADDRESS;
-use crate::process;
+use crate::{process, wait_until};
 
 const BRIDGE: &str = "fabric";
 
@@ -27,7 +28,10 @@ pub(super) fn connect(spec: &Spec) -> Result<()> {
     let Some(link) = &spec.link else { return Ok(()) };
     let fabric = format!("/proc/{}/ns/net", link.fabric);
     let port = spec.name.as_str();
-    ip(&["link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", &fabric])?;
+    // The kernel takes the port of a node that ended away a moment later.
+    wait_until(&format!("port {port} of the fabric is free"), Duration::from_secs(10), || {
+        ip(&["link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", &fabric])
+    })?;
     let enter = format!("--net={fabric}");
     process::run(Command::new("nsenter").args([&enter, "ip", "link", "set", port, "master", BRIDGE, "up"]))?;
     ip(&["address", "add", &link.address, "dev", "eth0"])?;

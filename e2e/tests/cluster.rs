@@ -1,0 +1,120 @@
+//! The harness itself, without Netkeel: what the other tests stand on.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use netkeel_e2e::{Cluster, Options, Progress, node::Spec, wait_until};
+
+const WAIT: Duration = Duration::from_mins(1);
+
+fn up(name: &str, nodes: u8) -> Result<Cluster> {
+    Cluster::up(&Options { name: name.into(), nodes }, &Progress::start())
+}
+
+fn host_pod(name: &str, node: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{hostNetwork: true, nodeName: {node}, \
+         tolerations: [{{operator: Exists}}], terminationGracePeriodSeconds: 0, containers: [{{name: c, \
+         image: 'localhost/netkeel-e2e:1', imagePullPolicy: Never, command: [/netkeel-e2e-peer, serve, --name, {name}]}}]}}}}"
+    )
+}
+
+fn process_ids(cluster: &Cluster) -> Vec<u32> {
+    let members = ["fabric", "outside", "n1", "n2"];
+    let process = |member: &&str| Spec::read(&cluster.folder().join(member)).ok()?.process();
+    members.iter().filter_map(process).map(|process| process.pid).collect()
+}
+
+/// Cgroups of a cluster in any hierarchy.
+fn cgroups(name: &str) -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts =
+        mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    mounts.map(|mount| Path::new(mount).join("netkeel").join(name)).filter(|folder| folder.exists()).collect()
+}
+
+#[test]
+fn pods_run_on_every_node_and_logs_and_exec_reach_them() -> Result<()> {
+    let cluster = up("harness", 2)?;
+    for node in ["n1", "n2"] {
+        let pod = format!("on-{node}");
+        cluster.apply(&host_pod(&pod, node))?;
+        cluster.kubectl(&["wait", "pod", &pod, "--for=condition=Ready", "--timeout=60s"])?;
+        cluster.kubectl(&["logs", &pod])?;
+        ensure!(cluster.kubectl(&["exec", &pod, "--", "hostname"])?.trim() == node);
+    }
+    let answer = cluster.kubectl(&[
+        "exec",
+        "on-n1",
+        "--",
+        "/netkeel-e2e-peer",
+        "connect",
+        "--to",
+        "172.30.0.12:7000",
+    ])?;
+    ensure!(answer.contains(r#""backends":{"on-n2":1},"clients":{"172.30.0.11":1}"#), "{answer}");
+    let outside =
+        cluster.kubectl(&["exec", "on-n2", "--", "wget", "-q", "-O-", "http://alias.outside.test/"])?;
+    ensure!(outside.contains(r#""name":"outside","client":"172.30.0.12""#), "{outside}");
+    cluster.kubectl(&["delete", "pod", "on-n1", "on-n2"])?;
+    Ok(())
+}
+
+#[test]
+fn a_second_up_changes_nothing_and_down_leaves_nothing() -> Result<()> {
+    let cluster = up("harness-2", 2)?;
+    let before = process_ids(&cluster);
+    ensure!(before.len() == 4 && process_ids(&up("harness-2", 2)?) == before, "{before:?}");
+    ensure!(!cgroups("harness-2").is_empty());
+    Cluster::down("harness-2")?;
+    ensure!(cgroups("harness-2").is_empty() && !cluster.folder().exists());
+    ensure!(before.iter().all(|pid| !Path::new(&format!("/proc/{pid}/ns/net")).exists()), "{before:?}");
+    Cluster::down("harness-2")
+}
+
+#[test]
+fn what_is_left_of_a_dead_cluster_is_replaced() -> Result<()> {
+    let cluster = up("harness", 2)?;
+    let [fabric, ..] = process_ids(&cluster)[..] else { bail!("no fabric") };
+    cluster.node_exec("n1", &["true"])?;
+    netkeel_e2e::process::run(std::process::Command::new("kill").args(["-KILL", &fabric.to_string()]))?;
+    ensure!(cluster.kubectl(&["version"]).unwrap_err().to_string().contains("fabric"));
+    let cluster = up("harness", 2)?;
+    cluster.kubectl(&["get", "node", "n2"])?;
+    // The last test in the order of names: nothing here is needed by other test programs.
+    Cluster::down("harness")
+}
+
+#[test]
+fn a_stopped_program_stays_down_until_it_is_started() -> Result<()> {
+    let cluster = up("harness", 2)?;
+    cluster.stop_program("n1", "kube-apiserver")?;
+    ensure!(cluster.kubectl(&["get", "--raw", "/readyz", "--request-timeout=2s"]).is_err());
+    cluster.start_program("n1", "kube-apiserver")?;
+    wait_until("kube-apiserver is ready again", WAIT, || cluster.kubectl(&["get", "--raw", "/readyz"]))?;
+    Ok(())
+}
+
+#[test]
+fn a_restarted_node_keeps_its_disks_and_runs_its_pods_again() -> Result<()> {
+    let cluster = up("harness", 2)?;
+    cluster.apply(&host_pod("survivor", "n2"))?;
+    cluster.kubectl(&["wait", "pod", "survivor", "--for=condition=Ready", "--timeout=60s"])?;
+    for folder in ["/var/lib/netkeel", "/run"] {
+        cluster.node_exec("n2", &["touch", &format!("{folder}/mark")])?;
+    }
+    cluster.restart_node("n2")?;
+    cluster.node_exec("n2", &["ls", "/var/lib/netkeel/mark"])?;
+    ensure!(cluster.node_exec("n2", &["ls", "/run/mark"]).is_err());
+    ensure!(!Path::new("/var/lib/netkeel/mark").exists(), "a node wrote to the machine's own root");
+    wait_until("the pod runs again", WAIT, || {
+        let path =
+            "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
+        let text = cluster.kubectl(&["get", "pod", "survivor", "-o", path])?;
+        ensure!(text.ends_with("true") && !text.starts_with('0'), "{text}");
+        Ok(())
+    })?;
+    cluster.kubectl(&["delete", "pod", "survivor"])?;
+    Ok(())
+}
