@@ -4,6 +4,7 @@
 mod cluster;
 mod demo;
 mod ebpf;
+mod generate;
 mod helm;
 mod image;
 mod imports;
@@ -30,6 +31,12 @@ enum Task {
     Demo,
     /// Build the kernel programs into target/bpf/netkeel.o, which the agent embeds.
     Ebpf,
+    /// Write the files that are made from the code.
+    Generate {
+        /// Write nothing; fail when a file is stale.
+        #[arg(long)]
+        check: bool,
+    },
     /// Lint and render the chart with the real helm.
     Helm,
     /// Build the container image into target/image/netkeel.tar.
@@ -49,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Task::Cluster(command) => cluster::run(&command),
         Task::Demo => demo::run(),
         Task::Ebpf => ebpf::build().map(|_| ()),
+        Task::Generate { check } => generate::run(check),
         Task::Helm => helm::run(),
         Task::Image { compressed: false } => image::build().map(drop),
         Task::Image { compressed: true } => image::build_compressed().map(drop),
