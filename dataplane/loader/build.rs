@@ -1,18 +1,16 @@
 //! Embeds the object that `cargo xtask ebpf` built, or nothing: then loading fails with a sentence that says what to do.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, io, path::PathBuf};
 
-/// Where `cargo xtask ebpf` puts the object, seen from this crate. The folder holds nothing else, since cargo watches it.
+/// Where `cargo xtask ebpf` puts the object, seen from this crate's folder, in which cargo runs this. The object's
+/// folder holds nothing else, since cargo watches it.
 const BUILT: &str = "../../target/bpf/netkeel.o";
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-env-changed=NETKEEL_BPF_OBJECT");
     let object = match env::var_os("NETKEEL_BPF_OBJECT") {
         Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(BUILT),
+        None => PathBuf::from(BUILT),
     };
     if let Some(folder) = object.parent() {
         // A watched path that does not exist would make cargo run this on every build.

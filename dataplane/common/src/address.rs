@@ -76,6 +76,12 @@ impl Address {
         self.as_v4_word().is_some()
     }
 
+    /// The IPv4 address that a v4-mapped address stands for.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.as_v4_word().map(|word| word.to_ne_bytes().into())
+    }
+
     /// The address as the standard library knows it; a v4-mapped one becomes IPv4.
     #[must_use]
     pub const fn ip(&self) -> IpAddr {

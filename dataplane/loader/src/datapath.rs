@@ -21,7 +21,7 @@ use netkeel_dataplane_common::{
 use crate::{
     OBJECT,
     pins::{PinError, Pins, unpin},
-    probe::Options,
+    probe::{Facts, Options, probe},
     sys::{self, Hook},
     tables::{KernelTable, TableError},
 };
@@ -48,6 +48,9 @@ pub enum Error {
     /// This program was built without the kernel side.
     #[error("built without eBPF programs: run `cargo xtask ebpf` and build again")]
     Stub,
+    /// The node lacks something.
+    #[error(transparent)]
+    Probe(#[from] crate::probe::Error),
     /// The object or one of its maps was refused.
     #[error("load maps and programs")]
     Object(#[source] Box<aya::EbpfError>),
@@ -115,28 +118,36 @@ pub struct Verdict {
 /// The loaded programs, and the way to their maps.
 #[derive(Debug)]
 pub struct Datapath {
+    facts: Facts,
     pins: Pins,
     programs: HashMap<String, ProgramFd>,
 }
 
 impl Datapath {
-    /// Loads the programs over the pinned maps of this layout (made where they are missing), attaches the
+    /// Probes the node, loads the programs over the pinned maps of this layout (made where they are missing), attaches the
     /// socket hooks, and puts the new programs into every link that is pinned already. Nothing is changed
     /// before the kernel has taken all programs.
     ///
     /// # Errors
-    /// When a map or a program is refused, or a link cannot be made or pinned.
+    /// When the node lacks something, a map or a program is refused, or a link cannot be made or pinned.
     pub fn load(options: &Options) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::Stub);
         }
+        let facts = probe(options)?;
         let pins = Pins::at(&options.bpffs);
         pins.create()?;
-        let datapath = Self { programs: attach::load_programs(&pins)?, pins };
+        let datapath = Self { facts, programs: attach::load_programs(&pins)?, pins };
         datapath.attach_cgroup(&options.cgroup)?;
         datapath.refresh_devices()?;
         datapath.pins.remove_other_layouts()?;
         Ok(datapath)
+    }
+
+    /// What was found out about the node.
+    #[must_use]
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// Tells the programs about their node.
@@ -259,6 +270,14 @@ impl Datapath {
     /// When the map cannot be opened.
     pub fn backends(&self) -> Result<KernelTable<backends::Slot, backends::Backend>, Error> {
         self.table(backends::NAME, backends::MAX)
+    }
+
+    /// Names of the loaded programs, in order.
+    #[must_use]
+    pub fn programs(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.programs.keys().cloned().collect();
+        names.sort();
+        names
     }
 
     /// Runs a packet program (`from_pod`, `from_overlay`, `to_overlay`) over a frame as if it had come over a

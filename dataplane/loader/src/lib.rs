@@ -9,7 +9,7 @@ pub mod tables;
 
 pub use datapath::{Datapath, Error, Verdict};
 pub use netkeel_dataplane_common as common;
-pub use pins::remove;
+pub use pins::{PinnedLink, pinned_links, remove};
 pub use probe::{Facts, Options, find_cgroup2, probe};
 pub use tables::{Changes, FakeTable, KernelTable, Table, TableError, converge};
 

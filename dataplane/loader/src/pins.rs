@@ -3,10 +3,13 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
 use netkeel_dataplane_common::LAYOUT;
+
+use crate::sys;
 
 /// Why pins could not be listed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,15 @@ pub enum PinError {
     #[error("use folder {path}: is the BPF file system mounted there?")]
     Folder {
         /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A pinned link could not be read.
+    #[error("read pin {path}")]
+    Read {
+        /// The pin.
         path: PathBuf,
         /// Why.
         #[source]
@@ -29,6 +41,19 @@ pub enum PinError {
         #[source]
         source: io::Error,
     },
+}
+
+/// A link that is pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PinnedLink {
+    /// The pin's name: the program, and the device if there is one.
+    pub name: String,
+    /// The kernel's id of the link; stays the same when the program is replaced.
+    pub link: u32,
+    /// The kernel's id of the program in it.
+    pub program: u32,
+    /// Whether its device or cgroup still exists.
+    pub attached: bool,
 }
 
 /// The folder of our pins on one BPF file system.
@@ -115,6 +140,21 @@ pub fn remove(bpffs: &Path) -> Result<(), PinError> {
         result = result.and(removed);
     }
     result
+}
+
+/// Every link that is pinned on this BPF file system, whoever pinned it.
+///
+/// # Errors
+/// The first pin that cannot be read.
+pub fn pinned_links(bpffs: &Path) -> Result<Vec<PinnedLink>, PinError> {
+    let folder = Pins::at(bpffs).links();
+    let read = |name: String| {
+        let path = folder.join(&name);
+        let info = sys::object_get(&path).and_then(|link| sys::link_info(link.as_fd()));
+        let info = info.map_err(|source| PinError::Read { path, source })?;
+        Ok(PinnedLink { name, link: info.id, program: info.program, attached: info.target != 0 })
+    };
+    list(&folder)?.into_iter().map(read).collect()
 }
 
 fn gone(result: io::Result<()>) -> io::Result<()> {

@@ -114,7 +114,7 @@ pub fn probe(options: &Options) -> Result<Facts, Error> {
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Err(Error::NoBtf);
     }
-    let missing = missing_capabilities(&read("/proc/self/status".as_ref())?);
+    let missing = missing_capabilities(&read("/proc/thread-self/status".as_ref())?);
     if !missing.is_empty() {
         return Err(Error::MissingCapability { names: missing.join(", ") });
     }

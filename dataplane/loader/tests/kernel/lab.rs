@@ -1,0 +1,172 @@
+//! A place of its own for each test: a child process with new network and mount namespaces, a BPF file
+//! system, and a cgroup below the machine's cgroup2 root.
+
+use std::{
+    any,
+    collections::HashMap,
+    env,
+    fs::{self, File},
+    net::Ipv4Addr,
+    os::fd::AsRawFd,
+    panic,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    thread,
+};
+
+use netkeel_dataplane_loader::{
+    Datapath, Options, Table,
+    common::{
+        Address, Protocol, Reason,
+        backends::{Backend, Slot},
+        services::{Frontend, Service},
+    },
+    find_cgroup2,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+};
+
+/// Names the cgroup of a child process, and says that it is one.
+const CHILD: &str = "NETKEEL_LAB_CGROUP";
+
+/// What a test gets.
+pub(crate) struct Lab {
+    pub(crate) options: Options,
+}
+
+/// Runs the test that this is called from in a process of its own, and fails as that one does.
+pub(crate) fn isolated<F: FnOnce(&Lab)>(test: F) {
+    let name = any::type_name::<F>();
+    let name = name.trim_start_matches("kernel::").trim_end_matches("::{{closure}}");
+    match env::var_os(CHILD) {
+        Some(cgroup) => test(&Lab::enter(PathBuf::from(cgroup))),
+        None => in_child(name),
+    }
+}
+
+fn in_child(name: &str) {
+    let root = find_cgroup2("/sys/fs/cgroup".as_ref()).expect("these tests need a cgroup2 hierarchy");
+    let cgroup = root.join(format!("nkt-{}-{}", process::id(), name.replace("::", "-")));
+    fs::create_dir_all(&cgroup).expect("these tests need root");
+    let output = Command::new(env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, &cgroup)
+        .output()
+        .unwrap();
+    let removed = fs::remove_dir(&cgroup);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("1 passed"), "{}\n{out}{err}", output.status);
+    removed.expect("a test ends all its processes");
+}
+
+impl Lab {
+    fn enter(cgroup: PathBuf) -> Self {
+        fs::write(cgroup.join("cgroup.procs"), "0").expect("join the test's cgroup");
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("new namespaces");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
+        mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), none).expect("a folder");
+        ip("link set lo up");
+        Self { options: Options { bpffs: bpffs("/mnt/bpf"), cgroup } }
+    }
+
+    /// The options of another node: the same cgroup, pins of its own.
+    pub(crate) fn other_node(&self) -> Options {
+        Options { bpffs: bpffs("/mnt/other"), cgroup: self.options.cgroup.clone() }
+    }
+
+    /// Loads the programs.
+    pub(crate) fn load(&self) -> Datapath {
+        Datapath::load(&self.options).unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    /// The path of a pin.
+    pub(crate) fn link(&self, name: &str) -> PathBuf {
+        self.options.bpffs.join("netkeel/links").join(name)
+    }
+}
+
+/// A new BPF file system.
+fn bpffs(path: &str) -> PathBuf {
+    fs::create_dir(path).unwrap();
+    mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>).expect("a BPF file system");
+    PathBuf::from(path)
+}
+
+/// An error with everything that caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Runs `ip` with these arguments in the namespace of this thread.
+pub(crate) fn ip(args: &str) {
+    let output = Command::new("ip").args(args.split(' ')).output().expect("iproute2");
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The index of a device in the namespace of this thread.
+pub(crate) fn ifindex(device: &str) -> u32 {
+    nix::net::if_::if_nametoindex(device).unwrap_or_else(|error| panic!("{device}: {error}"))
+}
+
+/// Puts a service with these backends, in slots from 0, into the tables.
+pub(crate) fn serve(datapath: &Datapath, id: u32, frontend: Frontend, to: &[(Ipv4Addr, u16)]) {
+    let mut backends = datapath.backends().unwrap();
+    for (slot, (address, port)) in (0..).zip(to) {
+        backends.put(&Slot { service: id, slot }, &Backend::new((*address).into(), *port)).unwrap();
+    }
+    let count = u32::try_from(to.len()).unwrap();
+    datapath.services().unwrap().put(&frontend, &Service { id, count }).unwrap();
+}
+
+/// The frontend of an IPv4 service.
+pub(crate) fn frontend(address: Ipv4Addr, port: u16, protocol: Protocol) -> Frontend {
+    Frontend::new(Address::from(address), port, protocol)
+}
+
+/// What was counted, without the zeros.
+pub(crate) fn counted(datapath: &Datapath) -> HashMap<Reason, u64> {
+    datapath.counters().unwrap().into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+/// Another network namespace.
+pub(crate) struct Netns(File);
+
+impl Netns {
+    /// A new one, with its loopback device up.
+    pub(crate) fn new() -> Self {
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ip("link set lo up");
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        Self(made.join().unwrap())
+    }
+
+    /// A path that `ip link set … netns` takes.
+    pub(crate) fn path(&self) -> String {
+        let path = format!("/proc/{}/fd/{}", process::id(), self.0.as_raw_fd());
+        assert!(Path::new(&path).exists());
+        path
+    }
+
+    /// Runs `task` in it.
+    pub(crate) fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
+        let result = thread::scope(|scope| {
+            let entered = scope.spawn(|| {
+                setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+                task()
+            });
+            entered.join()
+        });
+        result.unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    }
+}

@@ -1,0 +1,19 @@
+//! The programs in the real kernel. Every test runs in a process of its own, with its own network and mount
+//! namespaces, BPF file system and cgroup; see `lab`.
+
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod overlay;
+#[cfg(test)]
+mod packet;
+#[cfg(test)]
+mod pins;
+#[cfg(test)]
+mod pods;
+#[cfg(test)]
+mod privileges;
+#[cfg(test)]
+mod sockets;
+#[cfg(test)]
+mod verdicts;

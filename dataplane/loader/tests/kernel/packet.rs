@@ -1,0 +1,109 @@
+//! Frames for the tests: built field by field, and written out so when a test fails.
+
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+pub(crate) type Mac = [u8; 6];
+
+const ETHERNET: usize = 14;
+const UDP: u8 = 17;
+
+/// A UDP datagram in an IPv4 packet in an Ethernet frame, with valid checksums.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagram {
+    pub(crate) mac: (Mac, Mac),
+    pub(crate) from: (Ipv4Addr, u16),
+    pub(crate) to: (Ipv4Addr, u16),
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Datagram {
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        let udp_len = u16::try_from(8 + self.payload.len()).unwrap();
+        let mut ip = vec![0x45, 0];
+        ip.extend((20 + udp_len).to_be_bytes());
+        ip.extend([0, 1, 0, 0, 64, UDP, 0, 0]);
+        ip.extend(self.from.0.octets());
+        ip.extend(self.to.0.octets());
+        let sum = checksum(&ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        let mut frame = ethernet(self.mac, 0x0800, &ip);
+        frame.extend(self.from.1.to_be_bytes());
+        frame.extend(self.to.1.to_be_bytes());
+        frame.extend(udp_len.to_be_bytes());
+        frame.extend([0, 0]); // no checksum, which IPv4 allows
+        frame.extend(&self.payload);
+        frame
+    }
+}
+
+/// A frame from the first MAC address to the second.
+pub(crate) fn ethernet((from, to): (Mac, Mac), ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&to[..], &from, &ethertype.to_be_bytes(), payload].concat()
+}
+
+/// An ARP request for `target`.
+pub(crate) fn arp(mac: Mac, sender: (Mac, Ipv4Addr), target: Ipv4Addr) -> Vec<u8> {
+    let fixed: &[u8] = &[0, 1, 8, 0, 6, 4, 0, 1];
+    let body = [fixed, &sender.0, &sender.1.octets(), &[0; 6], &target.octets()].concat();
+    ethernet((mac, [0xff; 6]), 0x0806, &body)
+}
+
+/// A VXLAN header with this network identifier in front of a frame: the payload of the outer datagram.
+pub(crate) fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
+    [&[8, 0, 0, 0], &(vni << 8).to_be_bytes()[..], frame].concat()
+}
+
+fn checksum(header: &[u8]) -> u16 {
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
+}
+
+/// A frame in words.
+pub(crate) fn decode(frame: &[u8]) -> String {
+    if frame.len() < ETHERNET {
+        return format!("{} bytes: {frame:02x?}", frame.len());
+    }
+    let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+    let mut text = format!("{} bytes, {} > {}, ", frame.len(), mac(&frame[6..12]), mac(&frame[..6]));
+    let body = &frame[ETHERNET..];
+    let decoded = match ethertype {
+        0x0800 if body.len() >= 20 => ipv4(body),
+        0x0806 if body.len() >= 28 => {
+            format!("ARP from {} {} for {}", mac(&body[8..14]), v4(&body[14..18]), v4(&body[24..28]))
+        }
+        0x86dd if body.len() >= 40 => format!("IPv6 {} > {}", v6(&body[8..24]), v6(&body[24..40])),
+        other => format!("type {other:#06x}: {body:02x?}"),
+    };
+    text.push_str(&decoded);
+    text
+}
+
+fn ipv4(packet: &[u8]) -> String {
+    let mut text = format!("IPv4 {} > {}, ttl {}, ", v4(&packet[12..16]), v4(&packet[16..20]), packet[8]);
+    let rest = packet.get(usize::from(packet[0] & 15) * 4..).unwrap_or_default();
+    match rest {
+        [a, b, c, d, ..] if packet[9] == UDP => {
+            let ports = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+            write!(text, "UDP {} > {}, {:02x?}", ports.0, ports.1, rest.get(8..).unwrap_or_default())
+                .unwrap();
+        }
+        _ => write!(text, "protocol {}, {rest:02x?}", packet[9]).unwrap(),
+    }
+    text
+}
+
+fn mac(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+fn v4(bytes: &[u8]) -> Ipv4Addr {
+    Ipv4Addr::from(<[u8; 4]>::try_from(bytes).unwrap())
+}
+
+fn v6(bytes: &[u8]) -> Ipv6Addr {
+    Ipv6Addr::from(<[u8; 16]>::try_from(bytes).unwrap())
+}
