@@ -4,4 +4,5 @@
 pub mod address;
 pub mod ipam;
 pub mod name;
+pub mod node;
 pub mod service;

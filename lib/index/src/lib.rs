@@ -5,7 +5,9 @@
 
 pub mod convert;
 pub mod invalid;
+pub mod nodes;
 pub mod services;
 
 pub use invalid::{Invalid, Problems};
+pub use nodes::Nodes;
 pub use services::Services;

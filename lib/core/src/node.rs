@@ -1,0 +1,47 @@
+//! Nodes as the data path sees them: what each node's own agent has to do, and where the others' pods are.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use ipnet::Ipv4Net;
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Name of the Node object.
+    pub name: Arc<str>,
+    /// Its primary address on the underlay.
+    pub address: Option<Ipv4Addr>,
+    /// Blocks of its pods' addresses, in the order given.
+    pub blocks: Vec<Ipv4Net>,
+    /// Its configuration.
+    pub config: NodeConfig,
+    /// Revision of all that.
+    pub revision: String,
+    /// Trace of the change that led to the revision, W3C `traceparent`.
+    pub traceparent: Option<String>,
+    /// The agent has to take everything away.
+    pub removing: bool,
+}
+
+/// What is the same on all nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Where the addresses of all pods lie.
+    pub pods: Vec<Ipv4Net>,
+    /// UDP port of the overlay.
+    pub vxlan_port: u16,
+    /// MTU of pods, bytes; `None` takes the underlay's less the overlay's headers.
+    pub mtu: Option<u32>,
+    /// Destinations that see pods' own addresses; `None` switches masquerading off.
+    pub not_masqueraded: Option<Vec<Ipv4Net>>,
+    /// Collector of traces.
+    pub traces_endpoint: Option<String>,
+}
+
+impl Node {
+    /// The node's own address inside the overlay: the first of its first block.
+    #[must_use]
+    pub fn overlay_address(&self) -> Option<Ipv4Addr> {
+        self.blocks.first().map(Ipv4Net::network)
+    }
+}

@@ -1,0 +1,201 @@
+//! All nodes, from their `NodeNetwork` objects.
+
+use std::collections::BTreeMap;
+
+use ipnet::{IpNet, Ipv4Net};
+use netkeel_core::{
+    name::ObjectName,
+    node::{Node, NodeConfig},
+};
+use netkeel_crds::node_network::{NodeNetwork, NodeNetworkSpec, State};
+
+use crate::{Invalid, Problems};
+
+const KIND: &str = "NodeNetwork";
+/// The port that Linux uses for VXLAN by default.
+const DEFAULT_PORT: u16 = 8472;
+
+/// All nodes by name, with the objects that they come from.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    nodes: BTreeMap<ObjectName, (Node, NodeNetworkSpec)>,
+    problems: Problems,
+}
+
+impl Nodes {
+    /// A node was made or changed. Returns whether that means anything new; a status alone does not.
+    pub fn apply(&mut self, object: &NodeNetwork) -> bool {
+        let name = name(object.metadata.name.as_deref().unwrap_or_default());
+        match node(&name, &object.spec) {
+            Ok(node) => {
+                self.problems.clear(KIND, &name);
+                let old = self.nodes.insert(name, (node.clone(), object.spec.clone()));
+                old.is_none_or(|(old, _)| old != node)
+            }
+            Err(reason) => {
+                self.problems.add(Invalid { kind: KIND, name, reason });
+                false
+            }
+        }
+    }
+
+    /// A node is gone. Returns whether it was known.
+    pub fn delete(&mut self, node: &str) -> bool {
+        let name = name(node);
+        self.problems.clear(KIND, &name);
+        self.nodes.remove(&name).is_some()
+    }
+
+    /// These are all nodes that there are. `unread` are names of objects that exist but could not be decoded.
+    /// Returns whether anything changed.
+    pub fn reset(&mut self, objects: &[NodeNetwork], unread: &[ObjectName]) -> bool {
+        let present = |known: &ObjectName| {
+            unread.iter().any(|name| name.name == known.name)
+                || objects.iter().any(|object| object.metadata.name.as_deref() == Some(&*known.name))
+        };
+        self.problems.retain(KIND, present);
+        let before = self.nodes.len();
+        self.nodes.retain(|name, _| present(name));
+        let gone = self.nodes.len() < before;
+        objects.iter().fold(gone, |changed, object| self.apply(object) | changed)
+    }
+
+    /// An object could not be decoded: what was known of it stays in force.
+    pub fn undecodable(&mut self, invalid: Invalid) {
+        self.problems.add(invalid);
+    }
+
+    /// A node by name.
+    #[must_use]
+    pub fn get(&self, node: &str) -> Option<&Node> {
+        self.nodes.get(&name(node)).map(|(node, _)| node)
+    }
+
+    /// All nodes, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().map(|(node, _)| node)
+    }
+
+    /// The objects again, as far as [`Nodes::reset`] needs them: what an agent keeps for a start without the API.
+    #[must_use]
+    pub fn objects(&self) -> Vec<NodeNetwork> {
+        self.nodes.iter().map(|(name, (_, spec))| NodeNetwork::new(&name.name, spec.clone())).collect()
+    }
+
+    /// The objects that cannot be used now.
+    #[must_use]
+    pub fn problems(&self) -> &Problems {
+        &self.problems
+    }
+}
+
+fn name(node: &str) -> ObjectName {
+    ObjectName::new("", node)
+}
+
+fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
+    let config = &spec.config;
+    let masquerade = &config.masquerade;
+    Ok(Node {
+        name: name.name.clone(),
+        address: spec.node_addresses.iter().find_map(|address| match address {
+            std::net::IpAddr::V4(v4) => Some(*v4),
+            std::net::IpAddr::V6(_) => None,
+        }),
+        blocks: whole(&spec.blocks)?,
+        config: NodeConfig {
+            pods: whole(&config.pod_cidrs)?,
+            vxlan_port: if config.vxlan_port == 0 { DEFAULT_PORT } else { config.vxlan_port },
+            mtu: (config.mtu > 0).then_some(u32::from(config.mtu)),
+            not_masqueraded: masquerade.enabled.then(|| ipv4(&masquerade.excluded_cidrs).collect()),
+            traces_endpoint: config.traces_endpoint.clone(),
+        },
+        revision: spec.revision.clone(),
+        traceparent: spec.traceparent.clone(),
+        removing: spec.state == State::Removing,
+    })
+}
+
+/// The IPv4 networks among these, host bits cleared.
+fn ipv4(nets: &[IpNet]) -> impl Iterator<Item = Ipv4Net> {
+    nets.iter().filter_map(|net| match net {
+        IpNet::V4(v4) => Some(v4.trunc()),
+        IpNet::V6(_) => None,
+    })
+}
+
+/// The IPv4 networks among these; one with host bits is a mistake that must not be guessed away.
+fn whole(nets: &[IpNet]) -> Result<Vec<Ipv4Net>, String> {
+    match nets.iter().find(|net| net.addr() != net.network()) {
+        Some(net) => Err(format!("{net} is not the first address of its block")),
+        None => Ok(ipv4(nets).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(name: &str, blocks: &[&str], revision: &str) -> NodeNetwork {
+        let spec = json!({"nodeAddresses": ["fd00::2", "172.18.0.2"], "blocks": blocks, "revision": revision,
+            "config": {"podCIDRs": ["10.244.0.0/16", "fd00:10:244::/56"], "vxlanPort": 4789,
+                       "masquerade": {"enabled": true, "excludedCIDRs": ["192.168.1.7/16"]}}});
+        NodeNetwork::new(name, serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_node_is_read_with_its_ipv4_parts() {
+        let mut nodes = Nodes::default();
+        assert!(nodes.apply(&object("a", &["10.244.0.64/26"], "1")));
+        let node = nodes.get("a").unwrap();
+        assert_eq!(node.address, Some([172, 18, 0, 2].into()));
+        assert_eq!(node.overlay_address(), Some([10, 244, 0, 64].into()));
+        assert_eq!(node.config.pods, ["10.244.0.0/16".parse().unwrap()]);
+        assert_eq!(node.config.not_masqueraded, Some(vec!["192.168.0.0/16".parse().unwrap()]));
+        assert_eq!((node.config.vxlan_port, node.config.mtu), (4789, None));
+    }
+
+    #[test]
+    fn the_same_again_or_a_new_status_is_nothing_new() {
+        let mut nodes = Nodes::default();
+        nodes.apply(&object("a", &["10.244.0.64/26"], "1"));
+        let mut reported = object("a", &["10.244.0.64/26"], "1");
+        reported.status = Some(netkeel_crds::NodeNetworkStatus::default());
+        assert!(!nodes.apply(&reported));
+        assert!(!nodes.reset(&[reported], &[]));
+        assert!(nodes.apply(&object("a", &["10.244.0.64/26"], "2")));
+    }
+
+    #[test]
+    fn a_reset_forgets_who_is_gone_and_keeps_who_could_not_be_read() {
+        let mut nodes = Nodes::default();
+        for name in ["a", "b", "c"] {
+            nodes.apply(&object(name, &[], "1"));
+        }
+        assert!(nodes.reset(&[object("b", &[], "1")], &[name("c")]));
+        assert_eq!(nodes.iter().map(|node| &*node.name).collect::<Vec<_>>(), ["b", "c"]);
+        assert!(nodes.delete("c") && !nodes.delete("c"));
+    }
+
+    #[test]
+    fn an_impossible_block_is_named_and_the_last_good_ones_stay() {
+        let mut nodes = Nodes::default();
+        nodes.apply(&object("a", &["10.244.0.64/26"], "1"));
+        assert!(!nodes.apply(&object("a", &["10.244.0.65/26"], "2")));
+        assert_eq!(nodes.get("a").unwrap().revision, "1");
+        let problem = nodes.problems().iter().next().unwrap().to_string();
+        assert_eq!(problem, "NodeNetwork a is ignored: 10.244.0.65/26 is not the first address of its block");
+    }
+
+    #[test]
+    fn the_kept_objects_give_the_same_nodes_again() {
+        let mut nodes = Nodes::default();
+        nodes.apply(&object("a", &["10.244.0.64/26"], "1"));
+        let text = serde_json::to_string(&nodes.objects()).unwrap();
+        let mut again = Nodes::default();
+        again.reset(&serde_json::from_str::<Vec<NodeNetwork>>(&text).unwrap(), &[]);
+        assert_eq!(again.get("a"), nodes.get("a"));
+    }
+}
