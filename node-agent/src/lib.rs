@@ -2,3 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod node;
+
+pub mod cni;
+pub mod ipam;
+pub mod link;

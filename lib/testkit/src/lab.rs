@@ -53,6 +53,22 @@ impl Namespace {
         outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    /// Starts `work` on a thread of its own inside the namespace, for servers.
+    ///
+    /// # Panics
+    /// When the descriptor cannot be copied; the thread panics when the namespace cannot be entered.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
+        let file = self.file.try_clone().expect("a descriptor can be copied");
+        thread::spawn(move || {
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("root enters its own namespace");
+            drop(file);
+            work()
+        })
+    }
+
     /// Runs a program inside and returns what it printed.
     ///
     /// # Errors
@@ -108,28 +124,4 @@ pub fn join(a: (&Namespace, &str, Ipv4Addr), b: (&Namespace, &str, Ipv4Addr), pr
         namespace.ip(&format!("link set {link} up"))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, TcpStream};
-
-    use super::*;
-
-    #[test]
-    fn two_joined_namespaces_reach_each_other() {
-        let (a, b) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-        let address = |last| Ipv4Addr::new(192, 0, 2, last);
-        join((&a, "left", address(1)), (&b, "right", address(2)), 24).unwrap();
-        assert_eq!(a.links().unwrap(), ["left"]);
-        let server = b.enter(|| TcpListener::bind((address(2), 80))).unwrap();
-        a.enter(|| TcpStream::connect((address(2), 80))).unwrap();
-        assert_eq!(server.accept().unwrap().1.ip(), address(1));
-    }
-
-    #[test]
-    fn a_failing_program_says_what_it_said() {
-        let failed = Namespace::new().unwrap().ip("link show nonesuch").unwrap_err();
-        assert!(failed.to_string().contains("nonesuch"), "{failed}");
-    }
 }

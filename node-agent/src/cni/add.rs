@@ -1,0 +1,157 @@
+//! ADD: address, link, tables, in this order; the pod is up only when the data path knows it. A failed step takes all
+//! earlier ones back. An ADD that is repeated finds what the first one made, or makes it anew with the same address.
+
+use std::net::Ipv4Addr;
+
+use netkeel_core::{
+    address::Address,
+    ipam::{Owner, ipv4},
+};
+use serde_json::Value;
+use tracing::info_span;
+
+use super::{
+    check, del,
+    failure::{Failure, INVALID_CONFIG, TRY_AGAIN, chain},
+    result,
+    server::{Call, Pod, Server, datapath_link},
+};
+use crate::{
+    ipam::{Details, Error as IpamError},
+    link::{
+        netlink::Rtnetlink,
+        veth::{self, PodVeth, seen},
+    },
+    node::NodeState,
+};
+
+pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Value, Failure> {
+    let mut pod = call.pod()?;
+    if server.journal.has(&call.owner) {
+        // A DEL of an earlier life of this sandbox waits: it must not take what is made now.
+        del::del(server, &call.owner)?;
+    }
+    let node = server.ready_node()?;
+    let answer = |veth: &PodVeth| {
+        let (version, netns) = (&call.config.cni_version, &call.request.netns);
+        Ok(result::success(version, veth, netns, call.config.dns.as_ref()))
+    };
+    if let Some(veth) = check::existing(server, &call.owner, &mut pod)? {
+        return answer(&veth);
+    }
+    let mut attempt = Attempt::new(server, &call.owner);
+    let details = Details { network: call.config.name.clone(), pod: call.request.pod() };
+    let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
+    let veth = PodVeth::new(&call.owner, address, node.mtu);
+    attempt.link(&veth, &mut pod)?;
+    attempt.done = true;
+    answer(&veth)
+}
+
+/// One try. What it made goes away with it unless it is `done`.
+struct Attempt<'a> {
+    server: &'a Server,
+    owner: &'a Owner,
+    address: Option<Address>,
+    /// The host side's name and index.
+    link: Option<(String, u32)>,
+    /// The pod may have sent or received something with its address, so that the address must rest.
+    exposed: bool,
+    done: bool,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(server: &'a Server, owner: &'a Owner) -> Self {
+        let exposed = server.context.pool.record(owner).is_some();
+        Self { server, owner, address: None, link: None, exposed, done: false }
+    }
+
+    fn allocate(&mut self, node: &NodeState, details: Details) -> Result<Ipv4Addr, Failure> {
+        let pool = &self.server.context.pool;
+        // The server follows the node by itself; this ADD may be faster.
+        pool.set_blocks(&node.blocks);
+        let address = pool.allocate(self.owner, details).map_err(|error| self.refusal(error))?;
+        self.address = Some(address);
+        ipv4(address).ok_or_else(|| Failure::new(INVALID_CONFIG, format!("{address} is not an IPv4 address")))
+    }
+
+    fn refusal(&self, error: IpamError) -> Failure {
+        let IpamError::Exhausted(exhausted) = error else { return error.into() };
+        let node = &self.server.context.node_name;
+        Failure {
+            code: TRY_AGAIN,
+            msg: format!("node {node} has no free pod address: {exhausted}"),
+            details:
+                "delete pods of this node, or add a CIDR to spec.podNetwork.pools of ClusterNetwork default \
+                      and wait for another block"
+                    .to_owned(),
+        }
+    }
+
+    fn link(&mut self, veth: &PodVeth, pod: &mut Pod) -> Result<(), Failure> {
+        let mut host = Rtnetlink::open()?;
+        let index = info_span!("link.create").in_scope(|| create(veth, &mut host, pod))?;
+        self.link = Some((veth.host_name.clone(), index));
+        let link = datapath_link(veth, index);
+        info_span!("datapath.add").in_scope(|| self.server.context.datapath.add(&link))?;
+        self.exposed = true;
+        info_span!("link.configure").in_scope(|| {
+            veth.configure_host(&mut host, index, &self.server.context.settings)?;
+            veth.configure_pod(&mut pod.socket)
+        })?;
+        Ok(())
+    }
+
+    fn roll_back(&self) {
+        let log = |what: &str, error: &dyn std::error::Error| {
+            tracing::error!(
+                error = chain(error),
+                "a failed ADD left {what}; the sweep for leaks takes it away"
+            );
+        };
+        let context = &self.server.context;
+        if let Some(address) = self.address
+            && let Err(error) = context.datapath.remove(address)
+        {
+            log("an entry in the tables", &error);
+        }
+        if let Some((name, index)) = &self.link {
+            if let Err(error) = Rtnetlink::open().and_then(|mut host| veth::delete(&mut host, *index)) {
+                log("a link", &error);
+            }
+            if let Err(error) = context.datapath.detach(name) {
+                log("a program's pin", &error);
+            }
+        }
+        let taken_back = if self.exposed {
+            context.pool.release(self.owner).map(drop)
+        } else {
+            context.pool.cancel(self.owner)
+        };
+        if let Err(error) = taken_back {
+            log("an address", &error);
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.roll_back();
+        }
+    }
+}
+
+/// Makes the pair. A host side of that name is left from an earlier try of the same sandbox and makes room.
+fn create(veth: &PodVeth, host: &mut Rtnetlink, pod: &Pod) -> Result<u32, crate::link::Error> {
+    match veth.create(host, pod.netns()) {
+        Err(error) if error.errno() == Some(nix::libc::EEXIST) => match seen::link(host, &veth.host_name)? {
+            Some(old) => {
+                veth::delete(host, old.index)?;
+                veth.create(host, pod.netns())
+            }
+            None => Err(error),
+        },
+        made => made,
+    }
+}

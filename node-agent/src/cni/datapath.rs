@@ -1,0 +1,120 @@
+//! What a pod's link needs of the kernel programs, as a port: `kernel` is the real one, `FakeDatapath` serves tests.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use netkeel_core::address::Address;
+
+/// One pod's link as the programs know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodLink {
+    /// Name of the host side.
+    pub host_name: String,
+    /// Index of the host side.
+    pub host_ifindex: u32,
+    /// The pod's address.
+    pub pod_address: Address,
+    /// MAC of the pod side.
+    pub pod_mac: [u8; 6],
+    /// MAC of the host side.
+    pub host_mac: [u8; 6],
+}
+
+/// A program could not be attached or a map not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Error {
+    pub what: String,
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The kernel's side of a pod's link.
+pub trait PodDatapath: Send + Sync {
+    /// Attaches the programs to the host side and enters the pod in the tables; whatever was there is replaced.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was done by then stays, `remove` and `detach` take it away.
+    fn add(&self, pod: &PodLink) -> Result<(), Error>;
+
+    /// Takes the address out of the tables: nothing is sent to the pod any more, nor accepted from it.
+    /// An address that is not there is fine.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn remove(&self, pod_address: Address) -> Result<(), Error>;
+
+    /// Lets go of the programs on a host side that is gone, or about to be.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    fn detach(&self, host_name: &str) -> Result<(), Error>;
+
+    /// Whether the tables hold the pod like this.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn holds(&self, pod: &PodLink) -> Result<bool, Error>;
+
+    /// At start: makes the tables hold these pods and no others, with today's programs on their links.
+    ///
+    /// # Errors
+    /// The first refusal; the other pods are done all the same.
+    fn restore(&self, pods: &[PodLink]) -> Result<(), Error>;
+}
+
+/// A datapath of ordinary memory: with it pods are reached through the host's routes alone.
+#[derive(Debug, Default)]
+pub struct FakeDatapath {
+    pods: Mutex<HashMap<Address, PodLink>>,
+    refuses: AtomicBool,
+}
+
+impl FakeDatapath {
+    /// What the tables hold.
+    pub fn pods(&self) -> HashMap<Address, PodLink> {
+        self.lock().clone()
+    }
+
+    /// From now on `add` fails, or works again.
+    pub fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, PodLink>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PodDatapath for FakeDatapath {
+    fn add(&self, pod: &PodLink) -> Result<(), Error> {
+        if self.refuses.load(Ordering::Relaxed) {
+            let what = format!("attach from_pod to {}", pod.host_name);
+            return Err(Error { what, source: "the test said so".into() });
+        }
+        self.lock().insert(pod.pod_address, pod.clone());
+        Ok(())
+    }
+
+    fn remove(&self, pod_address: Address) -> Result<(), Error> {
+        self.lock().remove(&pod_address);
+        Ok(())
+    }
+
+    fn detach(&self, _host_name: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn holds(&self, pod: &PodLink) -> Result<bool, Error> {
+        Ok(self.lock().get(&pod.pod_address) == Some(pod))
+    }
+
+    fn restore(&self, pods: &[PodLink]) -> Result<(), Error> {
+        *self.lock() = pods.iter().map(|pod| (pod.pod_address, pod.clone())).collect();
+        Ok(())
+    }
+}

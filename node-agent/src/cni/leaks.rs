@@ -1,0 +1,123 @@
+//! Addresses whose link is gone without a DEL, and links that belong to no address. Nothing is taken on one look: it
+//! must have been wrong twice, a minute apart, so that no call under way is mistaken for a leak.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use netkeel_core::ipam::Owner;
+
+use crate::{
+    ipam::record::Record,
+    link::{Error, name, netlink::Rtnetlink, veth::seen},
+};
+
+/// How often one looks.
+pub(super) const PERIOD: Duration = Duration::from_secs(30);
+/// How long something must have been wrong.
+const GRACE: Duration = Duration::from_mins(1);
+
+/// What the kernel holds.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Names of host sides.
+    links: HashSet<String>,
+    /// Addresses that a route of ours leads to.
+    routed: HashSet<Ipv4Addr>,
+}
+
+/// What looks like a leak.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Suspect {
+    /// An address without a link.
+    Record(Owner),
+    /// A host side without an address.
+    Link(String),
+}
+
+/// What looked wrong so far, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Leaks {
+    since: HashMap<Suspect, Duration>,
+}
+
+pub(super) fn observe(host: &mut Rtnetlink) -> Result<Seen, Error> {
+    let links = seen::host_links(host)?.into_keys().collect();
+    Ok(Seen { links, routed: seen::pod_routes(host)?.into_keys().collect() })
+}
+
+impl Leaks {
+    /// The suspects that have been ones for long enough; `now` is the time since boot. Those that are none any more
+    /// are forgotten.
+    pub(super) fn judge(&mut self, records: &[Record], seen: &Seen, now: Duration) -> Vec<Suspect> {
+        let before = std::mem::take(&mut self.since);
+        let since = |suspect: Suspect| (before.get(&suspect).copied().unwrap_or(now), suspect);
+        let (ripe, young): (Vec<_>, Vec<_>) =
+            suspects(records, seen).map(since).partition(|(since, _)| now.saturating_sub(*since) >= GRACE);
+        self.since = young.into_iter().map(|(since, suspect)| (suspect, since)).collect();
+        ripe.into_iter().map(|(_, suspect)| suspect).collect()
+    }
+}
+
+fn suspects(records: &[Record], seen: &Seen) -> impl Iterator<Item = Suspect> {
+    let routed = |record: &Record| record.ipv4().is_some_and(|address| seen.routed.contains(&address));
+    let gone =
+        move |record: &&Record| !seen.links.contains(&name::host_side(&record.owner)) && !routed(record);
+    let known: HashSet<_> = records.iter().map(|record| name::host_side(&record.owner)).collect();
+    let stray = seen.links.iter().filter(move |link| !known.contains(*link)).cloned().map(Suspect::Link);
+    records.iter().filter(gone).map(|record| Suspect::Record(record.owner.clone())).chain(stray)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipam::Details;
+
+    fn record(number: u8) -> Record {
+        Record {
+            address: Ipv4Addr::new(10, 244, 0, number).into(),
+            owner: Owner { container_id: number.to_string(), interface: "eth0".to_owned() },
+            details: Details::default(),
+            since: Duration::ZERO,
+            freed: None,
+        }
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_address_whose_link_is_gone_is_taken_back_after_a_minute() {
+        let (mut leaks, records) = (Leaks::default(), [record(1)]);
+        assert!(leaks.judge(&records, &Seen::default(), at(1000)).is_empty());
+        assert!(leaks.judge(&records, &Seen::default(), at(1059)).is_empty());
+        assert_eq!(leaks.judge(&records, &Seen::default(), at(1060)), [Suspect::Record(record(1).owner)]);
+    }
+
+    #[test]
+    fn a_link_that_comes_back_starts_the_minute_anew() {
+        let (mut leaks, records) = (Leaks::default(), [record(1)]);
+        leaks.judge(&records, &Seen::default(), at(0));
+        let there = Seen { links: [name::host_side(&record(1).owner)].into(), routed: HashSet::new() };
+        assert!(leaks.judge(&records, &there, at(70)).is_empty());
+        assert!(leaks.judge(&records, &Seen::default(), at(80)).is_empty());
+    }
+
+    #[test]
+    fn a_route_alone_keeps_an_address() {
+        let routed = Seen { links: HashSet::new(), routed: [Ipv4Addr::new(10, 244, 0, 1)].into() };
+        let mut leaks = Leaks::default();
+        assert!([0, 100].into_iter().all(|time| leaks.judge(&[record(1)], &routed, at(time)).is_empty()));
+    }
+
+    #[test]
+    fn a_link_of_nobody_goes_after_a_minute() {
+        let stray = Seen { links: ["nk0123456789ab".to_owned()].into(), routed: HashSet::new() };
+        let mut leaks = Leaks::default();
+        assert!(leaks.judge(&[], &stray, at(0)).is_empty());
+        assert_eq!(leaks.judge(&[], &stray, at(61)), [Suspect::Link("nk0123456789ab".to_owned())]);
+    }
+}

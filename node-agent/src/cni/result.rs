@@ -1,0 +1,81 @@
+//! The result of ADD in the form of the version that the configuration asks for. Values only.
+
+use serde_json::{Map, Value, json};
+
+use crate::link::{
+    name::mac_text,
+    veth::{GATEWAY, PodVeth},
+};
+
+/// What ADD prints.
+#[must_use]
+pub fn success(version: &str, veth: &PodVeth, netns: &str, dns: Option<&Value>) -> Value {
+    let mut interfaces = [
+        json!({"name": veth.host_name, "mac": mac_text(veth.host_mac)}),
+        json!({"name": veth.pod_name, "mac": mac_text(veth.pod_mac), "sandbox": netns}),
+    ];
+    if version == "1.1.0" {
+        for interface in &mut interfaces {
+            interface["mtu"] = veth.mtu.into();
+        }
+    }
+    let mut ip = json!({"address": format!("{}/32", veth.address), "gateway": GATEWAY, "interface": 1});
+    if version == "0.4.0" {
+        ip["version"] = "4".into();
+    }
+    json!({
+        "cniVersion": version,
+        "interfaces": interfaces,
+        "ips": [ip],
+        "routes": [{"dst": "0.0.0.0/0", "gw": GATEWAY}],
+        "dns": dns.cloned().unwrap_or_else(|| Value::Object(Map::new())),
+    })
+}
+
+/// The addresses of an earlier result, without their prefix length; `None` where there is no list of them.
+#[must_use]
+pub fn addresses(result: &Value) -> Option<Vec<&str>> {
+    let ips = result.get("ips")?.as_array()?;
+    Some(ips.iter().filter_map(|ip| ip.get("address")?.as_str()?.split('/').next()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use netkeel_core::ipam::Owner;
+
+    use super::*;
+
+    fn result(version: &str) -> Value {
+        let owner = Owner { container_id: "a".to_owned(), interface: "eth0".to_owned() };
+        let veth = PodVeth::new(&owner, [10, 244, 0, 1].into(), 1450);
+        success(version, &veth, "/run/netns/a", Some(&json!({"nameservers": ["10.96.0.10"]})))
+    }
+
+    #[test]
+    fn a_result_of_1_1_names_both_interfaces_with_mac_mtu_and_sandbox() {
+        let result = result("1.1.0");
+        assert_eq!(result["interfaces"][0]["mtu"], 1450);
+        assert!(result["interfaces"][0].get("sandbox").is_none());
+        assert_eq!(result["interfaces"][1]["sandbox"], "/run/netns/a");
+        assert_eq!(result["interfaces"][1]["name"], "eth0");
+        assert_eq!(
+            result["ips"],
+            json!([{"address": "10.244.0.1/32", "gateway": "169.254.1.1", "interface": 1}])
+        );
+        assert_eq!(result["dns"]["nameservers"][0], "10.96.0.10");
+    }
+
+    #[test]
+    fn older_versions_have_their_own_form() {
+        assert_eq!(result("0.4.0")["ips"][0]["version"], "4");
+        assert!(result("1.0.0")["ips"][0].get("version").is_none());
+        assert!(result("1.0.0")["interfaces"][0].get("mtu").is_none());
+        assert_eq!(result("0.4.0")["cniVersion"], "0.4.0");
+    }
+
+    #[test]
+    fn an_earlier_result_gives_its_addresses() {
+        assert_eq!(addresses(&result("1.1.0")), Some(vec!["10.244.0.1"]));
+        assert_eq!(addresses(&json!({})), None);
+    }
+}

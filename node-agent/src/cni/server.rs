@@ -1,0 +1,256 @@
+//! One CNI call from its first byte to its last, and what the server knows across calls.
+
+use std::{
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use netkeel_core::ipam::Owner;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde_json::Value;
+use tokio::{runtime::Handle, time::timeout};
+
+use super::{
+    CniContext, add, check,
+    config::NetworkConfig,
+    datapath::PodLink,
+    del,
+    failure::{Failure, INVALID_ENVIRONMENT, IO, KERNEL, TRY_AGAIN, UNAVAILABLE, UNDECODABLE},
+    heartbeat,
+    journal::Journal,
+    leaks::Leaks,
+    protocol::{self, Reply, Request, Verb},
+    wire,
+};
+use crate::{
+    ipam::Error as IpamError,
+    link::{self, netlink::Rtnetlink, veth::PodVeth},
+    node::NodeState,
+};
+
+/// How long an ADD waits for a node that is about to be ready.
+const READY_WAIT: Duration = Duration::from_secs(4);
+/// How long one read or write on a connection may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Locks for calls of one pod; two pods may share one, which only delays.
+const LOCKS: usize = 64;
+
+pub(super) struct Server {
+    pub(super) context: CniContext,
+    pub(super) journal: Journal,
+    pub(super) runtime: Handle,
+    locks: [Mutex<()>; LOCKS],
+    pub(super) leaks: Mutex<Leaks>,
+    /// Since when the node has not been ready; `None` while it is.
+    unready: Mutex<Option<Instant>>,
+}
+
+/// One call, decoded.
+pub(super) struct Call {
+    pub(super) request: Request,
+    pub(super) config: NetworkConfig,
+    pub(super) owner: Owner,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// The pod's side of a call. Dropped at its end: a descriptor that is kept keeps the pod's namespace alive.
+pub(super) struct Pod {
+    netns: OwnedFd,
+    pub(super) socket: Rtnetlink,
+}
+
+impl Pod {
+    pub(super) fn netns(&self) -> BorrowedFd<'_> {
+        self.netns.as_fd()
+    }
+}
+
+impl Call {
+    fn new(message: &[u8], descriptors: Vec<OwnedFd>) -> Result<Self, Failure> {
+        let request: Request = serde_json::from_slice(message).map_err(|error| {
+            Failure::caused(UNDECODABLE, "the plugin's request cannot be understood", &error)
+        })?;
+        if request.protocol > protocol::VERSION {
+            return Err(Failure::new(
+                TRY_AGAIN,
+                "the plugin is newer than the agent, which is being replaced",
+            ));
+        }
+        let config = serde_json::from_value(request.config.clone()).map_err(|error| {
+            Failure::caused(UNDECODABLE, "the network configuration cannot be understood", &error)
+        })?;
+        let owner =
+            Owner { container_id: request.container_id.clone(), interface: request.interface.clone() };
+        Ok(Self { request, config, owner, descriptors })
+    }
+
+    /// The pod's descriptors, once.
+    pub(super) fn pod(&mut self) -> Result<Pod, Failure> {
+        let mut descriptors = std::mem::take(&mut self.descriptors).into_iter();
+        let (Some(netns), Some(socket)) = (descriptors.next(), descriptors.next()) else {
+            return Err(Failure::new(INVALID_ENVIRONMENT, "the pod's namespace did not come with the call"));
+        };
+        Ok(Pod { netns, socket: Rtnetlink::over(socket)? })
+    }
+}
+
+impl Server {
+    pub(super) fn new(context: CniContext, runtime: Handle) -> Self {
+        Self {
+            journal: Journal::new(&context.state_folder),
+            context,
+            runtime,
+            locks: std::array::from_fn(|_| Mutex::new(())),
+            leaks: Mutex::default(),
+            unready: Mutex::new(Some(Instant::now())),
+        }
+    }
+
+    /// Takes one call and answers it. Whatever fails here is logged; the plugin tries again or gives up by itself.
+    pub(super) fn answer(self: &Arc<Self>, stream: &UnixStream) {
+        if let Err(error) = self.exchange(stream) {
+            tracing::warn!(%error, "a CNI connection broke off");
+        }
+    }
+
+    fn exchange(self: &Arc<Self>, stream: &UnixStream) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let peer = getsockopt(stream, PeerCredentials)?;
+        if peer.uid() != 0 {
+            return Err(io::Error::other(format!(
+                "user {} may not call the agent, only root may",
+                peer.uid()
+            )));
+        }
+        let (message, descriptors) = wire::receive(stream)?;
+        let done = Call::new(&message, descriptors).and_then(|call| self.traced(call));
+        let reply = done.map_or_else(Reply::Failed, Reply::Done);
+        wire::send(stream, &serde_json::to_vec(&reply)?, &[])
+    }
+
+    fn traced(self: &Arc<Self>, call: Call) -> Result<Option<Value>, Failure> {
+        let Request { verb, container_id, interface, traceparent, .. } = &call.request;
+        let (verb, pod) = (verb.as_str(), call.request.pod());
+        let span =
+            tracing::info_span!("cni", otel.name = format!("CNI {verb}"), verb, pod, container_id, interface);
+        netkeel_telemetry::context::set_parent(&span, traceparent);
+        let _inside = span.enter();
+        let before = since_start(call.request.started_unix_nanos);
+        let start = Instant::now();
+        let done = self.handle(call);
+        let (micros, plugin_micros) = (start.elapsed().as_micros(), before.as_micros());
+        match &done {
+            Ok(_) if verb == "STATUS" => {}
+            Ok(_) => tracing::info!(verb, pod, micros, plugin_micros, "CNI call done"),
+            Err(failure) => {
+                let Failure { code, msg, details } = failure;
+                tracing::error!(verb, pod, micros, code, details, "CNI call failed: {msg}");
+            }
+        }
+        done
+    }
+
+    fn handle(self: &Arc<Self>, call: Call) -> Result<Option<Value>, Failure> {
+        match call.request.verb {
+            Verb::Status => self.status().map(|()| None),
+            Verb::Gc => del::collect(self, &call).map(|()| None),
+            Verb::Add => {
+                let _one = self.lock(&call.owner.clone());
+                add::add(self, call).map(Some)
+            }
+            Verb::Del => {
+                let _one = self.lock(&call.owner);
+                del::del(self, &call.owner).map(|()| None)
+            }
+            Verb::Check => {
+                let _one = self.lock(&call.owner.clone());
+                check::check(self, call).map(|()| None)
+            }
+        }
+    }
+
+    /// One call for a pod at a time.
+    pub(super) fn lock(&self, owner: &Owner) -> MutexGuard<'_, ()> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(owner);
+        let index = usize::try_from(hash % LOCKS as u64).unwrap_or_default();
+        self.locks[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node's state, waited for shortly where it is not ready.
+    pub(super) fn ready_node(&self) -> Result<Arc<NodeState>, Failure> {
+        let mut node = self.context.node.clone();
+        let ready = |state: &Option<Arc<NodeState>>| state.as_ref().is_some_and(|state| state.ready);
+        let waited = self.runtime.block_on(timeout(READY_WAIT, node.wait_for(ready)));
+        let state = waited.ok().and_then(Result::ok).and_then(|state| state.clone());
+        state.ok_or_else(|| {
+            let msg = format!("the agent of node {} is not ready", self.context.node_name);
+            let details =
+                "its NodeNetwork has not been applied yet: see its conditions and the agent's log".to_owned();
+            Failure { code: TRY_AGAIN, msg, details }
+        })
+    }
+
+    pub(super) fn node_changed(&self, state: Option<&NodeState>) {
+        let ready = state.is_some_and(|state| state.ready);
+        let mut unready = self.unready.lock().unwrap_or_else(PoisonError::into_inner);
+        *unready = if ready { None } else { unready.or_else(|| Some(Instant::now())) };
+        if let Some(state) = state {
+            self.context.pool.set_blocks(&state.blocks);
+        }
+    }
+
+    fn status(&self) -> Result<(), Failure> {
+        let unready = *self.unready.lock().unwrap_or_else(PoisonError::into_inner);
+        match unready.map(|since| since.elapsed()).filter(|time| *time > heartbeat::ABSENCE) {
+            None => Ok(()),
+            Some(time) => {
+                let node = &self.context.node_name;
+                let msg = format!("the agent of node {node} has not been ready for {} s", time.as_secs());
+                let details = format!("see the conditions of NodeNetwork {node}");
+                Err(Failure { code: UNAVAILABLE, msg, details })
+            }
+        }
+    }
+}
+
+pub(super) fn datapath_link(veth: &PodVeth, index: u32) -> PodLink {
+    PodLink {
+        host_name: veth.host_name.clone(),
+        host_ifindex: index,
+        pod_address: veth.address.into(),
+        pod_mac: veth.pod_mac,
+        host_mac: veth.host_mac,
+    }
+}
+
+/// Time that passed in the plugin.
+fn since_start(started_unix_nanos: u64) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_nanos(started_unix_nanos))
+}
+
+impl From<link::Error> for Failure {
+    fn from(error: link::Error) -> Self {
+        Self::caused(KERNEL, "the kernel refused a step of the pod's link", &error)
+    }
+}
+
+impl From<super::datapath::Error> for Failure {
+    fn from(error: super::datapath::Error) -> Self {
+        Self::caused(KERNEL, "the kernel refused the pod's entry in the data path", &error)
+    }
+}
+
+impl From<IpamError> for Failure {
+    fn from(error: IpamError) -> Self {
+        Self::caused(IO, "the pod's address could not be written down", &error)
+    }
+}

@@ -1,0 +1,112 @@
+//! The files beside the allocator: what survives a restart, a crash between steps and a strange file.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+fn owner(number: u8) -> Owner {
+    Owner { container_id: format!("sandbox-{number}"), interface: "eth0".to_owned() }
+}
+
+fn blocks() -> Vec<Ipv4Net> {
+    vec!["10.244.0.0/29".parse().unwrap()]
+}
+
+fn open(folder: &Path, clock: fn() -> Duration) -> Pool {
+    let pool = Pool::with_clock(folder, clock).unwrap();
+    pool.set_blocks(&blocks());
+    pool
+}
+
+/// Names in the folder, sorted.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_restart_knows_owners_and_addresses_at_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let details = Details { network: "netkeel".to_owned(), pod: "shop/cart-0".to_owned() };
+    let pool = open(folder.path(), || Duration::from_secs(100));
+    let kept = pool.allocate(&owner(1), details.clone()).unwrap();
+    let freed = pool.allocate(&owner(2), Details::default()).unwrap();
+    pool.release(&owner(2)).unwrap();
+    drop(pool);
+    let pool = open(folder.path(), || Duration::from_secs(129));
+    assert_eq!(pool.allocate(&owner(1), Details::default()).unwrap(), kept);
+    assert_eq!(pool.record(&owner(1)).unwrap().details, details);
+    let others: Vec<_> = (3..8).map_while(|n| pool.allocate(&owner(n), Details::default()).ok()).collect();
+    assert_eq!(others.len(), 5, "eight addresses without the overlay's, the kept and the resting one");
+    assert!(!others.contains(&freed));
+}
+
+#[test]
+fn a_rested_address_loses_its_file() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path(), || Duration::from_secs(NOW.load(Ordering::Relaxed)));
+    pool.allocate(&owner(1), Details::default()).unwrap();
+    pool.release(&owner(1)).unwrap();
+    pool.wake().unwrap();
+    assert_eq!(files(folder.path()), ["10.244.0.1"]);
+    NOW.store(30, Ordering::Relaxed);
+    pool.wake().unwrap();
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
+fn a_strange_file_keeps_its_address_taken_and_a_half_written_one_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("10.244.0.1"), "{").unwrap();
+    fs::write(folder.path().join(".10.244.0.2.new"), "{").unwrap();
+    fs::write(folder.path().join("README"), "not an address").unwrap();
+    let pool = open(folder.path(), || Duration::ZERO);
+    let given: Vec<_> = (0..8)
+        .map_while(|n| pool.allocate(&owner(n), Details::default()).ok())
+        .map(|a| a.to_string())
+        .collect();
+    assert_eq!(given, ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5", "10.244.0.6", "10.244.0.7"]);
+    assert!(!files(folder.path()).contains(&".10.244.0.2.new".to_owned()));
+}
+
+#[test]
+fn an_address_that_cannot_be_written_down_is_not_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path(), || Duration::ZERO);
+    // Somebody else's file appears: the rename must not replace it.
+    fs::write(folder.path().join("10.244.0.1"), "{}").unwrap();
+    let refused = pool.allocate(&owner(1), Details::default()).unwrap_err();
+    assert!(matches!(refused, Error::Store { .. }), "{refused}");
+    assert_eq!(pool.usage().used, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// Restarts anywhere in a random history, from the files alone.
+    #[test]
+    fn what_the_files_say_is_what_the_pool_knew(events in vec((0..3_u8, 0..10_u8), 1..60)) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut pool = open(folder.path(), || Duration::from_secs(5));
+        let mut owned = HashMap::new();
+        for (what, number) in events {
+            match what {
+                0 => drop(pool.allocate(&owner(number), Details::default()).map(|a| owned.insert(number, a))),
+                1 => prop_assert_eq!(pool.release(&owner(number)).unwrap(), owned.remove(&number)),
+                _ => pool = open(folder.path(), || Duration::from_secs(5)),
+            }
+            let known: HashMap<_, _> = pool.records().into_iter().map(|r| (r.owner, r.address)).collect();
+            prop_assert_eq!(known, owned.iter().map(|(n, a)| (owner(*n), *a)).collect::<HashMap<_, _>>());
+            let usage = pool.usage();
+            prop_assert_eq!(files(folder.path()).len(), (usage.used + usage.resting) as usize);
+        }
+    }
+}

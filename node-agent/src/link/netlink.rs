@@ -1,0 +1,218 @@
+//! Synchronous rtnetlink over one socket: many changes in one write, one answer each, no task and no allocation of
+//! sequence numbers across threads. The socket may have been opened in another namespace and acts there.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use nix::sys::{
+    socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+        sockopt::ReceiveTimeout,
+    },
+    time::TimeVal,
+};
+use rtnetlink::{
+    packet_core::{
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
+        NetlinkMessage, NetlinkPayload,
+    },
+    packet_route::RouteNetlinkMessage,
+};
+
+use super::Error;
+
+/// The kernel never needs longer; a wedged one must not hold a CNI call for ever.
+const PATIENCE: TimeVal = TimeVal::new(10, 0);
+/// Room for one batch of answers, and what the kernel sizes parts of a dump by.
+const BUFFER: usize = 32 * 1024;
+
+/// One thing to change, and how an error names it.
+#[derive(Debug)]
+pub struct Change {
+    what: String,
+    message: RouteNetlinkMessage,
+    flags: u16,
+}
+
+impl Change {
+    /// Makes something new; fails where it exists.
+    pub fn create(what: impl Into<String>, message: RouteNetlinkMessage) -> Self {
+        Self { what: what.into(), message, flags: NLM_F_CREATE | NLM_F_EXCL }
+    }
+
+    /// Makes something or overwrites what is there.
+    pub fn put(what: impl Into<String>, message: RouteNetlinkMessage) -> Self {
+        Self { what: what.into(), message, flags: NLM_F_CREATE | NLM_F_REPLACE }
+    }
+
+    /// Changes or removes something that exists.
+    #[expect(
+        clippy::self_named_constructors,
+        reason = "beside `create` and `put` it reads as the verb it is"
+    )]
+    pub fn change(what: impl Into<String>, message: RouteNetlinkMessage) -> Self {
+        Self { what: what.into(), message, flags: 0 }
+    }
+}
+
+/// A connection to the routing side of one network namespace.
+#[derive(Debug)]
+pub struct Rtnetlink {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Rtnetlink {
+    /// Opens a socket in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn open() -> Result<Self, Error> {
+        Self::over(open_socket().map_err(|source| Error::Socket { source })?)
+    }
+
+    /// Takes a socket that somebody opened, in whatever namespace.
+    ///
+    /// # Errors
+    /// When it is no socket.
+    pub fn over(socket: OwnedFd) -> Result<Self, Error> {
+        setsockopt(&socket, ReceiveTimeout, &PATIENCE)
+            .map_err(|errno| Error::Socket { source: errno.into() })?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Does all changes in order, in one write. The kernel goes on after a failed one; the first failure is reported.
+    ///
+    /// # Errors
+    /// The first change that was refused, by its name.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Result<(), Error> {
+        let first = self.sequence + 1;
+        let mut bytes = Vec::new();
+        let mut names = Vec::with_capacity(changes.len());
+        for Change { what, message, flags } in changes {
+            append(&mut bytes, self.message(message, flags | NLM_F_ACK));
+            names.push(what);
+        }
+        self.write(&bytes)?;
+        let mut refused = None;
+        let mut open = names.len();
+        while open > 0 {
+            for answer in self.read()? {
+                let Some(what) =
+                    answer.header.sequence_number.checked_sub(first).and_then(|n| names.get(n as usize))
+                else {
+                    continue;
+                };
+                if let NetlinkPayload::Error(error) = answer.payload {
+                    open -= 1;
+                    if error.code.is_some() && refused.is_none() {
+                        refused = Some(Error::Refused { what: what.clone(), source: error.to_io() });
+                    }
+                }
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Asks for one object.
+    ///
+    /// # Errors
+    /// What the kernel says where it is not there, for example.
+    pub fn get(&mut self, what: &str, question: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, Error> {
+        let mut found = self.ask(what, question, NLM_F_ACK)?;
+        found.pop().ok_or_else(|| Error::Answer { reason: format!("{what}: nothing was sent") })
+    }
+
+    /// Asks for all objects of a kind.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn dump(
+        &mut self,
+        what: &str,
+        question: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        self.ask(what, question, NLM_F_DUMP)
+    }
+
+    fn ask(
+        &mut self,
+        what: &str,
+        question: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let mut bytes = Vec::new();
+        append(&mut bytes, self.message(question, flags));
+        self.write(&bytes)?;
+        let mut found = Vec::new();
+        loop {
+            for answer in self.read()? {
+                if answer.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => found.push(message),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(Error::Refused { what: what.to_owned(), source: error.to_io() });
+                    }
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(found),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message))
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<(), Error> {
+        let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::empty());
+        sent.map(drop).map_err(|errno| Error::Socket { source: errno.into() })
+    }
+
+    fn read(&self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
+        let mut buffer = vec![0; BUFFER];
+        let length = loop {
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(nix::Error::EINTR) => {}
+                other => break other.map_err(|errno| Error::Socket { source: errno.into() })?,
+            }
+        };
+        parse(&buffer[..length])
+    }
+}
+
+/// A routing socket of the calling thread's namespace.
+///
+/// # Errors
+/// When the kernel gives none.
+pub fn open_socket() -> io::Result<OwnedFd> {
+    let protocol = SockProtocol::NetlinkRoute;
+    Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
+}
+
+fn append(bytes: &mut Vec<u8>, mut message: NetlinkMessage<RouteNetlinkMessage>) {
+    message.finalize();
+    let (start, length) = (bytes.len(), message.buffer_len());
+    bytes.resize(start + length.next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..start + length]);
+}
+
+fn parse(mut bytes: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
+    let mut messages = Vec::new();
+    while !bytes.is_empty() {
+        let message = NetlinkMessage::deserialize(bytes)
+            .map_err(|error| Error::Answer { reason: error.to_string() })?;
+        let length = (message.header.length as usize).next_multiple_of(4).clamp(4, bytes.len().max(4));
+        bytes = bytes.get(length..).unwrap_or_default();
+        messages.push(message);
+    }
+    Ok(messages)
+}

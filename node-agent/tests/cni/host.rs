@@ -1,0 +1,237 @@
+//! A node of the test's own: a namespace, a state folder, the agent's CNI server and the real plugin.
+#![expect(clippy::unwrap_used, reason = "a failure of the fixture is a failure of the test")]
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use netkeel_agent::{
+    cni::{self, CniContext, datapath::FakeDatapath},
+    ipam::Pool,
+    node::NodeState,
+};
+use netkeel_testkit::lab::Namespace;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    runtime,
+    sync::{oneshot, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct Host {
+    pub(crate) namespace: Namespace,
+    pub(crate) folder: TempDir,
+    pub(crate) datapath: Arc<FakeDatapath>,
+    pub(crate) node: watch::Sender<Option<Arc<NodeState>>>,
+    pub(crate) settings: String,
+    agent: Option<Agent>,
+}
+
+struct Agent {
+    shutdown: CancellationToken,
+    kill: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+    pool: Arc<Pool>,
+}
+
+/// A sandbox: a namespace and the id that the runtime gave it.
+pub(crate) struct Pod {
+    pub(crate) namespace: Namespace,
+    pub(crate) id: String,
+}
+
+/// What the plugin did.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) success: bool,
+    pub(crate) output: Value,
+}
+
+impl Pod {
+    pub(crate) fn new(id: impl Into<String>) -> Self {
+        Self { namespace: Namespace::new().unwrap(), id: id.into() }
+    }
+}
+
+impl Answer {
+    pub(crate) fn ok(self) -> Value {
+        assert!(self.success, "{}", self.output);
+        self.output
+    }
+
+    /// The code of the error, with all that was said.
+    pub(crate) fn refused(self) -> (u64, String) {
+        assert!(!self.success, "it worked: {}", self.output);
+        (self.output["code"].as_u64().unwrap(), self.output.to_string())
+    }
+}
+
+/// The address of a result, without its prefix length.
+pub(crate) fn address(result: &Value) -> String {
+    result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().to_owned()
+}
+
+pub(crate) fn ready(blocks: &[&str]) -> Arc<NodeState> {
+    let blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
+    Arc::new(NodeState { ready: true, blocks, mtu: 1450, revision: "1".to_owned() })
+}
+
+impl Host {
+    /// A node with one block and no agent yet.
+    pub(crate) fn new(block: &str) -> Self {
+        Self {
+            namespace: Namespace::new().unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+            datapath: Arc::default(),
+            node: watch::Sender::new(Some(ready(&[block]))),
+            settings: "/proc/sys/net".to_owned(),
+            agent: None,
+        }
+    }
+
+    /// A node whose agent runs.
+    pub(crate) fn started(block: &str) -> Self {
+        let mut host = Self::new(block);
+        host.start();
+        host
+    }
+
+    pub(crate) fn start(&mut self) {
+        assert!(self.agent.is_none());
+        let pool = Arc::new(Pool::open(&self.folder.path().join("ipam")).unwrap());
+        let context = CniContext {
+            node_name: "node-1".to_owned(),
+            state_folder: self.folder.path().to_owned(),
+            settings: self.settings.clone().into(),
+            node: self.node.subscribe(),
+            pool: pool.clone(),
+            datapath: self.datapath.clone(),
+        };
+        let (shutdown, (kill, killed)) = (CancellationToken::new(), oneshot::channel());
+        let (token, socket) = (shutdown.clone(), self.folder.path().join("agent.sock"));
+        let (listens, listening) = mpsc::channel();
+        let thread = self.namespace.spawn(move || run(&socket, context, token, killed, &listens));
+        listening.recv().unwrap();
+        self.agent = Some(Agent { shutdown, kill, thread, pool });
+    }
+
+    /// Ends the agent as SIGTERM does.
+    pub(crate) fn stop(&mut self) {
+        let agent = self.agent.take().unwrap();
+        agent.shutdown.cancel();
+        agent.thread.join().unwrap();
+    }
+
+    /// Ends the agent without a farewell. What runs on its threads ends first, as threads cannot be killed alone:
+    /// deaths between two steps are played by tests that take the later steps back.
+    pub(crate) fn kill(&mut self) {
+        let agent = self.agent.take().unwrap();
+        agent.kill.send(()).unwrap();
+        agent.thread.join().unwrap();
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.agent.as_ref().unwrap().pool
+    }
+
+    pub(crate) fn config(&self) -> Value {
+        json!({
+            "cniVersion": "1.1.0", "name": "netkeel", "type": "netkeel-cni", "unknown": {"to": "us"},
+            "stateDir": self.folder.path(), "dns": {"nameservers": ["10.96.0.10"]},
+        })
+    }
+
+    /// Runs the plugin as the runtime does, with this environment and standard input.
+    pub(crate) fn plugin(&self, environment: &[(&str, &str)], input: &str) -> Answer {
+        let output = self.namespace.enter(|| {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_netkeel-cni"))
+                .env_clear()
+                .envs(environment.iter().copied())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // A plugin that has seen enough may end without reading.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output().unwrap()
+        });
+        let text = String::from_utf8(output.stdout).unwrap();
+        let output_value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+        Answer { success: output.status.success(), output: output_value }
+    }
+
+    pub(crate) fn call(&self, verb: &str, pod: &Pod, config: &Value) -> Answer {
+        let netns = pod.namespace.path();
+        let environment = [
+            ("CNI_COMMAND", verb),
+            ("CNI_CONTAINERID", pod.id.as_str()),
+            ("CNI_NETNS", netns.to_str().unwrap()),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0"),
+        ];
+        self.plugin(&environment, &config.to_string())
+    }
+
+    pub(crate) fn add(&self, pod: &Pod) -> Answer {
+        self.call("ADD", pod, &self.config())
+    }
+
+    pub(crate) fn del(&self, pod: &Pod) -> Answer {
+        self.call("DEL", pod, &self.config())
+    }
+
+    pub(crate) fn check(&self, pod: &Pod) -> Answer {
+        self.call("CHECK", pod, &self.config())
+    }
+
+    pub(crate) fn status(&self) -> Answer {
+        self.plugin(&[("CNI_COMMAND", "STATUS")], &self.config().to_string())
+    }
+
+    /// Host sides that exist.
+    pub(crate) fn links(&self) -> Vec<String> {
+        self.namespace.links().unwrap()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self.agent.is_some() && !std::thread::panicking() {
+            self.stop();
+        }
+    }
+}
+
+fn run(
+    socket: &Path,
+    context: CniContext,
+    shutdown: CancellationToken,
+    killed: oneshot::Receiver<()>,
+    listens: &mpsc::Sender<()>,
+) {
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = cni::bind(socket).unwrap();
+        listens.send(()).unwrap();
+        tokio::select! {
+            () = cni::serve(listener, context, shutdown) => {}
+            Ok(()) = killed => {}
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(10));
+}
+
+/// Waits until something holds, for things that happen after an answer.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not happen in 10 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,178 @@
+//! An agent that is away, comes back, or died between two steps.
+
+use std::{
+    fs,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use netkeel_agent::{cni::heartbeat, ipam::since_boot};
+
+use super::host::{Host, Pod, address, eventually, ready};
+
+fn journal(host: &Host) -> usize {
+    fs::read_dir(host.folder.path().join("journal")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn a_del_without_agent_is_made_up_for_before_the_next_agent_serves() {
+    let mut host = Host::started("10.244.0.0/26");
+    let (gone, stays) = (Pod::new("gone"), Pod::new("stays"));
+    host.add(&gone).ok();
+    host.add(&stays).ok();
+    host.stop();
+    host.del(&gone).ok();
+    host.del(&gone).ok();
+    assert_eq!(journal(&host), 1);
+    drop(gone);
+    host.start();
+    host.check(&stays).ok();
+    assert_eq!(host.pool().usage().used, 1);
+    assert_eq!(host.datapath.pods().len(), 1);
+    assert_eq!(journal(&host), 0);
+}
+
+#[test]
+fn an_add_does_not_fall_to_an_older_del_in_the_journal() {
+    let mut host = Host::started("10.244.0.0/26");
+    let pod = Pod::new("a");
+    host.stop();
+    host.del(&pod).ok();
+    let entry = host.folder.path().join("journal");
+    let saved = fs::read_dir(&entry).unwrap().next().unwrap().unwrap().path();
+    let content = fs::read(&saved).unwrap();
+    host.start();
+    eventually("the journal's end", || journal(&host) == 0);
+    fs::write(&saved, content).unwrap();
+    host.add(&pod).ok();
+    assert_eq!(journal(&host), 0, "the old DEL was done before the ADD");
+    host.check(&pod).ok();
+}
+
+#[test]
+fn an_add_waits_for_an_agent_that_is_restarted() {
+    let mut host = Host::started("10.244.0.0/26");
+    host.kill();
+    let pod = Pod::new("a");
+    let netns = pod.namespace.path();
+    let environment = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "a"),
+        ("CNI_NETNS", netns.to_str().unwrap()),
+        ("CNI_IFNAME", "eth0"),
+    ];
+    let config = host.config().to_string();
+    thread::scope(|scope| {
+        let (plugin_host, later) = (Host::new("10.244.0.0/26"), Instant::now());
+        let call = scope.spawn(move || (plugin_host.plugin(&environment, &config), later.elapsed()));
+        thread::sleep(Duration::from_millis(500));
+        host.start();
+        let (answer, took) = call.join().unwrap();
+        answer.ok();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+    });
+    host.check(&pod).ok();
+}
+
+#[test]
+fn an_add_gives_up_on_an_agent_that_stays_away() {
+    let host = Host::new("10.244.0.0/26");
+    let start = Instant::now();
+    let (code, text) = host.add(&Pod::new("a")).refused();
+    assert!(code == 11 && text.contains("agent.sock"), "{text}");
+    assert!(start.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
+fn a_node_that_is_not_ready_yet_is_waited_for() {
+    let host = Host::new("10.244.0.0/26");
+    host.node.send_replace(None);
+    let mut host = host;
+    host.start();
+    let pod = Pod::new("a");
+    thread::scope(|scope| {
+        let call = scope.spawn(|| host.add(&pod));
+        thread::sleep(Duration::from_millis(300));
+        host.node.send_replace(Some(ready(&["10.244.7.0/26"])));
+        assert_eq!(address(&call.join().unwrap().ok()), "10.244.7.1");
+    });
+}
+
+#[test]
+fn status_fails_only_when_the_agent_has_been_away_for_minutes() {
+    let mut host = Host::new("10.244.0.0/26");
+    let (code, text) = host.status().refused();
+    assert!(code == 50 && text.contains("not run since boot"), "{text}");
+    host.start();
+    host.status().ok();
+    eventually("a sign of life", || heartbeat::silence(host.folder.path(), since_boot()).is_some());
+    host.kill();
+    host.status().ok();
+    heartbeat::write(host.folder.path(), since_boot().saturating_sub(Duration::from_secs(181))).unwrap();
+    assert_eq!(host.status().refused().0, 50);
+}
+
+#[test]
+fn pods_of_an_earlier_agent_are_known_to_the_next() {
+    let mut host = Host::started("10.244.0.0/26");
+    let pods: Vec<_> = (0..3).map(|n| Pod::new(format!("pod-{n}"))).collect();
+    let before: Vec<_> = pods.iter().map(|pod| address(&host.add(pod).ok())).collect();
+    let tables = host.datapath.pods();
+    host.kill();
+    host.datapath = Arc::default();
+    host.start();
+    for (pod, address_before) in pods.iter().zip(&before) {
+        host.check(pod).ok();
+        assert_eq!(address(&host.add(pod).ok()), *address_before);
+    }
+    assert_eq!(host.datapath.pods(), tables);
+}
+
+#[test]
+fn an_add_that_died_at_any_step_is_finished_by_its_repetition() {
+    let mut host = Host::started("10.244.0.0/26");
+    let pod = Pod::new("a");
+    let result = host.add(&pod).ok();
+    let link = result["interfaces"][0]["name"].as_str().unwrap().to_owned();
+    for left in ["address", "link", "link up", "pod without route"] {
+        match left {
+            "address" => host.namespace.ip(&format!("link del {link}")),
+            "link" => host.namespace.ip(&format!("link set {link} down")),
+            "link up" => pod.namespace.ip("link set eth0 down"),
+            _ => pod.namespace.ip("route flush dev eth0"),
+        }
+        .unwrap();
+        host.kill();
+        host.datapath = Arc::default();
+        host.start();
+        assert_eq!(address(&host.add(&pod).ok()), address(&result), "{left}");
+        host.check(&pod).ok();
+    }
+    assert_eq!(host.links(), [link]);
+}
+
+#[test]
+fn adds_under_way_while_agents_come_and_go_all_work() {
+    let mut host = Host::started("10.244.0.0/26");
+    let pods: Vec<_> = (0..12).map(|n| Pod::new(format!("pod-{n}"))).collect();
+    for (round, pods) in pods.chunks(4).enumerate() {
+        let caller = Host::new("10.244.0.0/26");
+        let config = host.config();
+        thread::scope(|scope| {
+            let calls: Vec<_> =
+                pods.iter().map(|pod| scope.spawn(|| caller.call("ADD", pod, &config).ok())).collect();
+            thread::sleep(Duration::from_millis(3 * round as u64 + 2));
+            host.kill();
+            host.start();
+            for call in calls {
+                call.join().unwrap();
+            }
+        });
+    }
+    for pod in &pods {
+        host.check(pod).ok();
+    }
+    assert_eq!(host.pool().usage().used, 12);
+    assert_eq!(host.links().len(), 12);
+}
