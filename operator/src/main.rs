@@ -1,1 +1,9 @@
-fn main() {}
+//! `netkeel-operator`.
+
+use clap::Parser;
+use netkeel_operator::args::Args;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    netkeel_operator::run::run(Args::parse()).await
+}

@@ -8,6 +8,9 @@ use super::{Release, metadata, probe};
 
 /// Name of the `DaemonSet`, its container and its service account.
 pub const NAME: &str = "netkeel-agent";
+/// Labels of the `DaemonSet` and its pods.
+const LABELS: [(&str, &str); 2] =
+    [("app.kubernetes.io/name", "netkeel"), ("app.kubernetes.io/component", "agent")];
 /// Port of the agent's /metrics, /healthz and /readyz on the node.
 const ADMIN_PORT: u16 = 9470;
 
@@ -25,11 +28,11 @@ const FOLDERS: [(&str, &str, &str, &str, &str); 7] = [
 /// The `DaemonSet`. `api_servers` is the agents' first contact: they need neither DNS nor the service network.
 #[must_use]
 pub fn daemon_set(release: &Release, api_servers: &[SocketAddr]) -> Value {
-    let labels = json!({"app.kubernetes.io/name": NAME});
+    let labels: serde_json::Map<_, _> = LABELS.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
     json!({
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": metadata(release, &release.namespace, NAME, &[("app.kubernetes.io/name", NAME)]),
+        "metadata": metadata(release, &release.namespace, NAME, &LABELS),
         "spec": {
             "selector": {"matchLabels": labels},
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},

@@ -52,7 +52,7 @@ pub fn deployment(release: &Release, dns: &Dns) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(release, NAMESPACE, NAME, &[LABEL, ("app.kubernetes.io/name", NAME)]),
+        "metadata": metadata(release, NAMESPACE, NAME, &[LABEL, ("app.kubernetes.io/name", "netkeel"), ("app.kubernetes.io/component", "dns")]),
         "spec": {
             "replicas": dns.replicas,
             "selector": {"matchLabels": selector},

@@ -1,0 +1,84 @@
+//! What the operator sees of the cluster in one pass: values, read in the order that `cluster` promises.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netkeel_crds::{AddressBlock, ClusterNetwork, NodeNetwork};
+
+/// The cluster at the time of one pass.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The one `ClusterNetwork`.
+    pub network: Option<ClusterNetwork>,
+    /// All claims.
+    pub blocks: Vec<AddressBlock>,
+    /// All NodeNetworks.
+    pub node_networks: Vec<NodeNetwork>,
+    /// All nodes, seen after claims and NodeNetworks.
+    pub nodes: Vec<Node>,
+    /// Addresses of Services, those of the `ServiceCIDR` named `kubernetes` first.
+    pub service_cidrs: Vec<IpNet>,
+    /// Programs of others that do the same work.
+    pub rivals: Vec<Rival>,
+    /// The agents, once they are rolled out.
+    pub agents: Option<Workload>,
+    /// DNS as it is.
+    pub dns: DnsSeen,
+    /// Objects of ours that cannot be read, as `kind name`.
+    pub undecodable: Vec<String>,
+}
+
+/// A Node object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Name of the node.
+    pub name: String,
+    /// UID of the object.
+    pub uid: String,
+    /// Its internal addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// Whether its kubelet says that it is Ready.
+    pub ready: bool,
+    /// Whether its kubelet still reports at all.
+    pub reachable: bool,
+}
+
+/// Somebody else's program for the same work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// `namespace/name` of its `DaemonSet`.
+    pub name: String,
+    /// Whether it is a CNI, not only a proxy for Services.
+    pub cni: bool,
+}
+
+/// A `DaemonSet` or Deployment of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// Pods that there should be.
+    pub wanted: u32,
+    /// Pods that are ready.
+    pub ready: u32,
+    /// Pods that run the present template.
+    pub updated: u32,
+    /// Pods that exist, terminating ones too; counted only during removal.
+    pub pods: u32,
+}
+
+/// DNS as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnsSeen {
+    /// Our Deployment.
+    pub servers: Option<Workload>,
+    /// The Service `kube-dns`.
+    pub service: Option<DnsService>,
+}
+
+/// The Service `kube-dns`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsService {
+    /// Whether it is ours.
+    pub ours: bool,
+    /// Its address.
+    pub cluster_ip: Option<IpAddr>,
+}

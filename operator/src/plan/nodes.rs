@@ -1,0 +1,182 @@
+//! Claims and NodeNetworks. Safe with several operators at once (docs/adr/0002): a NodeNetwork gets a block only
+//! in a version that was seen before its node was, and a block is given back only after both are gone for good.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+use netkeel_crds::{
+    AddressBlock, NodeNetwork, NodeNetworkSpec,
+    cluster_network::AddressPool,
+    condition::kind::DEGRADED,
+    node_network::{NodeConfig, State},
+};
+use sha2::{Digest, Sha256};
+
+use super::{Outcome, Problem, Step, blocks::Free};
+use crate::observed::{Node, Observed};
+
+/// A node asks for one more block when fewer than one in this many of its addresses are left.
+const RESERVE: u32 = 8;
+
+pub(super) fn plan(
+    config: &NodeConfig,
+    pools: &[AddressPool],
+    seen: &Observed,
+    traceparent: Option<&str>,
+    out: &mut Outcome,
+) {
+    let networks: HashMap<&str, &NodeNetwork> = seen.node_networks.iter().map(|n| (name_of(n), n)).collect();
+    let claims = claims_by_node(seen);
+    let mut free = Free::new(pools, &config.pod_cidrs, &seen.blocks);
+    for node in &seen.nodes {
+        let owned = claims.get(node.uid.as_str()).map_or(&[][..], Vec::as_slice);
+        let network = networks.get(node.name.as_str()).copied();
+        if wants_block(network, owned) {
+            claim(node, &mut free, out);
+        }
+        match network {
+            None => out.steps.push(create(node)),
+            Some(network) if owner_uid(network) == Some(&node.uid) => {
+                out.steps.extend(write(network, node, owned, config, traceparent));
+            }
+            // of an older node of this name: its block is not inherited
+            Some(network) => out.steps.extend(delete(network)),
+        }
+    }
+    gone(seen, out);
+}
+
+/// What is left of nodes that are gone.
+pub(super) fn gone(seen: &Observed, out: &mut Outcome) {
+    let alive = |uid: Option<&str>| uid.is_some_and(|uid| seen.nodes.iter().any(|node| node.uid == uid));
+    let named = |network: &NodeNetwork| seen.nodes.iter().any(|node| node.name == name_of(network));
+    for network in &seen.node_networks {
+        if !alive(owner_uid(network).map(String::as_str)) && !named(network) {
+            out.steps.extend(delete(network));
+        }
+    }
+    for block in &seen.blocks {
+        if !alive(Some(&block.spec.node_uid)) {
+            out.steps.extend(release(block));
+        }
+    }
+}
+
+fn claims_by_node(seen: &Observed) -> HashMap<&str, Vec<&AddressBlock>> {
+    let mut claims: HashMap<&str, Vec<&AddressBlock>> = HashMap::new();
+    for block in &seen.blocks {
+        claims.entry(&block.spec.node_uid).or_default().push(block);
+    }
+    claims
+}
+
+fn claim(node: &Node, free: &mut Free<'_>, out: &mut Outcome) {
+    match free.next() {
+        Some(cidr) => {
+            out.steps.push(Step::ClaimBlock { cidr, node: node.name.clone(), node_uid: node.uid.clone() });
+        }
+        None => out.problems.push(Problem {
+            condition: DEGRADED,
+            reason: "PoolExhausted",
+            message: format!("no free block left for node {}: enlarge the CIDR in spec.podNetwork.pools", node.name),
+        }),
+    }
+}
+
+/// The first block, or one more when the agent that has applied all blocks is running out of addresses.
+fn wants_block(network: Option<&NodeNetwork>, owned: &[&AddressBlock]) -> bool {
+    if owned.is_empty() {
+        return true;
+    }
+    let Some((network, status)) = network.and_then(|network| Some((network, network.status.as_ref()?))) else {
+        return false;
+    };
+    let applied = status.applied_revision.as_deref() == Some(network.spec.revision.as_str());
+    let written = network.spec.blocks.len() == owned.len();
+    applied
+        && written
+        && status.addresses.is_some_and(|addresses| {
+            addresses.capacity.saturating_sub(addresses.used) < addresses.capacity.div_ceil(RESERVE)
+        })
+}
+
+fn create(node: &Node) -> Step {
+    Step::CreateNodeNetwork { node: node.name.clone(), node_uid: node.uid.clone() }
+}
+
+fn delete(network: &NodeNetwork) -> Option<Step> {
+    let uid = network.metadata.uid.clone()?;
+    Some(Step::DeleteNodeNetwork { name: name_of(network).to_owned(), uid })
+}
+
+pub(super) fn release(block: &AddressBlock) -> Option<Step> {
+    Some(Step::ReleaseBlock {
+        name: block.metadata.name.clone()?,
+        uid: block.metadata.uid.clone()?,
+        node: block.spec.node.clone(),
+        node_uid: block.spec.node_uid.clone(),
+    })
+}
+
+fn write(
+    network: &NodeNetwork,
+    node: &Node,
+    owned: &[&AddressBlock],
+    config: &NodeConfig,
+    traceparent: Option<&str>,
+) -> Option<Step> {
+    if owned.is_empty() {
+        return None;
+    }
+    let mut wanted = NodeNetworkSpec {
+        node_addresses: node.addresses.clone(),
+        blocks: in_order(&network.spec.blocks, owned),
+        config: config.clone(),
+        state: State::Active,
+        ..NodeNetworkSpec::default()
+    };
+    wanted.revision = revision(&wanted);
+    rewrite(network, wanted, traceparent)
+}
+
+/// The step that brings `wanted` to the node, if it is not there. Its trace is that of the change.
+pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec, traceparent: Option<&str>) -> Option<Step> {
+    wanted.traceparent.clone_from(&network.spec.traceparent);
+    if wanted == network.spec {
+        return None;
+    }
+    wanted.traceparent = traceparent.map(str::to_owned);
+    Some(Step::WriteNodeNetwork {
+        node: name_of(network).to_owned(),
+        uid: network.metadata.uid.clone()?,
+        resource_version: network.metadata.resource_version.clone()?,
+        spec: Box::new(wanted),
+    })
+}
+
+/// Blocks that the node has stay where they are: the first one gives it its address on the overlay.
+fn in_order(present: &[IpNet], owned: &[&AddressBlock]) -> Vec<IpNet> {
+    let mut wanted: Vec<IpNet> = owned.iter().map(|block| block.spec.cidr).collect();
+    wanted.sort_unstable();
+    let kept = present.iter().copied().filter(|block| wanted.contains(block));
+    let added = wanted.iter().copied().filter(|block| !present.contains(block));
+    kept.chain(added).collect()
+}
+
+/// Hash of all that an agent acts on; the trace is not part of it.
+#[must_use]
+pub fn revision(spec: &NodeNetworkSpec) -> String {
+    let acted_on = NodeNetworkSpec { revision: String::new(), traceparent: None, ..spec.clone() };
+    let text = serde_json::to_vec(&acted_on).unwrap_or_default();
+    let digest = Sha256::digest(text);
+    digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+pub(super) fn name_of(network: &NodeNetwork) -> &str {
+    network.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn owner_uid(network: &NodeNetwork) -> Option<&String> {
+    let owners = network.metadata.owner_references.iter().flatten();
+    owners.filter(|owner| owner.kind == "Node").map(|owner| &owner.uid).next()
+}

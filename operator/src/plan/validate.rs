@@ -1,0 +1,70 @@
+//! What one object cannot know: overlaps with Services and nodes, and other networks in the cluster.
+
+use ipnet::IpNet;
+use netkeel_crds::{
+    ClusterNetworkSpec,
+    condition::kind::{CONFLICTS, DEGRADED, SERVICE_NETWORK_READY},
+};
+
+use super::Problem;
+use crate::observed::{Observed, Rival};
+
+/// Why the spec cannot be brought to the nodes.
+pub(super) fn problems(spec: &ClusterNetworkSpec, seen: &Observed) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if seen.service_cidrs.is_empty() {
+        problems.push(Problem {
+            condition: SERVICE_NETWORK_READY,
+            reason: "NoServiceCIDR",
+            message: "the cluster has no ServiceCIDR: create one, kubectl explain servicecidr".to_owned(),
+        });
+    }
+    let pools = &spec.pod_network.pools;
+    for (pool, cidr) in pools.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr))) {
+        problems.extend(seen.service_cidrs.iter().filter(|services| overlap(cidr, services)).map(|services| Problem {
+            condition: DEGRADED,
+            reason: "PoolOverlapsServices",
+            message: format!("pool {} ({cidr}) overlaps the service addresses {services}: give it another CIDR in spec.podNetwork.pools", pool.name),
+        }));
+        problems.extend(seen.nodes.iter().filter_map(|node| {
+            let address = node.addresses.iter().find(|address| cidr.contains(*address))?;
+            Some(Problem {
+                condition: DEGRADED,
+                reason: "PoolOverlapsNode",
+                message: format!("pool {} ({cidr}) contains {address}, the address of node {}: give it another CIDR in spec.podNetwork.pools", pool.name, node.name),
+            })
+        }));
+    }
+    problems
+}
+
+/// Other networks in the cluster.
+pub(super) fn conflicts(seen: &Observed) -> Option<Problem> {
+    let names = |cni: bool| {
+        let some: Vec<&str> = seen.rivals.iter().filter(|rival| rival.cni == cni).map(rival_name).collect();
+        some.join(", ")
+    };
+    let (cnis, proxies) = (names(true), names(false));
+    if !cnis.is_empty() {
+        let message = if seen.agents.is_some() {
+            format!("another CNI runs beside Netkeel: delete DaemonSet {cnis}")
+        } else {
+            format!("another CNI serves the nodes, agents are held back: delete DaemonSet {cnis}, then restart its pods")
+        };
+        return Some(Problem { condition: CONFLICTS, reason: "RivalCNI", message });
+    }
+    (!proxies.is_empty()).then(|| Problem {
+        condition: CONFLICTS,
+        reason: "KubeProxy",
+        message: format!("Netkeel serves Services itself, another proxy is not needed: delete DaemonSet {proxies}"),
+    })
+}
+
+fn rival_name(rival: &Rival) -> &str {
+    &rival.name
+}
+
+/// Whether two networks have an address in common.
+pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
