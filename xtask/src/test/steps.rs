@@ -31,7 +31,7 @@ pub(super) enum Need {
     Root,
     /// Linux 6.6 or later, which has tcx.
     Kernel,
-    /// Debian's package manager, unless everything is installed already.
+    /// Debian's package manager, and the right to use it.
     Apt,
 }
 
@@ -54,7 +54,7 @@ pub(super) const STEPS: &[Step] = &[
         check(log, crate::imports::check(&run.root))
     }),
     step("deny", "licences, banned crates and sources of dependencies", deny),
-    Step { after: &["setup"], ..step("ebpf", "the kernel programs compile", |_, log| xtask(log, &["ebpf"])) },
+    step("ebpf", "the kernel programs compile", |_, log| xtask(log, &["ebpf"])),
     step("clippy", "lints of all targets", clippy),
     step("generated", "generated files are up to date", |_, log| xtask(log, &["generate", "--check"])),
     step("unit", "tests that need no root, no kernel feature and no network", unit),
@@ -72,10 +72,7 @@ pub(super) const STEPS: &[Step] = &[
         gated: Some("netkeel-agent"),
         ..step("netns", "the agent in network namespaces", |run, log| gated(run, log, "netkeel-agent", TESTS))
     },
-    Step {
-        after: &["setup"],
-        ..step("helm", "the chart, with the real helm", |_, log| xtask(log, &["helm"]))
-    },
+    step("helm", "the chart, with the real helm", |_, log| xtask(log, &["helm"])),
     Step { after: &["ebpf"], ..step("image", "the container image", |_, log| xtask(log, &["image"])) },
     Step {
         needs: &[Need::Root, Need::Kernel],
