@@ -305,6 +305,8 @@ state = "/run/containerd"
     sandbox = "localhost/pause:1"
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
+  [plugins.'io.containerd.cri.v1.runtime'.cni]
+    use_internal_loopback = true
 "#;
 
 /// No disk eviction and no image garbage collection: the disk is the machine's.

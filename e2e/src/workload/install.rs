@@ -89,16 +89,22 @@ pub fn bare(name: &str) -> Result<Cluster> {
 }
 
 /// The cluster that the tests of this process share, with Netkeel installed without values; made by the first who asks.
-/// It stays up for the next test program and for inspection.
+/// It stays up for the next test program and for inspection. `NETKEEL_E2E_CLUSTER` names one to be used as it is.
 #[expect(clippy::missing_panics_doc, reason = "without its cluster a test can only fail")]
 pub fn shared() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| {
-        let cluster = bare(SHARED).expect("a cluster");
-        if !is_installed(&cluster) {
-            helm_install(&cluster, &[]).expect("helm install");
-        }
-        wait_available(&cluster).expect("an available network");
-        cluster
+    CLUSTER.get_or_init(|| match std::env::var("NETKEEL_E2E_CLUSTER") {
+        Ok(name) => Cluster::attach(&name).expect("the cluster that NETKEEL_E2E_CLUSTER names"),
+        Err(_) => installed(SHARED).expect("a cluster with Netkeel"),
     })
+}
+
+/// A cluster of that name with Netkeel, installed now where it is not.
+fn installed(name: &str) -> Result<Cluster> {
+    let cluster = bare(name)?;
+    if !is_installed(&cluster) {
+        helm_install(&cluster, &[])?;
+    }
+    wait_available(&cluster)?;
+    Ok(cluster)
 }
