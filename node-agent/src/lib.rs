@@ -1,7 +1,25 @@
 //! The agent of one node: everything that makes the node's kernel carry pod traffic. One line a module, in order of start-up.
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod apply;
+pub mod args;
+pub mod bpffs;
+pub mod cleanup;
+pub mod desired;
+pub mod due;
+pub mod install;
+pub mod kernel;
+pub mod last_known;
+pub mod masquerade;
+pub mod metrics;
 pub mod node;
+pub mod overlay;
+pub mod route;
+pub mod run;
+pub mod services;
+pub mod settings;
+pub mod status;
 
 pub mod cni;
 pub mod ipam;

@@ -1,0 +1,289 @@
+//! The agent's state and its work, step by step. Events change values; `work` then does what is due, and never waits.
+
+mod events;
+mod installation;
+mod program;
+mod removal;
+mod report;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use netkeel_core::name::ObjectName;
+use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
+use netkeel_index::{Nodes, Services};
+use netkeel_telemetry::{Guard, admin::Check, context};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub use self::events::Change;
+use crate::{
+    apply::{Applied, Applier},
+    args::Config,
+    cleanup::chain,
+    cni::{self, CniContext, kernel::KernelDatapath},
+    desired::{Desired, desired},
+    due::Due,
+    ipam::Pool,
+    kernel::Kernel,
+    last_known,
+    metrics::Metrics,
+    node::NodeState,
+    overlay, settings,
+    status::{Part, Report},
+};
+
+/// How often the node's kernel is compared with what it should hold.
+const REPAIR: Duration = Duration::from_secs(30);
+/// How often the maps of services are compared with what they should hold.
+const REPAIR_SERVICES: Duration = Duration::from_mins(5);
+/// How often figures are read.
+const MEASURE: Duration = Duration::from_secs(5);
+
+/// What the agent works with.
+pub struct Surroundings {
+    /// Where things are.
+    pub config: Config,
+    /// The node's addresses.
+    pub pool: Arc<Pool>,
+    /// Figures.
+    pub metrics: Metrics,
+    /// Whether the agent is ready, for `/readyz`.
+    pub ready: Check,
+    /// The exporter of traces.
+    pub telemetry: Option<Guard>,
+}
+
+/// One node's agent.
+pub struct Agent {
+    with: Surroundings,
+    nodes: Nodes,
+    services: Services,
+    /// Services whose meaning changed since they were written.
+    changed: BTreeSet<ObjectName>,
+    synced: Synced,
+    kernel: Option<Kernel>,
+    applier: Applier,
+    applied: Option<(Desired, Applied)>,
+    cni: Option<(CancellationToken, JoinHandle<()>)>,
+    load: Due,
+    apply: Due,
+    repair: Due,
+    install: Due,
+    measure: Due,
+    counted: HashMap<&'static str, u64>,
+    /// Nodes changed since they were written to disk.
+    unsaved: bool,
+    report: Report,
+    reports: watch::Sender<Report>,
+    node: watch::Sender<Option<Arc<NodeState>>>,
+}
+
+/// Which kinds have been listed once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Synced {
+    nodes: bool,
+    services: bool,
+    slices: bool,
+}
+
+impl Agent {
+    /// An agent that knows what its predecessor knew last.
+    #[must_use]
+    pub fn new(with: Surroundings) -> Self {
+        let mut nodes = Nodes::default();
+        match last_known::read(&with.config.state_folder) {
+            Ok(objects) => drop(nodes.reset(&objects, &[])),
+            Err(error) => tracing::warn!(error = chain(&error), "starting without what was known before"),
+        }
+        let applier = Applier::new(settings::folder(&with.config.host_prefix));
+        Self {
+            with,
+            nodes,
+            services: Services::default(),
+            changed: BTreeSet::new(),
+            synced: Synced::default(),
+            kernel: None,
+            applier,
+            applied: None,
+            cni: None,
+            load: Due::now(REPAIR),
+            apply: Due::now(REPAIR),
+            repair: Due::now(REPAIR_SERVICES),
+            install: Due::now(REPAIR),
+            measure: Due::now(MEASURE),
+            counted: HashMap::new(),
+            unsaved: false,
+            report: Report::default(),
+            reports: watch::Sender::new(Report::default()),
+            node: watch::Sender::new(None),
+        }
+    }
+
+    /// What the agent reports, as it changes.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Report> {
+        self.reports.subscribe()
+    }
+
+    /// Does what is due.
+    pub fn work(&mut self, now: Instant) {
+        if self.own().is_some_and(|node| node.removing) {
+            self.remove(now);
+        } else if !self.report.removed {
+            self.load(now);
+            self.apply(now);
+            self.program(now);
+            self.install(now);
+            self.save();
+            self.measure(now);
+        }
+        self.publish();
+    }
+
+    /// Ends the CNI server and waits until the calls under way have ended.
+    pub async fn stop(&mut self) {
+        if let Some((stop, server)) = self.cni.take() {
+            stop.cancel();
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the CNI server broke off");
+            }
+        }
+    }
+
+    fn own(&self) -> Option<&netkeel_core::node::Node> {
+        self.nodes.get(&self.with.config.node_name)
+    }
+
+    /// Loads the programs and begins to serve CNI calls.
+    fn load(&mut self, now: Instant) {
+        if self.kernel.is_some() || !self.load.is(now) {
+            return;
+        }
+        match Kernel::load(&self.with.config.bpffs, &self.with.config.cgroups()) {
+            Ok(kernel) => {
+                tracing::info!(kernel = kernel.release, "kernel programs run");
+                self.solve(Part::Datapath);
+                self.serve_cni(&kernel);
+                self.kernel = Some(kernel);
+            }
+            Err(error) => {
+                self.load.failed(now);
+                self.fail(Part::Datapath, error.reason(), chain(&error));
+            }
+        }
+    }
+
+    fn serve_cni(&mut self, kernel: &Kernel) {
+        let config = &self.with.config;
+        let listener = match cni::bind(&config.run_folder.join("agent.sock")) {
+            Ok(listener) => listener,
+            Err(error) => {
+                let message = format!("open the CNI socket in {}: {error}", config.run_folder.display());
+                return self.fail(Part::Install, "SocketFailed", message);
+            }
+        };
+        let context = CniContext {
+            node_name: config.node_name.clone(),
+            state_folder: config.run_folder.clone(),
+            settings: settings::folder(&config.host_prefix),
+            node: self.node.subscribe(),
+            pool: self.with.pool.clone(),
+            datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone())),
+        };
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(cni::serve(listener, context, stop.clone()));
+        self.cni = Some((stop, server));
+    }
+
+    /// Brings device, tunnels, routes and masquerading to what the nodes' objects say.
+    fn apply(&mut self, now: Instant) {
+        let Some(kernel) = self.kernel.as_ref().filter(|_| self.apply.is(now)) else { return };
+        let wanted = match desired(&self.with.config.node_name, self.nodes.iter()) {
+            Ok(wanted) => wanted,
+            Err(waiting) => {
+                self.apply.failed(now);
+                return self.fail(Part::NodeNetwork, "Waiting", waiting.to_string());
+            }
+        };
+        let datapath = kernel.datapath.clone();
+        self.solve(Part::NodeNetwork);
+        let span = self.span(&wanted.revision);
+        match span.in_scope(|| self.applier.apply(&wanted, &*datapath)) {
+            Ok(applied) => {
+                self.apply.done(now);
+                self.solve(Part::Network);
+                self.report.traceparent = context::traceparent(&span).or(self.report.traceparent.take());
+                self.in_force(wanted, applied);
+            }
+            Err(error) => {
+                self.apply.failed(now);
+                self.fail(Part::Network, error.reason(), chain(&error));
+            }
+        }
+    }
+
+    /// The span of a new revision hangs on the change that led to it; repairs have none.
+    fn span(&self, revision: &str) -> tracing::Span {
+        if self.report.revision.as_deref() == Some(revision) {
+            return tracing::Span::none();
+        }
+        let span = tracing::info_span!("apply", node = self.with.config.node_name, revision);
+        if let Some(parent) = self.own().and_then(|node| node.traceparent.as_deref()) {
+            context::set_parent(&span, parent);
+        }
+        span
+    }
+
+    fn in_force(&mut self, wanted: Desired, applied: Applied) {
+        if self.report.revision.as_deref() != Some(&*wanted.revision) {
+            tracing::info!(
+                revision = wanted.revision,
+                mtu = applied.device.mtu,
+                "the node's network is in force"
+            );
+        }
+        let state = NodeState {
+            ready: true,
+            blocks: wanted.blocks.clone(),
+            mtu: applied.device.mtu,
+            revision: wanted.revision.clone(),
+        };
+        self.node.send_if_modified(|node| {
+            let new = node.as_deref() != Some(&state);
+            *node = Some(Arc::new(state));
+            new
+        });
+        self.report.revision = Some(wanted.revision.clone());
+        self.report.datapath = Some(self.facts(&applied));
+        self.applied = Some((wanted, applied));
+    }
+
+    fn facts(&self, applied: &Applied) -> DatapathFacts {
+        let device = applied.device;
+        DatapathFacts {
+            kernel: self.kernel.as_ref().map(|kernel| kernel.release.clone()).unwrap_or_default(),
+            mtu: u16::try_from(device.mtu).unwrap_or(u16::MAX),
+            programs: self.kernel.as_ref().map(Kernel::programs).unwrap_or_default(),
+            vxlan: Some(Overlay {
+                device: overlay::DEVICE.to_owned(),
+                port: device.port,
+                address: Some(device.address.into()),
+            }),
+        }
+    }
+
+    /// Keeps the nodes for a start without the API server.
+    fn save(&mut self) {
+        if !self.unsaved || self.applied.is_none() {
+            return;
+        }
+        self.unsaved = false;
+        if let Err(error) = last_known::write(&self.with.config.state_folder, &self.nodes.objects()) {
+            tracing::warn!(error = chain(&error), "the nodes are not kept");
+        }
+    }
+}

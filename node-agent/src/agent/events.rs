@@ -1,0 +1,119 @@
+//! Events of the watches, into the index.
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use netkeel_client::{Event, Undecodable};
+use netkeel_core::name::ObjectName;
+use netkeel_crds::NodeNetwork;
+use netkeel_index::Invalid;
+
+use super::Agent;
+
+/// An event of one of the watches.
+#[derive(Debug)]
+pub enum Change {
+    /// Nodes.
+    Node(Event<NodeNetwork>),
+    /// Services.
+    Service(Event<Service>),
+    /// Slices.
+    Slice(Event<EndpointSlice>),
+}
+
+impl Agent {
+    /// Takes an event in. The work that follows from it is done by the next [`Agent::work`].
+    pub fn take(&mut self, change: Change) {
+        match change {
+            Change::Node(event) => self.node_event(event),
+            Change::Service(event) => self.service_event(event),
+            Change::Slice(event) => self.slice_event(event),
+        }
+    }
+
+    fn node_event(&mut self, event: Event<NodeNetwork>) {
+        let changed = match event {
+            Event::Reset { objects, undecodable } => {
+                self.synced.nodes = true;
+                let changed = self.nodes.reset(&objects, &names(&undecodable));
+                for object in undecodable {
+                    self.nodes.undecodable(invalid("NodeNetwork", object));
+                }
+                changed
+            }
+            Event::Apply(object) => self.nodes.apply(&object),
+            Event::Delete { name, .. } => self.nodes.delete(&name),
+            Event::Undecodable(object) => {
+                self.nodes.undecodable(invalid("NodeNetwork", object));
+                false
+            }
+        };
+        if changed {
+            self.apply.hurry();
+            self.unsaved = true;
+            self.follow_traces();
+        }
+    }
+
+    fn service_event(&mut self, event: Event<Service>) {
+        let changed = match event {
+            Event::Reset { objects, undecodable } => {
+                self.synced.services = true;
+                let changed = self.services.reset_services(&objects, &names(&undecodable));
+                for object in undecodable {
+                    self.services.undecodable(invalid("Service", object));
+                }
+                changed
+            }
+            Event::Apply(object) => self.services.apply_service(&object),
+            Event::Delete { namespace, name } => {
+                self.services.delete_service(&object_name(namespace.as_deref(), &name))
+            }
+            Event::Undecodable(object) => {
+                self.services.undecodable(invalid("Service", object));
+                return;
+            }
+        };
+        self.changed.extend(changed);
+    }
+
+    fn slice_event(&mut self, event: Event<EndpointSlice>) {
+        let changed = match event {
+            Event::Reset { objects, undecodable } => {
+                self.synced.slices = true;
+                let changed = self.services.reset_slices(&objects, &names(&undecodable));
+                for object in undecodable {
+                    self.services.undecodable(invalid("EndpointSlice", object));
+                }
+                changed
+            }
+            Event::Apply(object) => self.services.apply_slice(&object),
+            Event::Delete { namespace, name } => {
+                self.services.delete_slice(&object_name(namespace.as_deref(), &name))
+            }
+            Event::Undecodable(object) => {
+                self.services.undecodable(invalid("EndpointSlice", object));
+                return;
+            }
+        };
+        self.changed.extend(changed);
+    }
+
+    /// Sends traces where the node's configuration says.
+    fn follow_traces(&self) {
+        let (Some(guard), Some(node)) = (&self.with.telemetry, self.own()) else { return };
+        if let Err(error) = guard.set_traces_endpoint(node.config.traces_endpoint.as_deref()) {
+            tracing::warn!(%error, "traces are not sent");
+        }
+    }
+}
+
+fn object_name(namespace: Option<&str>, name: &str) -> ObjectName {
+    ObjectName::new(namespace.unwrap_or_default(), name)
+}
+
+fn names(objects: &[Undecodable]) -> Vec<ObjectName> {
+    objects.iter().map(|object| object_name(object.namespace.as_deref(), &object.name)).collect()
+}
+
+fn invalid(kind: &'static str, object: Undecodable) -> Invalid {
+    Invalid { kind, name: object_name(object.namespace.as_deref(), &object.name), reason: object.error }
+}

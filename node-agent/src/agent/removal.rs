@@ -1,0 +1,57 @@
+//! The way back: the node as it was before.
+
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+
+use super::Agent;
+use crate::{
+    args::Config,
+    cleanup::{self, Places, chain},
+    install::Folders,
+    node::NodeState,
+    status::Part,
+};
+
+impl Places {
+    /// The places of a configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            folders: Folders::below(&config.host_prefix),
+            bpffs: config.bpffs.clone(),
+            state: vec![config.run_folder.clone(), config.state_folder.clone()],
+        }
+    }
+}
+
+impl Agent {
+    /// Takes everything away, until nothing is left.
+    pub(super) fn remove(&mut self, now: Instant) {
+        if self.report.removed || !self.install.is(now) {
+            return;
+        }
+        self.node.send_replace(None::<std::sync::Arc<NodeState>>);
+        Handle::current().block_on(self.stop());
+        self.kernel = None;
+        self.applied = None;
+        match cleanup::clean(&Places::of(&self.with.config)) {
+            Ok(()) => {
+                tracing::info!("everything that the agent made on this node is gone");
+                self.report.problems.clear();
+                self.report.notes.clear();
+                self.report.removed = true;
+            }
+            Err(error) => {
+                self.install.failed(now);
+                self.fail(Part::Cleanup, "CleanupFailed", chain(&error));
+            }
+        }
+    }
+
+    /// Whether a removed node is wanted again: only a new process starts from the beginning.
+    #[must_use]
+    pub fn is_wanted_again(&self) -> bool {
+        self.report.removed && self.own().is_some_and(|node| !node.removing)
+    }
+}

@@ -1,0 +1,75 @@
+//! What the agent says of itself: figures, problems, readiness.
+
+use std::time::Instant;
+
+use netkeel_crds::cluster_network::Usage;
+
+use super::Agent;
+use crate::status::{Part, Problem};
+
+/// So many impossible objects are named in the condition; the metric counts all.
+const NAMED: usize = 3;
+
+impl Agent {
+    pub(super) fn measure(&mut self, now: Instant) {
+        if !self.measure.is(now) {
+            return;
+        }
+        self.measure.done(now);
+        let metrics = &self.with.metrics;
+        if let Some(kernel) = &self.kernel {
+            metrics.read_kernel(&kernel.datapath, &mut self.counted);
+        }
+        let usage = self.with.pool.usage();
+        metrics.addresses_used.set(usage.used.into());
+        metrics.addresses_capacity.set(usage.capacity.into());
+        let invalid = self.services.problems().iter().chain(self.nodes.problems().iter()).count();
+        metrics.invalid_objects.set(i64::try_from(invalid).unwrap_or(i64::MAX));
+        self.report.addresses = Some(Usage { used: usage.used, capacity: usage.capacity });
+    }
+
+    pub(super) fn fail(&mut self, part: Part, reason: &'static str, message: String) {
+        let problem = Problem { reason, message };
+        self.with.metrics.failed(reason);
+        if self.report.problems.get(&part) != Some(&problem) {
+            tracing::error!(reason, "{}", problem.message);
+            self.report.problems.insert(part, problem);
+        }
+    }
+
+    pub(super) fn solve(&mut self, part: Part) {
+        if self.report.problems.remove(&part).is_some() {
+            tracing::info!(?part, "works again");
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        let mut report = self.report.clone();
+        let starting = self.coming_up().filter(|_| report.problems.is_empty() && !report.removed);
+        if let Some(message) = starting {
+            let problem = Problem { reason: "Starting", message: message.to_owned() };
+            report.problems.insert(Part::Install, problem);
+        }
+        let invalid = self.services.problems().iter().chain(self.nodes.problems().iter());
+        report.notes.extend(invalid.take(NAMED).map(ToString::to_string));
+        match report.problems.values().next() {
+            Some(problem) => self.with.ready.fail(&*problem.message),
+            None => self.with.ready.pass(),
+        }
+        self.reports.send_if_modified(|old| {
+            let new = *old != report;
+            *old = report;
+            new
+        });
+    }
+
+    /// What the agent still waits for, without anything being wrong.
+    fn coming_up(&self) -> Option<&'static str> {
+        if !(self.synced.services && self.synced.slices && self.synced.nodes) {
+            return Some(
+                "Services, EndpointSlices and NodeNetworks have not all been listed yet: is the API server there?",
+            );
+        }
+        self.applied.is_none().then_some("the node's network is being set up")
+    }
+}

@@ -1,0 +1,128 @@
+//! Makes the node's kernel hold what is desired, part by part. What is right already is left alone, so that it may run at any time.
+
+use std::path::PathBuf;
+
+use netkeel_core::address::Address;
+use netkeel_dataplane_common::{
+    Config,
+    tunnels::{Block, Tunnel},
+};
+use netkeel_dataplane_loader::{self as loader, Table, TableError, converge};
+
+use crate::{
+    desired::Desired,
+    link::{self, netlink::Rtnetlink},
+    masquerade, overlay, route, settings,
+};
+
+/// The kernel programs' side of a node.
+pub trait NodeDatapath {
+    /// Tells the programs about their node and attaches them to the overlay's device.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn attach(&self, config: &Config) -> Result<(), loader::Error>;
+
+    /// The table of other nodes' blocks.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    fn tunnels(&self) -> Result<impl Table<Block, Tunnel>, loader::Error>;
+}
+
+impl NodeDatapath for loader::Datapath {
+    fn attach(&self, config: &Config) -> Result<(), loader::Error> {
+        self.attach_overlay(config.vxlan_ifindex, overlay::DEVICE)?;
+        self.set_config(config)
+    }
+
+    fn tunnels(&self) -> Result<impl Table<Block, Tunnel>, loader::Error> {
+        loader::Datapath::tunnels(self)
+    }
+}
+
+/// Which part could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kernel settings.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
+    /// The overlay's device.
+    #[error(transparent)]
+    Overlay(#[from] overlay::Error),
+    /// The programs.
+    #[error("set up the kernel programs for this node")]
+    Datapath(#[from] loader::Error),
+    /// The table of other nodes.
+    #[error("write the blocks of other nodes")]
+    Tunnels(#[from] TableError),
+    /// Routes.
+    #[error("set the routes to other nodes")]
+    Routes(#[source] link::Error),
+    /// The netlink socket.
+    #[error(transparent)]
+    Netlink(link::Error),
+    /// Masquerading.
+    #[error(transparent)]
+    Masquerade(#[from] masquerade::Error),
+}
+
+impl Error {
+    /// One word for a condition and a metric.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Settings(_) => "SettingsFailed",
+            Self::Overlay(overlay::Error::Conflict { .. }) => "OverlayConflict",
+            Self::Overlay(_) => "OverlayFailed",
+            Self::Datapath(_) => "DatapathFailed",
+            Self::Tunnels(_) => "TunnelsFailed",
+            Self::Routes(_) | Self::Netlink(_) => "RoutesFailed",
+            Self::Masquerade(_) => "MasqueradeFailed",
+        }
+    }
+}
+
+/// What is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The overlay's device.
+    pub device: overlay::Wanted,
+}
+
+/// Brings the node's kernel to what is desired.
+#[derive(Debug)]
+pub struct Applier {
+    settings: PathBuf,
+    attached: Option<Config>,
+}
+
+impl Applier {
+    /// `settings` is the folder of the kernel's network settings (`/proc/sys/net`).
+    #[must_use]
+    pub fn new(settings: PathBuf) -> Self {
+        Self { settings, attached: None }
+    }
+
+    /// Makes all of it so. Tunnels come before the routes that lead into them.
+    ///
+    /// # Errors
+    /// The first part that failed; what was done stays, and the next call goes on.
+    pub fn apply(&mut self, desired: &Desired, datapath: &impl NodeDatapath) -> Result<Applied, Error> {
+        settings::forwarding(&self.settings)?;
+        let mut net = Rtnetlink::open().map_err(Error::Netlink)?;
+        let underlay = overlay::underlay(&mut net, desired.node)?;
+        let device = desired.device(underlay.mtu);
+        let ifindex = overlay::converge(&mut net, &device, &self.settings)?;
+        let config = Config::new(Address::from(desired.node), Address::from(desired.overlay), ifindex);
+        if self.attached != Some(config) {
+            datapath.attach(&config)?;
+            self.attached = Some(config);
+        }
+        let tunnels = converge(&mut datapath.tunnels()?, &desired.tunnels)?;
+        let routes = route::converge(&mut net, &desired.routes(ifindex)).map_err(Error::Routes)?;
+        let table = masquerade::converge(&desired.masquerade)?;
+        tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu = device.mtu, "applied");
+        Ok(Applied { device })
+    }
+}

@@ -1,0 +1,73 @@
+//! Masquerading of pods' traffic to the outside, and no connection tracking for the tunnel's outer packets:
+//! one nftables table `inet netkeel`, replaced whole in one transaction. Other tables are never touched.
+
+mod encode;
+mod nfnetlink;
+
+use ipnet::Ipv4Net;
+
+use self::encode::{Hook, Rule, Table};
+pub use self::nfnetlink::Error;
+use crate::overlay;
+
+/// Name of the table, family `inet`.
+pub const TABLE: &str = "netkeel";
+
+const RAW: i32 = -300;
+const SRCNAT: i32 = 100;
+
+/// What the table has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// UDP port of the overlay.
+    pub vxlan_port: u16,
+    /// Where pods' addresses lie. Pods are not masqueraded towards each other.
+    pub pods: Vec<Ipv4Net>,
+    /// Destinations that see pods' own addresses; `None` switches masquerading off.
+    pub excluded: Option<Vec<Ipv4Net>>,
+}
+
+/// What was done to the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was as wanted.
+    Unchanged,
+    /// It was made or replaced.
+    Replaced,
+}
+
+/// Makes the table what it must be, where it is not.
+///
+/// # Errors
+/// When the kernel refuses, or has no nftables.
+pub fn converge(wanted: &Wanted) -> Result<Outcome, Error> {
+    let table = table(wanted);
+    let mut kernel = nfnetlink::Nfnetlink::open()?;
+    if kernel.holds(&table)? {
+        return Ok(Outcome::Unchanged);
+    }
+    kernel.commit(&encode::replace(&table)).map(|()| Outcome::Replaced)
+}
+
+/// Deletes the table; none is no error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove() -> Result<(), Error> {
+    nfnetlink::Nfnetlink::open()?.commit(&encode::delete(TABLE))
+}
+
+fn table(wanted: &Wanted) -> Table {
+    let untracked = || vec![Rule::new().udp_destination(wanted.vxlan_port).notrack()];
+    let mut table = Table::new(TABLE);
+    table.chain("prerouting", "filter", Hook::Prerouting, RAW, untracked());
+    table.chain("output", "filter", Hook::Output, RAW, untracked());
+    if let Some(excluded) = &wanted.excluded {
+        let inside = wanted.pods.iter().chain(excluded);
+        let mut rules: Vec<Rule> = vec![Rule::new().output_device(overlay::DEVICE).accept()];
+        rules.extend(inside.map(|&net| Rule::new().destination(net).accept()));
+        rules.extend(wanted.pods.iter().map(|&net| Rule::new().source(net).masquerade()));
+        table.chain("postrouting", "nat", Hook::Postrouting, SRCNAT, rules);
+    }
+    table
+}

@@ -1,0 +1,239 @@
+//! The messages of nftables, as far as Netkeel's table needs them (the kernel's header `nf_tables.h`, Linux 6.6).
+//! All integers of nftables attributes are in network byte order, unless they are compared data.
+
+use ipnet::Ipv4Net;
+
+pub(super) const NEWTABLE: u16 = 0;
+pub(super) const GETTABLE: u16 = 1;
+pub(super) const DELTABLE: u16 = 2;
+pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const NEWRULE: u16 = 6;
+pub(super) const GETRULE: u16 = 7;
+
+pub(super) const TABLE_NAME: u16 = 1;
+pub(super) const TABLE_USERDATA: u16 = 6;
+pub(super) const RULE_TABLE: u16 = 1;
+
+const NESTED: u16 = 0x8000;
+const REGISTER: u32 = 1;
+const ACCEPT: u32 = 1;
+const IFNAMSIZ: usize = 16;
+
+/// Where a chain hooks in, as the family `inet` numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    Prerouting = 0,
+    Output = 3,
+    Postrouting = 4,
+}
+
+/// One message of a transaction, without its header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) kind: u16,
+    pub(super) create: bool,
+    pub(super) body: Vec<u8>,
+}
+
+/// A table with base chains and their rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    pub(super) rules: usize,
+    chains: Vec<Message>,
+}
+
+impl Table {
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, rules: 0, chains: Vec::new() }
+    }
+
+    /// Adds a base chain that accepts what no rule decides.
+    pub(super) fn chain(&mut self, name: &str, kind: &str, hook: Hook, priority: i32, rules: Vec<Rule>) {
+        let mut at = Vec::new();
+        put(&mut at, 1, &(hook as u32).to_be_bytes());
+        put(&mut at, 2, &priority.to_be_bytes());
+        let mut chain = Vec::new();
+        put(&mut chain, 1, &text(self.name));
+        put(&mut chain, 3, &text(name));
+        put(&mut chain, 4 | NESTED, &at);
+        put(&mut chain, 5, &ACCEPT.to_be_bytes());
+        put(&mut chain, 7, &text(kind));
+        self.chains.push(Message { kind: NEWCHAIN, create: true, body: chain });
+        self.rules += rules.len();
+        for rule in rules {
+            let mut body = Vec::new();
+            put(&mut body, RULE_TABLE, &text(self.name));
+            put(&mut body, 2, &text(name));
+            put(&mut body, 4 | NESTED, &rule.0);
+            self.chains.push(Message { kind: NEWRULE, create: true, body });
+        }
+    }
+
+    /// A short mark of all that is in the table; kept in the table itself, it tells whether the table is this one.
+    pub(super) fn mark(&self) -> [u8; 8] {
+        let bytes = self.chains.iter().flat_map(|message| &message.body);
+        // FNV-1a: any change of the wanted table gives another mark; nobody has a reason to forge one.
+        bytes
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+            .to_be_bytes()
+    }
+}
+
+/// The transaction that makes the table, in place of the one that may be there.
+pub(super) fn replace(table: &Table) -> Vec<Message> {
+    let mut messages = delete(table.name);
+    messages.push(new_table(table.name, Some(table.mark())));
+    messages.extend(table.chains.iter().cloned());
+    messages
+}
+
+/// The transaction that deletes the table, there or not.
+pub(super) fn delete(name: &str) -> Vec<Message> {
+    vec![new_table(name, None), Message { kind: DELTABLE, create: false, body: table_name(name) }]
+}
+
+/// The attribute that names a table.
+pub(super) fn table_name(name: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    put(&mut body, TABLE_NAME, &text(name));
+    body
+}
+
+fn new_table(name: &str, mark: Option<[u8; 8]>) -> Message {
+    let mut body = table_name(name);
+    if let Some(mark) = mark {
+        put(&mut body, TABLE_USERDATA, &mark);
+    }
+    Message { kind: NEWTABLE, create: true, body }
+}
+
+/// A rule, expression by expression: what must match, then what is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rule(Vec<u8>);
+
+impl Rule {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Matches UDP packets, of both families, to a port.
+    pub(super) fn udp_destination(self, port: u16) -> Self {
+        const L4PROTO: u32 = 16;
+        const UDP: u8 = 17;
+        const TRANSPORT: u32 = 2;
+        self.meta(L4PROTO).equals(&[UDP]).payload(TRANSPORT, 2, 2).equals(&port.to_be_bytes())
+    }
+
+    /// Matches IPv4 packets to a network.
+    pub(super) fn destination(self, net: Ipv4Net) -> Self {
+        self.ipv4_address(16, net)
+    }
+
+    /// Matches IPv4 packets from a network.
+    pub(super) fn source(self, net: Ipv4Net) -> Self {
+        self.ipv4_address(12, net)
+    }
+
+    /// Matches packets that leave through a device.
+    pub(super) fn output_device(self, name: &str) -> Self {
+        const OIFNAME: u32 = 7;
+        let mut padded = name.as_bytes().to_vec();
+        padded.resize(IFNAMSIZ, 0);
+        self.meta(OIFNAME).equals(&padded)
+    }
+
+    /// Lets the packet pass this chain.
+    pub(super) fn accept(self) -> Self {
+        let (mut code, mut verdict, mut data) = (Vec::new(), Vec::new(), Vec::new());
+        put(&mut code, 1, &ACCEPT.to_be_bytes());
+        put(&mut verdict, 2 | NESTED, &code);
+        put(&mut data, 1, &0_u32.to_be_bytes());
+        put(&mut data, 2 | NESTED, &verdict);
+        self.expression("immediate", &data)
+    }
+
+    /// Gives the packet the address of the device it leaves through, and a random port.
+    pub(super) fn masquerade(self) -> Self {
+        const RANDOM_FULLY: u32 = 1 << 4;
+        let mut data = Vec::new();
+        put(&mut data, 1, &RANDOM_FULLY.to_be_bytes());
+        self.expression("masq", &data)
+    }
+
+    /// Keeps the packet out of connection tracking.
+    pub(super) fn notrack(self) -> Self {
+        self.expression("notrack", &[])
+    }
+
+    fn ipv4_address(self, offset: u32, net: Ipv4Net) -> Self {
+        const NFPROTO: u32 = 15;
+        const IPV4: u8 = 2;
+        const NETWORK: u32 = 1;
+        let address = self.meta(NFPROTO).equals(&[IPV4]).payload(NETWORK, offset, 4);
+        address.masked(net.netmask().octets()).equals(&net.network().octets())
+    }
+
+    fn meta(self, key: u32) -> Self {
+        let mut data = Vec::new();
+        put(&mut data, 1, &REGISTER.to_be_bytes());
+        put(&mut data, 2, &key.to_be_bytes());
+        self.expression("meta", &data)
+    }
+
+    fn payload(self, base: u32, offset: u32, length: u32) -> Self {
+        let mut data = Vec::new();
+        for (kind, value) in (1..).zip([REGISTER, base, offset, length]) {
+            put(&mut data, kind, &value.to_be_bytes());
+        }
+        self.expression("payload", &data)
+    }
+
+    fn masked(self, mask: [u8; 4]) -> Self {
+        let mut data = Vec::new();
+        for (kind, value) in (1..).zip([REGISTER, REGISTER, 4]) {
+            put(&mut data, kind, &u32::to_be_bytes(value));
+        }
+        put(&mut data, 4 | NESTED, &value(&mask));
+        put(&mut data, 5 | NESTED, &value(&[0; 4]));
+        self.expression("bitwise", &data)
+    }
+
+    fn equals(self, bytes: &[u8]) -> Self {
+        let mut data = Vec::new();
+        put(&mut data, 1, &REGISTER.to_be_bytes());
+        put(&mut data, 2, &0_u32.to_be_bytes());
+        put(&mut data, 3 | NESTED, &value(bytes));
+        self.expression("cmp", &data)
+    }
+
+    fn expression(mut self, name: &str, data: &[u8]) -> Self {
+        let mut element = Vec::new();
+        put(&mut element, 1, &text(name));
+        put(&mut element, 2 | NESTED, data);
+        put(&mut self.0, 1 | NESTED, &element);
+        self
+    }
+}
+
+fn value(bytes: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    put(&mut data, 1, bytes);
+    data
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [text.as_bytes(), &[0]].concat()
+}
+
+/// Appends one netlink attribute, padded to four bytes.
+fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    let length =
+        u16::try_from(payload.len() + 4).expect("the table is bounded by the API: at most 16 CIDRs a field");
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(payload);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}

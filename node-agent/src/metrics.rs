@@ -1,0 +1,74 @@
+//! The agent's figures.
+
+use std::collections::HashMap;
+
+use netkeel_dataplane_loader::Datapath;
+use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Registry, SECONDS};
+
+/// The agent's figures. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    drops: Family<Labels, Counter>,
+    map_bytes: Family<Labels, Gauge>,
+    /// Service ports in the kernel.
+    pub frontends: Gauge,
+    /// Writes to the maps of services.
+    pub service_writes: Counter,
+    /// Services that could not be written.
+    pub services_failed: Gauge,
+    /// From a batch of events to the last map write.
+    pub programming: Histogram,
+    /// Failures to set up the node, by reason.
+    pub failures: Family<Labels, Counter>,
+    /// Objects that are ignored because they are impossible.
+    pub invalid_objects: Gauge,
+    /// Pods' addresses in use.
+    pub addresses_used: Gauge,
+    /// Pods' addresses there are.
+    pub addresses_capacity: Gauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        let gauge = |what: &str, help: &str| registry.gauge(&format!("netkeel_agent_{what}"), help);
+        Self {
+            drops: registry
+                .counters("netkeel_agent_drops", "Packets and connections not let through, by reason"),
+            map_bytes: registry.gauges("netkeel_agent_map_bytes", "Kernel memory of each map"),
+            frontends: gauge("service_frontends", "Service ports in the kernel"),
+            service_writes: registry
+                .counter("netkeel_agent_service_map_writes", "Writes to the maps of services"),
+            services_failed: gauge("services_failed", "Services that could not be written to the kernel"),
+            programming: registry.histogram(
+                "netkeel_agent_service_programming_seconds",
+                "From a batch of events to the last map write",
+                &SECONDS,
+            ),
+            failures: registry.counters("netkeel_agent_failures", "Failures to set up the node, by reason"),
+            invalid_objects: gauge("invalid_objects", "Objects that are ignored because they are impossible"),
+            addresses_used: gauge("addresses_used", "Pod addresses in use"),
+            addresses_capacity: gauge("addresses_capacity", "Pod addresses of the node's blocks"),
+        }
+    }
+
+    /// Counts a failure.
+    pub fn failed(&self, reason: &str) {
+        self.failures.get_or_create(&vec![("reason", reason.to_owned())]).inc();
+    }
+
+    /// Takes over what the kernel counted since `seen`.
+    pub fn read_kernel(&self, datapath: &Datapath, seen: &mut HashMap<&'static str, u64>) {
+        let counters = datapath.counters().unwrap_or_default();
+        for (reason, count) in counters {
+            let before = seen.insert(reason.name(), count).unwrap_or(0);
+            let labels = vec![("reason", reason.name().to_owned())];
+            self.drops.get_or_create(&labels).inc_by(count.saturating_sub(before));
+        }
+        for (map, bytes) in datapath.map_bytes().unwrap_or_default() {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.map_bytes.get_or_create(&vec![("map", map.to_owned())]).set(bytes);
+        }
+    }
+}

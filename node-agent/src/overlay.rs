@@ -1,0 +1,231 @@
+//! The overlay's device: one VXLAN device whose tunnel keys come from the programs on it, carrying the node's own address inside.
+
+mod seen;
+
+use std::{fs, io, net::Ipv4Addr, path::Path};
+
+use rtnetlink::{
+    AddressMessageBuilder, LinkUnspec, LinkVxlan,
+    packet_route::{RouteNetlinkMessage, address::AddressMessage, link::LinkMessage},
+};
+
+use self::seen::{Device, addresses, devices};
+use crate::link::{
+    self,
+    netlink::{Change, Rtnetlink},
+};
+
+/// Name of the device.
+pub const DEVICE: &str = "netkeel.vxlan";
+/// What the outer headers take of the underlay's MTU, IPv4 underlay: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
+pub const OVERHEAD: u32 = 50;
+
+/// The device as it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// UDP port.
+    pub port: u16,
+    /// Largest inner packet, bytes.
+    pub mtu: u32,
+    /// The node's address on the underlay.
+    pub node: Ipv4Addr,
+    /// The node's own address inside the overlay, the first of its first block.
+    pub address: Ipv4Addr,
+}
+
+/// The interface that holds the node's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// Its name.
+    pub device: String,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+}
+
+/// Why there is no overlay.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else's VXLAN device has the port.
+    #[error(
+        "VXLAN device {device} uses UDP port {port} already: remove it, or choose another port in the ClusterNetwork"
+    )]
+    Conflict {
+        /// The other device.
+        device: String,
+        /// The port.
+        port: u16,
+    },
+    /// The node's address is on no interface.
+    #[error("no interface has the node's address {address}: check the InternalIP of the Node")]
+    NoUnderlay {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// A kernel setting could not be written.
+    #[error("write {path}")]
+    Setting {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What the kernel refused.
+    #[error("set up the VXLAN device")]
+    Link(#[from] link::Error),
+    /// The device went away while it was set up.
+    #[error("VXLAN device {DEVICE} vanished while it was set up: who removes it?")]
+    Vanished,
+}
+
+/// Finds the interface that holds the node's address.
+///
+/// # Errors
+/// When none has it.
+pub fn underlay(net: &mut Rtnetlink, node: Ipv4Addr) -> Result<Underlay, Error> {
+    let held = addresses(net)?;
+    let index = held.iter().find(|held| held.address == node).map(|held| held.index);
+    let device = devices(net)?.into_iter().find(|device| Some(device.index) == index);
+    device
+        .map(|device| Underlay { device: device.name, mtu: device.mtu })
+        .ok_or(Error::NoUnderlay { address: node })
+}
+
+/// Makes the device what it must be, and returns its index. A device that is right is left alone.
+/// `settings` is the folder of the kernel's network settings (`/proc/sys/net`).
+///
+/// # Errors
+/// When another VXLAN device has the port, or the kernel refuses.
+pub fn converge(net: &mut Rtnetlink, wanted: &Wanted, settings: &Path) -> Result<u32, Error> {
+    let mut found = devices(net)?;
+    if let Some(other) =
+        found.iter().find(|device| device.name != DEVICE && device.vxlan_port() == Some(wanted.port))
+    {
+        return Err(Error::Conflict { device: other.name.clone(), port: wanted.port });
+    }
+    let ours =
+        found.iter().position(|device| device.name == DEVICE).map(|position| found.swap_remove(position));
+    let device = match ours {
+        Some(device) if device.is_ours(wanted.port) => device,
+        Some(device) => {
+            net.apply(vec![remove_device(device.index)])?;
+            create(net, wanted)?
+        }
+        None => create(net, wanted)?,
+    };
+    write_settings(settings)?;
+    adjust(net, &device, wanted)?;
+    Ok(device.index)
+}
+
+/// Removes the device; none is no error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove(net: &mut Rtnetlink) -> Result<(), Error> {
+    match devices(net)?.into_iter().find(|device| device.name == DEVICE) {
+        Some(device) => Ok(net.apply(vec![remove_device(device.index)])?),
+        None => Ok(()),
+    }
+}
+
+/// The device's MAC address: local, and another one on every node, or frames would be dropped as loops.
+#[must_use]
+pub fn mac(node: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = node.octets();
+    [0x02, 0x6e, a, b, c, d]
+}
+
+fn create(net: &mut Rtnetlink, wanted: &Wanted) -> Result<Device, Error> {
+    let message = LinkVxlan::new(DEVICE, 0)
+        .collect_metadata(true)
+        .learning(false)
+        .port(wanted.port)
+        .mtu(wanted.mtu)
+        .address(mac(wanted.node).to_vec())
+        .arp(false)
+        .build();
+    let refused =
+        net.apply(vec![Change::create(format!("make {DEVICE}"), RouteNetlinkMessage::NewLink(message))]);
+    match refused {
+        Err(error) if matches!(error.errno(), Some(nix::libc::EEXIST | nix::libc::EADDRINUSE)) => {
+            return Err(Error::Conflict { device: "of another program".to_owned(), port: wanted.port });
+        }
+        other => other?,
+    }
+    devices(net)?.into_iter().find(|device| device.name == DEVICE).ok_or(Error::Vanished)
+}
+
+/// Nothing is announced over the overlay, and answers may come back another way than the kernel would send.
+fn write_settings(root: &Path) -> Result<(), Error> {
+    let settings = [("ipv4", "rp_filter", "2"), ("ipv4", "forwarding", "1"), ("ipv6", "addr_gen_mode", "1")];
+    for (family, key, value) in settings {
+        let path = root.join(family).join("conf").join(DEVICE).join(key);
+        match fs::write(&path, value) {
+            // A kernel without IPv6 has nothing to switch off.
+            Err(error) if family == "ipv6" && error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Setting { path: path.display().to_string(), source }),
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Sets what can be changed without making the device anew, where it differs.
+fn adjust(net: &mut Rtnetlink, device: &Device, wanted: &Wanted) -> Result<(), Error> {
+    let mut changes = Vec::new();
+    let mac = mac(wanted.node);
+    if !(device.up && device.no_arp && device.mtu == wanted.mtu && device.mac == mac) {
+        let message = LinkUnspec::new_with_index(device.index)
+            .mtu(wanted.mtu)
+            .address(mac.to_vec())
+            .arp(false)
+            .up()
+            .build();
+        changes.push(Change::change(format!("bring {DEVICE} up"), RouteNetlinkMessage::SetLink(message)));
+    }
+    let held: Vec<_> = addresses(net)?.into_iter().filter(|held| held.index == device.index).collect();
+    if !held.iter().any(|held| (held.address, held.prefix) == (wanted.address, 32)) {
+        let message = address_message(device.index, wanted.address, 32);
+        changes.push(Change::create(
+            format!("set {} on {DEVICE}", wanted.address),
+            RouteNetlinkMessage::NewAddress(message),
+        ));
+    }
+    for held in held.into_iter().filter(|held| (held.address, held.prefix) != (wanted.address, 32)) {
+        let message = address_message(device.index, held.address, held.prefix);
+        let what = format!("remove {} from {DEVICE}", held.address);
+        changes.push(Change::change(what, RouteNetlinkMessage::DelAddress(message)));
+    }
+    if changes.is_empty() { Ok(()) } else { Ok(net.apply(changes)?) }
+}
+
+fn address_message(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
+    AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build()
+}
+
+fn remove_device(index: u32) -> Change {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    Change::change(format!("remove {DEVICE}"), RouteNetlinkMessage::DelLink(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_has_another_local_mac() {
+        let mac = mac(Ipv4Addr::new(172, 18, 0, 2));
+        assert_eq!(mac, [0x02, 0x6e, 172, 18, 0, 2]);
+        assert_eq!(mac[0] & 3, 2, "unicast and locally administered");
+    }
+
+    #[test]
+    fn a_conflict_says_who_has_the_port_and_what_to_do() {
+        let error = Error::Conflict { device: "flannel.1".to_owned(), port: 8472 };
+        assert!(
+            error.to_string().starts_with("VXLAN device flannel.1 uses UDP port 8472 already: remove it")
+        );
+    }
+}

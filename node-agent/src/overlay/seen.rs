@@ -1,0 +1,94 @@
+//! What the kernel has: devices and IPv4 addresses, as far as the overlay cares.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+};
+
+use crate::link::{Error, netlink::Rtnetlink};
+
+/// A device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Device {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) mtu: u32,
+    pub(super) mac: Vec<u8>,
+    pub(super) up: bool,
+    pub(super) no_arp: bool,
+    vxlan: Option<Vec<InfoVxlan>>,
+}
+
+impl Device {
+    /// The UDP port, where this is a VXLAN device.
+    pub(super) fn vxlan_port(&self) -> Option<u16> {
+        self.vxlan.as_ref()?.iter().find_map(|info| match info {
+            InfoVxlan::Port(port) => Some(*port),
+            _ => None,
+        })
+    }
+
+    /// Whether it was made as the overlay's device is made; what can be changed later is not looked at.
+    pub(super) fn is_ours(&self, port: u16) -> bool {
+        let has = |wanted: &InfoVxlan| self.vxlan.as_ref().is_some_and(|infos| infos.contains(wanted));
+        has(&InfoVxlan::CollectMetadata(true))
+            && has(&InfoVxlan::Learning(false))
+            && has(&InfoVxlan::Port(port))
+    }
+}
+
+/// An IPv4 address on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) index: u32,
+    pub(super) address: Ipv4Addr,
+    pub(super) prefix: u8,
+}
+
+pub(super) fn devices(net: &mut Rtnetlink) -> Result<Vec<Device>, Error> {
+    let found = net.dump("list links", RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    Ok(found.into_iter().filter_map(device).collect())
+}
+
+pub(super) fn addresses(net: &mut Rtnetlink) -> Result<Vec<Held>, Error> {
+    let mut question = AddressMessage::default();
+    question.header.family = AddressFamily::Inet;
+    let found = net.dump("list addresses", RouteNetlinkMessage::GetAddress(question))?;
+    Ok(found.into_iter().filter_map(held).collect())
+}
+
+fn device(message: RouteNetlinkMessage) -> Option<Device> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let flags = message.header.flags;
+    let (up, no_arp) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::Noarp));
+    let mut device = Device { index: message.header.index, up, no_arp, ..Device::default() };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name = name,
+            LinkAttribute::Mtu(mtu) => device.mtu = mtu,
+            LinkAttribute::Address(mac) => device.mac = mac,
+            LinkAttribute::LinkInfo(infos) => device.vxlan = infos.into_iter().find_map(vxlan),
+            _ => {}
+        }
+    }
+    Some(device)
+}
+
+fn vxlan(info: LinkInfo) -> Option<Vec<InfoVxlan>> {
+    match info {
+        LinkInfo::Data(InfoData::Vxlan(infos)) => Some(infos),
+        _ => None,
+    }
+}
+
+fn held(message: RouteNetlinkMessage) -> Option<Held> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    })?;
+    Some(Held { index: message.header.index, address, prefix: message.header.prefix_len })
+}

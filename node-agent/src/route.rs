@@ -1,0 +1,125 @@
+//! Routes to the blocks of other nodes over the overlay, and none for what of the own blocks is not in use.
+//! Only routes with our protocol number are ever changed or removed; those of pods' links are not looked at.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage,
+        route::{
+            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+        },
+    },
+};
+
+use crate::link::{
+    Error,
+    netlink::{Change, Rtnetlink},
+    veth::PROTOCOL,
+};
+
+/// Where a block's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Over the overlay's device, from the node's own overlay address.
+    Overlay {
+        /// Index of the device.
+        ifindex: u32,
+        /// Preferred source.
+        source: Ipv4Addr,
+    },
+    /// Nowhere: the sender is told at once. Addresses in use have a more specific route.
+    Unreachable,
+}
+
+/// How many routes were written and removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Routes written.
+    pub written: usize,
+    /// Routes removed.
+    pub removed: usize,
+}
+
+/// Makes our routes to blocks exactly these. Writes before it removes.
+///
+/// # Errors
+/// The first route that the kernel refused; `EEXIST` when somebody else has a route to that block.
+pub fn converge(net: &mut Rtnetlink, wanted: &BTreeMap<Ipv4Net, Way>) -> Result<Changes, Error> {
+    let have = block_routes(net)?;
+    let mut changes = Vec::new();
+    for (block, way) in wanted.iter().filter(|(block, way)| have.get(block) != Some(way)) {
+        let what = format!("set the route to {block}");
+        let message = RouteNetlinkMessage::NewRoute(message(*block, *way));
+        // Replacing takes the first route to the block, so only our own is ever replaced.
+        let change = if have.contains_key(block) { Change::put } else { Change::create };
+        changes.push(change(what, message));
+    }
+    let written = changes.len();
+    for (block, way) in have.iter().filter(|(block, _)| !wanted.contains_key(block)) {
+        let message = RouteNetlinkMessage::DelRoute(message(*block, *way));
+        changes.push(Change::change(format!("remove the route to {block}"), message));
+    }
+    let removed = changes.len() - written;
+    if !changes.is_empty() {
+        net.apply(changes)?;
+    }
+    Ok(Changes { written, removed })
+}
+
+/// Removes our routes to blocks. Those of pods' links go with the links.
+///
+/// # Errors
+/// The first route that the kernel refused to remove.
+pub fn remove(net: &mut Rtnetlink) -> Result<(), Error> {
+    converge(net, &BTreeMap::new()).map(drop)
+}
+
+/// Our routes to blocks. A route to one address is a pod's, or the kernel's.
+fn block_routes(net: &mut Rtnetlink) -> Result<BTreeMap<Ipv4Net, Way>, Error> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = AddressFamily::Inet;
+    let found = net.dump("list routes", RouteNetlinkMessage::GetRoute(question))?;
+    Ok(found.into_iter().filter_map(block_route).filter(|(block, _)| block.prefix_len() < 32).collect())
+}
+
+fn block_route(message: RouteNetlinkMessage) -> Option<(Ipv4Net, Way)> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    let header = &message.header;
+    if header.protocol != RouteProtocol::Other(PROTOCOL) || header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let (mut destination, mut ifindex, mut source) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            _ => {}
+        }
+    }
+    let block = Ipv4Net::new(destination?, header.destination_prefix_length).ok()?;
+    let way = match header.kind {
+        RouteType::Unreachable => Way::Unreachable,
+        // A route of ours that lacks a part is not as wanted, whatever is wanted.
+        _ => Way::Overlay {
+            ifindex: ifindex.unwrap_or_default(),
+            source: source.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        },
+    };
+    Some((block, way))
+}
+
+fn message(block: Ipv4Net, way: Way) -> RouteMessage {
+    let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(block.network(), block.prefix_len())
+        .protocol(RouteProtocol::Other(PROTOCOL));
+    match way {
+        Way::Overlay { ifindex, source } => {
+            builder.scope(RouteScope::Link).output_interface(ifindex).pref_source(source).build()
+        }
+        Way::Unreachable => builder.kind(RouteType::Unreachable).build(),
+    }
+}

@@ -1,0 +1,243 @@
+//! Wires the agent up: telemetry, the API server, the loop. Ends at SIGTERM, leaving everything in the kernel as it is.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, stream::BoxStream};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::{Api, Client, runtime::watcher};
+use netkeel_client::{ApiServers, connect, watch};
+use netkeel_core::name::ObjectName;
+use netkeel_index::convert::{HEADLESS, SERVICE_NAME, SERVICE_PROXY_NAME};
+use netkeel_telemetry::{
+    admin::{self, Health},
+    metrics::Registry,
+    shutdown,
+};
+use tokio::{
+    task::block_in_place,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::{Agent, Change, Surroundings},
+    args::{Args, Command, Config},
+    bpffs,
+    cleanup::{self, Places, chain},
+    ipam::{self, Pool},
+    metrics::Metrics,
+    status,
+};
+
+/// How often the loop looks whether something is due.
+const TICK: Duration = Duration::from_secs(1);
+/// Events that are taken in before work is done.
+const BATCH: usize = 4096;
+/// Between attempts to make a client.
+const RECONNECT: Duration = Duration::from_secs(5);
+const API_SERVERS: &str = "api-servers.json";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why the agent does not start at all. All other trouble is reported and healed while it runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody said which node this is.
+    #[error("NODE_NAME is not set: name the Node object that this process serves")]
+    NoNodeName,
+    /// Telemetry.
+    #[error(transparent)]
+    Telemetry(#[from] netkeel_telemetry::Error),
+    /// The port of metrics and health.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
+    /// The addresses of the API server.
+    #[error(transparent)]
+    Servers(#[from] netkeel_client::ServersError),
+    /// The node's addresses.
+    #[error(transparent)]
+    Pool(#[from] ipam::Error),
+    /// Threads.
+    #[error("start the runtime's threads")]
+    Runtime(#[source] std::io::Error),
+    /// Signals.
+    #[error("listen for SIGTERM")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Does what the command line says. An error is one line on stderr.
+#[must_use]
+pub fn main(args: Args) -> ExitCode {
+    let outcome = match args.command {
+        Some(Command::MountBpffs) => mount(&args.config).map_err(|error| chain(&error)),
+        Some(Command::Clean) => cleanup::clean(&Places::of(&args.config)).map_err(|error| chain(&error)),
+        None => start(args.config).map_err(|error| chain(&error)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("netkeel-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn mount(config: &Config) -> Result<(), bpffs::Error> {
+    let mounted = bpffs::mount_missing(&config.bpffs)?;
+    eprintln!(
+        "{} {}",
+        config.bpffs.display(),
+        if mounted { "is mounted now" } else { "was mounted already" }
+    );
+    Ok(())
+}
+
+fn start(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(Error::Runtime)?.block_on(run(config))
+}
+
+/// Runs the agent until it is told to end.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let signal = shutdown::signal().map_err(Error::Signal)?;
+    let telemetry = netkeel_telemetry::init("netkeel-agent", &netkeel_telemetry::Options::from_env(VERSION))?;
+    if config.node_name.is_empty() {
+        return Err(Error::NoNodeName);
+    }
+    let (registry, health, stop) =
+        (Registry::new("agent", VERSION), Health::default(), CancellationToken::new());
+    let ready = health.readiness("agent");
+    let metrics = Metrics::new(&registry);
+    admin::serve(config.admin_address, registry, health, stop.clone()).await?;
+    let servers = known_servers(&config)?;
+    let pool = Arc::new(Pool::open(&config.run_folder.join("ipam"))?);
+    let node_name = config.node_name.clone();
+    let kept = config.state_folder.join(API_SERVERS);
+    let agent = Agent::new(Surroundings { config, pool, metrics, ready, telemetry: Some(telemetry.clone()) });
+
+    let client = client(servers.clone());
+    let reports = agent.reports();
+    let connected = Connected { servers, kept, node_name };
+    let changes =
+        futures::stream::once(client).flat_map(move |client| connected.changes(client, reports.clone()));
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let signal = signal.await;
+            tracing::info!(signal, "ending; the data path stays as it is");
+            stop.cancel();
+        }
+    });
+    work(agent, changes.boxed(), stop).await;
+    telemetry.shutdown().await;
+    Ok(())
+}
+
+/// The loop: events in, work out.
+async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: CancellationToken) {
+    let mut changes = changes.ready_chunks(BATCH);
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(batch) = changes.next() => batch.into_iter().for_each(|change| agent.take(change)),
+            _ = tick.tick() => {}
+        }
+        block_in_place(|| agent.work(Instant::now()));
+        if agent.is_wanted_again() {
+            tracing::info!("the node is wanted again, starting over");
+            break;
+        }
+    }
+    agent.stop().await;
+}
+
+/// The API server's addresses: those given, then those kept from before.
+fn known_servers(config: &Config) -> Result<ApiServers, Error> {
+    let servers = ApiServers::parse(&config.api_servers.join(","))?;
+    if let Err(error) = servers.load(&config.state_folder.join(API_SERVERS)) {
+        tracing::warn!(error = chain(&error), "starting without the API server's former addresses");
+    }
+    Ok(servers)
+}
+
+/// A client, as soon as there can be one. The API server need not answer.
+async fn client(servers: ApiServers) -> Client {
+    loop {
+        match connect(&servers) {
+            Ok(client) => return client,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "no way to the API server, trying again");
+                sleep(RECONNECT).await;
+            }
+        }
+    }
+}
+
+/// What hangs on the client.
+#[derive(Clone)]
+struct Connected {
+    servers: ApiServers,
+    kept: PathBuf,
+    node_name: String,
+}
+
+impl Connected {
+    /// Begins to report, and gives the changes of everything that is watched.
+    fn changes(
+        &self,
+        client: Client,
+        reports: tokio::sync::watch::Receiver<status::Report>,
+    ) -> impl Stream<Item = Change> + Send + use<> {
+        tokio::spawn(status::publish(client.clone(), self.node_name.clone(), reports));
+        let nodes = watch(Api::all(client.clone()), watcher::Config::default()).map(Change::Node);
+        let proxied = watcher::Config::default().labels(&format!("!{HEADLESS},!{SERVICE_PROXY_NAME}"));
+        let services = watch::<Service>(Api::all(client.clone()), proxied).map(Change::Service);
+        let joined = watcher::Config::default().labels(&format!("{SERVICE_NAME},!{HEADLESS}"));
+        let this = self.clone();
+        let slices = watch::<EndpointSlice>(Api::all(client.clone()), joined).map(move |event| {
+            if concerns_api_server(&event) {
+                tokio::spawn(this.clone().refresh(client.clone()));
+            }
+            Change::Slice(event)
+        });
+        futures::stream::select_all([nodes.boxed(), services.boxed(), slices.boxed()])
+    }
+
+    /// Learns the API server's present addresses and keeps them for a start without it.
+    async fn refresh(self, client: Client) {
+        let kept = match self.servers.refresh(&client).await {
+            Ok(true) => self.servers.save(&self.kept),
+            Ok(false) if self.kept.exists() => Ok(()),
+            Ok(false) => self.servers.save(&self.kept),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(error = chain(&error), "the API server's addresses are not kept");
+        }
+    }
+}
+
+/// Whether an event may change where the API server is.
+fn concerns_api_server(event: &netkeel_client::Event<EndpointSlice>) -> bool {
+    use netkeel_client::Event;
+    let kubernetes = ObjectName::new("default", "kubernetes");
+    let is_its = |slice: &EndpointSlice| {
+        let of = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+        slice.metadata.namespace.as_deref() == Some(&kubernetes.namespace)
+            && of.is_some_and(|of| **of == *kubernetes.name)
+    };
+    match event {
+        Event::Reset { .. } => true,
+        Event::Apply(slice) => is_its(slice),
+        Event::Delete { .. } | Event::Undecodable(_) => false,
+    }
+}

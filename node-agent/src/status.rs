@@ -1,0 +1,209 @@
+//! What the agent says of itself in its `NodeNetwork`: composed purely, written when it differs, tried again until it is taken.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use netkeel_crds::{
+    cluster_network::Usage,
+    condition::{
+        condition,
+        kind::{READY, REMOVED},
+        set,
+    },
+    node_network::{Datapath, NodeNetwork, NodeNetworkStatus},
+};
+use serde_json::json;
+use tokio::{sync::watch, time::sleep};
+
+use crate::cleanup::chain;
+
+/// Reports are gathered this long, so that a burst of changes is one write.
+const GATHER: Duration = Duration::from_millis(200);
+/// After a refused write.
+const RETRY: Duration = Duration::from_secs(5);
+/// What fits into a condition's message.
+const MESSAGE: usize = 1024;
+
+/// Something that keeps the node from being ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// One word in camel case.
+    pub reason: &'static str,
+    /// What is wrong with which thing, and what to do.
+    pub message: String,
+}
+
+/// Parts of the agent, in the order in which they come up. The first that has a problem gives the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Kernel programs and maps.
+    Datapath,
+    /// This node's object.
+    NodeNetwork,
+    /// Device, routes, tunnels, masquerading.
+    Network,
+    /// Services in the kernel.
+    Services,
+    /// The runtime's files.
+    Install,
+    /// The way back.
+    Cleanup,
+}
+
+/// All that the agent reports.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The revision that is in force.
+    pub revision: Option<String>,
+    /// What keeps the node from being ready.
+    pub problems: BTreeMap<Part, Problem>,
+    /// What is no problem but should be known.
+    pub notes: Vec<String>,
+    /// The node is as it was before.
+    pub removed: bool,
+    /// Use of the node's addresses.
+    pub addresses: Option<Usage>,
+    /// What was found and loaded.
+    pub datapath: Option<Datapath>,
+    /// Trace of the span that applied the revision.
+    pub traceparent: Option<String>,
+}
+
+impl Report {
+    /// The status that says this; what it said before keeps its times.
+    #[must_use]
+    pub fn status(&self, before: &NodeNetworkStatus, now: Timestamp) -> NodeNetworkStatus {
+        let mut conditions = before.conditions.clone();
+        let (ready, reason, message) = self.readiness();
+        set(&mut conditions, condition(READY, ready, reason, message, Time(now)));
+        conditions.retain(|condition| condition.type_ != REMOVED || self.removed);
+        if self.removed {
+            let message = "everything that the agent made on this node is gone";
+            set(&mut conditions, condition(REMOVED, true, "Removed", message, Time(now)));
+        }
+        NodeNetworkStatus {
+            applied_revision: self.revision.clone().or_else(|| before.applied_revision.clone()),
+            conditions,
+            addresses: self.addresses.or(before.addresses),
+            datapath: self.datapath.clone().or_else(|| before.datapath.clone()),
+            traceparent: self.traceparent.clone().or_else(|| before.traceparent.clone()),
+        }
+    }
+
+    fn readiness(&self) -> (bool, &'static str, String) {
+        if self.removed {
+            return (false, "Removed", "the agent has removed the network of this node".to_owned());
+        }
+        let mut messages: Vec<&str> = self.problems.values().map(|problem| &*problem.message).collect();
+        messages.extend(self.notes.iter().map(String::as_str));
+        let mut message = messages.join("; ");
+        message.truncate(message.floor_char_boundary(MESSAGE));
+        match self.problems.values().next() {
+            Some(problem) => (false, problem.reason, message),
+            None if message.is_empty() => (true, "Ready", "pods of this node have their network".to_owned()),
+            None => (true, "Ready", message),
+        }
+    }
+}
+
+/// Writes every new report to the node's object, for ever.
+pub async fn publish(client: Client, node: String, mut reports: watch::Receiver<Report>) {
+    let api: Api<NodeNetwork> = Api::all(client);
+    let mut known = None;
+    loop {
+        let report = reports.borrow_and_update().clone();
+        match write(&api, &node, &report, &mut known).await {
+            Ok(()) => {
+                if reports.changed().await.is_err() {
+                    return;
+                }
+                sleep(GATHER).await;
+            }
+            Err(error) => {
+                // The operator may not have written the object yet.
+                tracing::debug!(error = chain(&error), "the status is not written, trying again");
+                known = None;
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn write(
+    api: &Api<NodeNetwork>,
+    node: &str,
+    report: &Report,
+    known: &mut Option<NodeNetworkStatus>,
+) -> Result<(), kube::Error> {
+    let before = match known.take() {
+        Some(status) => status,
+        None => api.get_status(node).await?.status.unwrap_or_default(),
+    };
+    let status = report.status(&before, Timestamp::now());
+    if status != before {
+        let patch = Patch::Merge(json!({"status": status}));
+        api.patch_status(node, &PatchParams::default(), &patch).await?;
+    }
+    *known = Some(status);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(problems: &[(Part, &'static str, &str)]) -> Report {
+        let problems = problems
+            .iter()
+            .map(|&(part, reason, message)| (part, Problem { reason, message: message.to_owned() }));
+        Report { revision: Some("r1".to_owned()), problems: problems.collect(), ..Report::default() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_first_part_that_fails_gives_the_reason_and_all_are_named() {
+        let report = report(&[
+            (Part::Services, "ServicesFailed", "service a/b"),
+            (Part::Datapath, "NoBpffs", "no bpffs"),
+        ]);
+        let status = report.status(&NodeNetworkStatus::default(), at(1));
+        let ready = &status.conditions[0];
+        assert_eq!((&*ready.type_, &*ready.status, &*ready.reason), (READY, "False", "NoBpffs"));
+        assert_eq!(ready.message, "no bpffs; service a/b");
+        assert_eq!(status.applied_revision.as_deref(), Some("r1"));
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_its_status_changes() {
+        let first = report(&[(Part::Network, "X", "one")]).status(&NodeNetworkStatus::default(), at(1));
+        let second = report(&[(Part::Network, "Y", "two")]).status(&first, at(2));
+        assert_eq!(second.conditions[0].last_transition_time, Time(at(1)));
+        let third = report(&[]).status(&second, at(3));
+        assert_eq!(third.conditions[0].last_transition_time, Time(at(3)));
+        assert_eq!(third.conditions[0].status, "True");
+        assert_eq!(report(&[]).status(&third, at(9)), third, "nothing new is nothing to write");
+    }
+
+    #[test]
+    fn removed_is_said_and_taken_back() {
+        let removed = Report { removed: true, ..report(&[]) }.status(&NodeNetworkStatus::default(), at(1));
+        let kinds: Vec<_> = removed.conditions.iter().map(|c| (&*c.type_, &*c.status)).collect();
+        assert_eq!(kinds, [(READY, "False"), (REMOVED, "True")]);
+        assert_eq!(report(&[]).status(&removed, at(2)).conditions.len(), 1);
+    }
+
+    #[test]
+    fn notes_do_not_make_the_node_unready() {
+        let report = Report { notes: vec!["10-other.conf is of another network".to_owned()], ..report(&[]) };
+        let status = report.status(&NodeNetworkStatus::default(), at(1));
+        assert_eq!(status.conditions[0].status, "True");
+        assert!(status.conditions[0].message.contains("10-other.conf"));
+    }
+}

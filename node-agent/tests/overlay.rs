@@ -1,0 +1,184 @@
+//! The overlay's device, routes and masquerading in real network namespaces.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+
+use ipnet::Ipv4Net;
+use netkeel_agent::{
+    link::netlink::Rtnetlink,
+    masquerade::{self, Outcome},
+    overlay::{self, DEVICE},
+    route::{self, Way},
+};
+use netkeel_testkit::lab::{Namespace, join};
+
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SETTINGS: &str = "/proc/sys/net";
+
+fn device() -> overlay::Wanted {
+    overlay::Wanted { port: 8472, mtu: 1450, node: NODE, address: Ipv4Addr::new(10, 244, 0, 0) }
+}
+
+fn converge(node: &Namespace, wanted: &overlay::Wanted) -> Result<u32, overlay::Error> {
+    node.enter(|| overlay::converge(&mut Rtnetlink::open()?, wanted, Path::new(SETTINGS)))
+}
+
+#[test]
+fn the_device_is_made_once_and_then_left_alone() {
+    let node = Namespace::new().unwrap();
+    let index = converge(&node, &device()).unwrap();
+    let shown = node.ip(&format!("-d addr show {DEVICE}")).unwrap();
+    for wanted in [
+        "mtu 1450",
+        "NOARP",
+        ",UP",
+        "external",
+        "nolearning",
+        "dstport 8472",
+        "02:6e:c0:00:02:01",
+        "inet 10.244.0.0/32",
+    ] {
+        assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
+    }
+    assert!(!shown.contains("inet6"), "nothing is announced over the overlay:\n{shown}");
+    assert_eq!(converge(&node, &device()).unwrap(), index, "made only once");
+}
+
+#[test]
+fn drift_of_the_device_is_repaired_in_place() {
+    let node = Namespace::new().unwrap();
+    let index = converge(&node, &device()).unwrap();
+    for change in [
+        format!("link set {DEVICE} down mtu 1400 arp on address 02:00:00:00:00:01"),
+        format!("addr del 10.244.0.0/32 dev {DEVICE}"),
+        format!("addr add 10.9.9.9/24 dev {DEVICE}"),
+    ] {
+        node.ip(&change).unwrap();
+    }
+    assert_eq!(converge(&node, &device()).unwrap(), index);
+    let shown = node.ip(&format!("-d addr show {DEVICE}")).unwrap();
+    for wanted in ["mtu 1450", "NOARP", ",UP", "02:6e:c0:00:02:01", "inet 10.244.0.0/32"] {
+        assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
+    }
+    assert!(!shown.contains("10.9.9.9"), "{shown}");
+}
+
+#[test]
+fn another_port_makes_the_device_anew() {
+    let node = Namespace::new().unwrap();
+    let index = converge(&node, &device()).unwrap();
+    let moved = overlay::Wanted { port: 4789, ..device() };
+    assert_ne!(converge(&node, &moved).unwrap(), index);
+    assert!(node.ip(&format!("-d link show {DEVICE}")).unwrap().contains("dstport 4789"));
+    node.enter(|| overlay::remove(&mut Rtnetlink::open().unwrap())).unwrap();
+    node.enter(|| overlay::remove(&mut Rtnetlink::open().unwrap())).unwrap();
+    assert!(node.links().unwrap().is_empty());
+}
+
+#[test]
+fn anothers_device_on_the_port_is_a_conflict_that_names_it() {
+    let node = Namespace::new().unwrap();
+    node.ip("link add flannel.1 type vxlan id 1 dstport 8472 dev lo").unwrap();
+    let error = converge(&node, &device()).unwrap_err();
+    assert!(
+        matches!(&error, overlay::Error::Conflict { device, port: 8472 } if device == "flannel.1"),
+        "{error}"
+    );
+    assert_eq!(node.links().unwrap(), ["flannel.1"], "nothing was touched");
+}
+
+#[test]
+fn the_underlay_is_the_interface_with_the_nodes_address() {
+    let (node, other) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    join((&node, "uplink", NODE), (&other, "uplink", Ipv4Addr::new(192, 0, 2, 2)), 24).unwrap();
+    node.ip("link set uplink mtu 1400").unwrap();
+    let found = node.enter(|| overlay::underlay(&mut Rtnetlink::open().unwrap(), NODE)).unwrap();
+    assert_eq!(found, overlay::Underlay { device: "uplink".to_owned(), mtu: 1400 });
+    let error =
+        node.enter(|| overlay::underlay(&mut Rtnetlink::open().unwrap(), Ipv4Addr::new(192, 0, 2, 9)));
+    assert!(error.unwrap_err().to_string().contains("192.0.2.9"));
+}
+
+#[test]
+fn routes_to_blocks_are_converged_and_others_routes_are_left() {
+    let node = Namespace::new().unwrap();
+    let ifindex = converge(&node, &device()).unwrap();
+    let overlay = Way::Overlay { ifindex, source: device().address };
+    let block = |text: &str| text.parse().unwrap();
+    let set = |wanted: &BTreeMap<_, _>| {
+        node.enter(|| route::converge(&mut Rtnetlink::open().unwrap(), wanted)).unwrap()
+    };
+    node.ip(&format!("route add 10.50.0.0/24 dev {DEVICE}")).unwrap();
+    node.ip(&format!("route add 10.244.0.5/32 dev {DEVICE} proto 0x6e")).unwrap();
+
+    let first = BTreeMap::from([
+        (block("10.244.0.0/26"), Way::Unreachable),
+        (block("10.244.0.64/26"), overlay),
+        (block("10.244.0.128/26"), overlay),
+    ]);
+    assert_eq!(set(&first), route::Changes { written: 3, removed: 0 });
+    assert_eq!(set(&first), route::Changes::default());
+    let shown = node.ip("route show").unwrap();
+    assert!(
+        shown.contains("10.244.0.64/26 dev netkeel.vxlan proto 110 scope link src 10.244.0.0"),
+        "{shown}"
+    );
+    assert!(shown.contains("unreachable 10.244.0.0/26 proto 110"), "{shown}");
+
+    node.ip("route del 10.244.0.64/26").unwrap();
+    let mut second = first.clone();
+    second.remove(&block("10.244.0.128/26"));
+    assert_eq!(set(&second), route::Changes { written: 1, removed: 1 });
+    let shown = node.ip("route show").unwrap();
+    assert!(
+        shown.contains("10.50.0.0/24") && shown.contains("10.244.0.5 "),
+        "others' routes and pods' stay:\n{shown}"
+    );
+    assert!(!shown.contains("10.244.0.128/26"), "{shown}");
+}
+
+fn table() -> masquerade::Wanted {
+    let net = |a, b| Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16);
+    masquerade::Wanted { vxlan_port: 8472, pods: vec![net(10, 244)], excluded: Some(vec![net(192, 168)]) }
+}
+
+#[test]
+fn the_table_is_written_once_and_reads_as_meant() {
+    let node = Namespace::new().unwrap();
+    node.run("nft", &["add table ip other"]).unwrap();
+    assert_eq!(node.enter(|| masquerade::converge(&table())).unwrap(), Outcome::Replaced);
+    assert_eq!(node.enter(|| masquerade::converge(&table())).unwrap(), Outcome::Unchanged);
+    let shown = node.run("nft", &["list", "table", "inet", "netkeel"]).unwrap();
+    for wanted in [
+        "type nat hook postrouting priority srcnat; policy accept;",
+        "oifname \"netkeel.vxlan\" accept",
+        "ip daddr 10.244.0.0/16 accept",
+        "ip daddr 192.168.0.0/16 accept",
+        "ip saddr 10.244.0.0/16 masquerade fully-random",
+        "type filter hook prerouting priority raw; policy accept;",
+        "type filter hook output priority raw; policy accept;",
+        "udp dport 8472 notrack",
+    ] {
+        assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn a_changed_or_damaged_table_is_replaced_whole_and_others_tables_stay() {
+    let node = Namespace::new().unwrap();
+    node.run("nft", &["add table ip other"]).unwrap();
+    node.enter(|| masquerade::converge(&table())).unwrap();
+    node.run("nft", &["flush chain inet netkeel postrouting"]).unwrap();
+    assert_eq!(node.enter(|| masquerade::converge(&table())).unwrap(), Outcome::Replaced);
+
+    let off = masquerade::Wanted { excluded: None, ..table() };
+    assert_eq!(node.enter(|| masquerade::converge(&off)).unwrap(), Outcome::Replaced);
+    let shown = node.run("nft", &["list", "ruleset"]).unwrap();
+    assert!(
+        !shown.contains("masquerade") && shown.contains("notrack") && shown.contains("table ip other"),
+        "{shown}"
+    );
+
+    node.enter(masquerade::remove).unwrap();
+    node.enter(masquerade::remove).unwrap();
+    assert_eq!(node.run("nft", &["list", "tables"]).unwrap(), "table ip other\n");
+}
