@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::{self, Command},
     thread,
+    time::{Duration, Instant},
 };
 
 use netkeel_dataplane_loader::{
@@ -112,6 +113,22 @@ pub(crate) fn ip(args: &str) {
     assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Waits until a device of this thread's namespace sends. The end of a veth pair that is brought up first gets its
+/// queue from the kernel's link watcher, some time after the other end is up; until then it drops everything.
+pub(crate) fn wait_until_up(device: &str) {
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        let output =
+            Command::new("ip").args(["-o", "link", "show", "dev", device]).output().expect("iproute2");
+        let state = String::from_utf8_lossy(&output.stdout).into_owned();
+        if state.contains(" state UP ") {
+            break;
+        }
+        assert!(Instant::now() < until, "{device} does not come up: {state}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// The index of a device in the namespace of this thread.
 pub(crate) fn ifindex(device: &str) -> u32 {
     nix::net::if_::if_nametoindex(device).unwrap_or_else(|error| panic!("{device}: {error}"))
@@ -137,7 +154,7 @@ pub(crate) fn counted(datapath: &Datapath) -> HashMap<Reason, u64> {
     datapath.counters().unwrap().into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
-/// Another network namespace.
+/// Another network namespace. It goes, with its devices, when this is dropped and no process is in it.
 pub(crate) struct Netns(File);
 
 impl Netns {

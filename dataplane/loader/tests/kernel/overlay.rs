@@ -19,7 +19,7 @@ use netkeel_dataplane_loader::{
 };
 
 use crate::{
-    lab::{Lab, Netns, chain, counted, ifindex, ip, isolated},
+    lab::{Lab, Netns, chain, counted, ifindex, ip, isolated, wait_until_up},
     packet::{Datagram, decode, vxlan},
     pods::{Pod, ask, echo},
 };
@@ -53,8 +53,10 @@ fn cluster(lab: &Lab) -> Cluster {
     let other = lab.other_node();
     let remote = peer.run(|| {
         let datapath = node(&other, &[PEER, THIRD, STRANGER], REMOTE_NODE, &[(0, NODE)]);
+        wait_until_up("wire");
         Pod::add(&datapath, REMOTE)
     });
+    wait_until_up("wire");
     Cluster { datapath, pod, peer, remote }
 }
 

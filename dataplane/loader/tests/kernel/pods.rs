@@ -13,7 +13,7 @@ use netkeel_dataplane_loader::{
 };
 
 use crate::{
-    lab::{Netns, counted, ifindex, ip, isolated},
+    lab::{Netns, counted, ifindex, ip, isolated, wait_until_up},
     packet::Mac,
 };
 
@@ -49,6 +49,8 @@ impl Pod {
         ip(&format!("link set {device} up mtu 1450"));
         ip(&format!("route add {address}/32 dev {device}"));
         ip(&format!("neigh replace {address} lladdr {pod_text} dev {device} nud permanent"));
+        wait_until_up(&device);
+        netns.run(|| wait_until_up("eth0"));
         let index = ifindex(&device);
         datapath.links().unwrap().put(&index, &Link::new(address.into(), mac)).unwrap();
         let endpoint = Endpoint { ifindex: index, host_mac, pod_mac: mac };
