@@ -1,5 +1,5 @@
-//! `cargo xtask helm`: the chart passes helm's lint and renders, with its own values and with each file of
-//! `helm/netkeel/ci`; every rendered document is an object with a kind and a name.
+//! `cargo xtask helm`: the chart passes helm's lint and renders with each file of `helm/netkeel/ci`; every
+//! rendered document is an object with a kind and a name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,20 +15,21 @@ pub(crate) fn run() -> Result<()> {
     let root = crate::root();
     let helm = netkeel_e2e::helm(&Progress::start())?;
     call(&helm, &root, &["lint", "--strict", CHART])?;
-    for values in std::iter::once(None).chain(examples(&root.join(CHART).join("ci"))?.into_iter().map(Some)) {
-        let mut arguments = vec!["template", "netkeel", CHART, "-n", "netkeel-system", "--include-crds"];
-        arguments.extend(values.as_deref().into_iter().flat_map(|file| ["-f", file]));
+    let examples = examples(&root.join(CHART).join("ci"))?;
+    ensure!(!examples.is_empty(), "there are no values to render with in {CHART}/ci");
+    for values in examples {
+        let arguments =
+            ["template", "netkeel", CHART, "-n", "netkeel-system", "--include-crds", "-f", &values];
         let objects = objects(&call(&helm, &root, &arguments)?)?;
-        println!("{}: {} objects", values.as_deref().unwrap_or("default values"), objects.len());
+        println!("{values}: {} objects", objects.len());
     }
     Ok(())
 }
 
 /// Files of values to render with.
 fn examples(folder: &Path) -> Result<Vec<String>> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut files = Vec::new();
-    for entry in entries {
+    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             files.push(path.display().to_string());

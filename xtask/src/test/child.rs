@@ -64,7 +64,7 @@ impl Log {
         if command.get_current_dir().is_none() {
             command.current_dir(&self.root);
         }
-        command.stdin(Stdio::null()).stdout(self.open()?).stderr(self.open()?);
+        command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(self.open()?).stderr(self.open()?);
         let child = command.spawn().with_context(|| format!("start {}", told(command)))?;
         let success = self.wait(child, limit).with_context(|| told(command))?;
         let text = fs::read(&self.path)?;

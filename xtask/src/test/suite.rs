@@ -105,7 +105,7 @@ impl Program {
     fn run(&self, args: &[&str], limit: Duration, log: &mut Log) -> Result<Count> {
         let mut command = Command::new(&self.executable);
         command.args(args).current_dir(&self.folder);
-        command.env("CARGO_MANIFEST_DIR", &self.folder).env("RUST_BACKTRACE", "0");
+        command.env("CARGO_MANIFEST_DIR", &self.folder);
         let (output, success) = log.try_run(&mut command, limit)?;
         match Count::of_libtest(&output) {
             Some(count) if success == (count.failed == 0) => Ok(count),
