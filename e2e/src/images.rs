@@ -44,32 +44,32 @@ impl Image {
         let layer = self.layer()?;
         let diff = digest(&layer);
         let (layer, kind) = if self.gzip { (gzip(&layer)?, "tar+gzip") } else { (layer, "tar") };
-        let config = json!({
-            "architecture": "amd64", "os": "linux",
-            "config": { "Entrypoint": self.entrypoint, "Env": ["PATH=/bin:/sbin:/usr/bin:/usr/sbin"] },
-            "rootfs": { "type": "layers", "diff_ids": [diff] },
-            "history": [{ "created_by": "cargo xtask image" }],
+        let layer = Blob::new(&format!("application/vnd.oci.image.layer.v1.{kind}"), layer);
+        let config = Blob::json(
+            "application/vnd.oci.image.config.v1+json",
+            &json!({
+                "architecture": "amd64", "os": "linux",
+                "config": { "Entrypoint": self.entrypoint, "Env": ["PATH=/bin:/sbin:/usr/bin:/usr/sbin"] },
+                "rootfs": { "type": "layers", "diff_ids": [diff] },
+                "history": [{ "created_by": "cargo xtask image" }],
+            }),
+        );
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let parts = json!({
+            "schemaVersion": 2, "mediaType": kind, "config": config.descriptor, "layers": [layer.descriptor],
         });
-        let config = serde_json::to_vec(&config)?;
-        let manifest = serde_json::to_vec(&json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [descriptor(&format!("application/vnd.oci.image.layer.v1.{kind}"), &layer)],
-        }))?;
-        let mut index = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-        index["annotations"] = json!({ "io.containerd.image.name": self.name });
-        let index = json!({ "schemaVersion": 2, "manifests": [index] });
-        let docker =
-            json!([{ "Config": blob_path(&config), "RepoTags": [self.name], "Layers": [blob_path(&layer)] }]);
-        let files = [
-            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-            ("index.json".to_owned(), serde_json::to_vec(&index)?),
-            ("manifest.json".to_owned(), serde_json::to_vec(&docker)?),
-            (blob_path(&config), config),
-            (blob_path(&manifest), manifest),
-            (blob_path(&layer), layer),
+        let manifest = Blob::json(kind, &parts);
+        let mut entry = manifest.descriptor.clone();
+        entry["annotations"] = json!({ "io.containerd.image.name": self.name });
+        let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+        let docker = json!([{ "Config": config.path, "RepoTags": [self.name], "Layers": [layer.path] }]);
+        let head = [
+            ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            ("index.json", index.to_string().into_bytes()),
+            ("manifest.json", docker.to_string().into_bytes()),
         ];
-        write_archive(archive, &files)
+        let blobs = [config, manifest, layer].map(|blob| (blob.path, blob.data));
+        write_archive(archive, head.map(|(path, data)| (path.to_owned(), data)).into_iter().chain(blobs))
     }
 
     fn layer(&self) -> Result<Vec<u8>> {
@@ -89,7 +89,26 @@ impl Image {
     }
 }
 
-fn write_archive(archive: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+/// Content that the archive holds under its digest.
+struct Blob {
+    path: String,
+    descriptor: Value,
+    data: Vec<u8>,
+}
+
+impl Blob {
+    fn new(kind: &str, data: Vec<u8>) -> Self {
+        let hex = hex(&data);
+        let descriptor = json!({ "mediaType": kind, "digest": format!("sha256:{hex}"), "size": data.len() });
+        Self { path: format!("blobs/sha256/{hex}"), descriptor, data }
+    }
+
+    fn json(kind: &str, value: &Value) -> Self {
+        Self::new(kind, value.to_string().into_bytes())
+    }
+}
+
+fn write_archive(archive: &Path, files: impl Iterator<Item = (String, Vec<u8>)>) -> Result<()> {
     if let Some(folder) = archive.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -97,7 +116,7 @@ fn write_archive(archive: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
     part.push(format!(".{}", std::process::id()));
     let mut tar = tar::Builder::new(fs::File::create(&part)?);
     for (path, data) in files {
-        tar.append_data(&mut header(tar::EntryType::Regular, 0o644, data.len()), path, data.as_slice())?;
+        tar.append_data(&mut header(tar::EntryType::Regular, 0o644, data.len()), &path, data.as_slice())?;
     }
     tar.into_inner()?.flush()?;
     fs::rename(&part, archive).with_context(|| archive.display().to_string())
@@ -136,17 +155,9 @@ fn digest(data: &[u8]) -> String {
     format!("sha256:{}", hex(data))
 }
 
-fn blob_path(data: &[u8]) -> String {
-    format!("blobs/sha256/{}", hex(data))
-}
-
 /// SHA-256 in hexadecimal.
 pub(crate) fn hex(data: &[u8]) -> String {
     Sha256::digest(data).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-fn descriptor(kind: &str, data: &[u8]) -> Value {
-    json!({ "mediaType": kind, "digest": digest(data), "size": data.len() })
 }
 
 fn gzip(data: &[u8]) -> Result<Vec<u8>> {

@@ -3,17 +3,13 @@
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command as Process;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use netkeel_e2e::{Cluster, DEFAULT_NAME, Options, Progress, wait_until};
+use netkeel_e2e::workload::install::{NAMESPACE, helm_upgrade, wait_available};
+use netkeel_e2e::{Cluster, DEFAULT_NAME, Options, Progress};
 
-use crate::{image, root, setup};
-
-const NAMESPACE: &str = "netkeel-system";
-/// A node becomes Ready well within this time after the chart is installed.
-const READY: Duration = Duration::from_mins(2);
+use crate::{image, setup};
 
 #[derive(Args)]
 pub(crate) struct Name {
@@ -147,14 +143,10 @@ pub(crate) fn install(cluster: &Cluster, progress: &Progress) -> Result<()> {
     let archive = image::build()?;
     cluster.load_image(&archive)?;
     progress.say("the image is loaded on every node");
-    let chart = root().join("helm/netkeel").display().to_string();
-    cluster.helm(&["upgrade", "--install", "netkeel", &chart, "-n", NAMESPACE, "--create-namespace"])?;
+    helm_upgrade(cluster, &[])?;
     progress.say("the chart is installed");
-    wait_until("every node is Ready", READY, || {
-        cluster.kubectl(&["wait", "nodes", "--all", "--for=condition=Ready", "--timeout=5s"])
-    })
-    .context("look at: cargo xtask cluster kubectl -- -n netkeel-system get pods")?;
-    progress.say("every node is Ready");
+    wait_available(cluster).context("look at: cargo xtask cluster kubectl -- -n netkeel-system get pods")?;
+    progress.say("the network is available, every node is Ready");
     Ok(())
 }
 
