@@ -74,6 +74,7 @@ const RULES: &[Rule] = &[
         "the CLI only asks the API; what programs share goes to lib/core",
     ),
     rule("netkeel-e2e", &[], "e2e sees the cluster as a user does: programs and kubectl, none of our code"),
+    rule("netkeel-e2e-peer", &[], "it runs inside pods as a stranger would; what it needs goes into it"),
     rule(
         "xtask",
         &["netkeel-e2e", CRDS],
