@@ -69,7 +69,12 @@ impl<'a> Workload<'a> {
         self.apply(vec![Pod::server(name, node).json()])
     }
 
-    /// The same on the host's network.
+    /// A pod on the host's network that does nothing: a place for clients that takes no port of the node.
+    pub fn host_client(&self, name: &str, node: &str) -> Result<()> {
+        self.apply(vec![Pod { host_network: true, role: "pause", ..Pod::server(name, node) }.json()])
+    }
+
+    /// A pod that serves on the host's network.
     pub fn host_pod(&self, name: &str, node: &str) -> Result<()> {
         self.apply(vec![Pod { host_network: true, ..Pod::server(name, node) }.json()])
     }

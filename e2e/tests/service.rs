@@ -21,7 +21,7 @@ fn make_workload() -> Result<Workload<'static>> {
     let workload = Workload::new(shared(), "service")?;
     for (index, node) in node_names(shared()).iter().enumerate().take(2) {
         workload.pod(&format!("client-{index}"), node)?;
-        workload.host_pod(&format!("host-{index}"), node)?;
+        workload.host_client(&format!("host-{index}"), node)?;
     }
     workload.ready()?;
     Ok(workload)

@@ -19,6 +19,8 @@ pub struct Pod<'a> {
     pub name: &'a str,
     pub node: &'a str,
     pub host_network: bool,
+    /// What the workload program does: `serve` or `pause`.
+    pub role: &'a str,
     /// A readiness probe.
     pub readiness: Option<Value>,
     /// The program on the node that is also kubectl, to be had as [`KUBE`].
@@ -29,13 +31,14 @@ impl<'a> Pod<'a> {
     /// A pod of the pod network without a probe.
     #[must_use]
     pub fn server(name: &'a str, node: &'a str) -> Self {
-        Self { name, node, host_network: false, readiness: None, kubectl: None }
+        Self { name, node, host_network: false, role: "serve", readiness: None, kubectl: None }
     }
 
     #[must_use]
     pub fn json(&self) -> Value {
         let mut spec = template();
         spec["nodeName"] = json!(self.node);
+        spec["containers"][0]["args"] = json!([self.role]);
         if self.host_network {
             spec["hostNetwork"] = json!(true);
         }
