@@ -2,6 +2,7 @@
 //! Standard library only, so that it links statically in seconds. Results are one JSON object on stdout.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod connect;
 mod dns;
 mod flags;
@@ -30,6 +31,9 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   transfer  --to HOST:PORT [--bytes 1048576] [--timeout 10000]                         echo a payload, compare it
   stream    --to HOST:PORT [--streams 1] [--seconds 5] [--interval 10] [--stall 5000]  long connections, sequence-checked
   resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
+  bench-serve [--port 9000]                             answer one request a connection, close it
+  bench-crr --service HOST:PORT --direct HOST:PORT [--rounds 10] [--slice 1000]        connect, request, response, close
+  bench-cni --plugin PATH [--count 200] [--parallel 1]  ADD, then DEL, the configuration on standard input
 times in milliseconds where not said otherwise; exit code 1 when anything failed";
 
 fn main() -> ExitCode {
@@ -62,6 +66,9 @@ fn run(command: &str, arguments: &[String]) -> Result<bool> {
         "transfer" => transfer::run(&flags),
         "stream" => stream::run(&flags),
         "resolve" => resolve::run(&flags),
+        "bench-serve" => bench::serve(&flags),
+        "bench-crr" => bench::crr(&flags),
+        "bench-cni" => bench::cni(&flags),
         _ => Err(USAGE.to_owned()),
     }
 }
