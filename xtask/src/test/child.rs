@@ -14,6 +14,9 @@ const BEAT: Duration = Duration::from_secs(30);
 /// Between two looks at the program.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How cargo's messages for programs begin.
+const FOR_PROGRAMS: &str = "{\"reason\":";
+
 /// The log file of one step, below `target/test-logs`.
 pub(super) struct Log {
     path: PathBuf,
@@ -34,10 +37,11 @@ impl Log {
         &self.path
     }
 
-    /// Writes the whole log to stdout.
+    /// Writes the whole log to stdout, without what cargo says for programs.
     pub(super) fn show(&self) {
         let text = fs::read(&self.path).unwrap_or_default();
-        for line in String::from_utf8_lossy(&text).lines() {
+        let text = String::from_utf8_lossy(&text);
+        for line in text.lines().filter(|line| !line.starts_with(FOR_PROGRAMS)) {
             println!("    | {line}");
         }
     }
@@ -93,7 +97,8 @@ impl Log {
     fn last_line(&self) -> String {
         let text = fs::read(&self.path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let told = |line: &&str| !line.trim().is_empty() && !line.starts_with(FOR_PROGRAMS);
+        let line = text.lines().rfind(told).unwrap_or_default();
         line.trim().chars().take(100).collect()
     }
 
