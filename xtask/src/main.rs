@@ -1,6 +1,7 @@
 //! `cargo xtask`: every task of the repository that is more than one cargo command.
 //! One module a task; this file only picks one.
 
+mod bench;
 mod cluster;
 mod demo;
 mod ebpf;
@@ -24,6 +25,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure Netkeel on a cluster of its own.
+    Bench(bench::Options),
     /// A real Kubernetes cluster in namespaces of this machine.
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -53,6 +56,7 @@ enum Task {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().task {
+        Task::Bench(options) => bench::run(&options),
         Task::Cluster(command) => cluster::run(&command),
         Task::Demo => demo::run(),
         Task::Ebpf => ebpf::build().map(|_| ()),
