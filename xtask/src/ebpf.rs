@@ -79,12 +79,12 @@ pub(crate) fn build() -> Result<PathBuf> {
 }
 
 /// Type information for the kernel, and no path of this machine in it.
-fn flags(root: &Path) -> [String; 3] {
-    [
-        format!(r#"--cfg=bpf_target_arch="{}""#, env::consts::ARCH),
-        "-Clink-arg=--btf".to_owned(),
-        format!("--remap-path-prefix={}=.", root.display()),
-    ]
+fn flags(root: &Path) -> Vec<String> {
+    let mut flags =
+        vec![format!(r#"--cfg=bpf_target_arch="{}""#, env::consts::ARCH), "-Clink-arg=--btf".to_owned()];
+    flags.push(format!("--remap-path-prefix={}=.", root.display()));
+    flags.extend(cargo_home().map(|home| format!("--remap-path-prefix={}=cargo", home.display())));
+    flags
 }
 
 /// Replaces `to` in one step, when it differs from `from`.
@@ -149,11 +149,13 @@ fn linker(toolchain: Toolchain) -> Result<PathBuf> {
 /// A program in the folders of PATH or where cargo installs to.
 fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let installed = env::var_os("CARGO_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
-        .map(|home| home.join("bin"));
+    let installed = cargo_home().map(|home| home.join("bin"));
     env::split_paths(&path).chain(installed).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
 }
 
 /// cargo with the toolchain's compiler.
