@@ -1,5 +1,5 @@
 //! One operator of several leads. The lease spares double work and keeps status to one writer; it is no fence,
-//! so nothing relies on it for correctness (ADR 0002).
+//! so nothing relies on it for correctness (ADR 0002). The chart brings the Lease object, and takes it away.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,7 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
-use kube::{
-    Api,
-    api::{ObjectMeta, PostParams},
-};
+use kube::{Api, api::PostParams};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -118,8 +115,12 @@ impl Candidate {
         let lease = tokio::time::timeout(RETRY * 2, self.leases.get_opt(LEASE))
             .await
             .map_err(|elapsed| kube::Error::Service(elapsed.into()))??;
+        let Some(lease) = lease else {
+            tracing::warn!(lease = LEASE, "there is no Lease, nobody can lead: helm upgrade restores it");
+            return Ok(Step::Wait);
+        };
         let now = Instant::now();
-        match lease.as_ref().and_then(|lease| lease.spec.as_ref()) {
+        match &lease.spec {
             Some(spec) => Seen::update(&mut self.seen, spec, now),
             None => self.seen = None,
         }
@@ -127,12 +128,7 @@ impl Candidate {
         if step == Step::Wait {
             return Ok(step);
         }
-        let spec = written(
-            lease.as_ref().and_then(|lease| lease.spec.as_ref()),
-            &self.identity,
-            step,
-            Timestamp::now(),
-        );
+        let spec = written(lease.spec.as_ref(), &self.identity, step, Timestamp::now());
         match self.write(lease, spec).await {
             Ok(()) => Ok(step),
             // Another candidate was faster.
@@ -141,14 +137,10 @@ impl Candidate {
         }
     }
 
-    /// Creates or replaces the lease; the resource version makes it fail if another wrote in between.
-    async fn write(&self, old: Option<Lease>, spec: LeaseSpec) -> Result<(), kube::Error> {
-        let post = PostParams::default();
-        if let Some(old) = old {
-            return self.leases.replace(LEASE, &post, &Lease { spec: Some(spec), ..old }).await.map(drop);
-        }
-        let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
-        self.leases.create(&post, &Lease { metadata, spec: Some(spec) }).await.map(drop)
+    /// Replaces the lease; the resource version makes it fail if another wrote in between.
+    async fn write(&self, old: Lease, spec: LeaseSpec) -> Result<(), kube::Error> {
+        let new = Lease { spec: Some(spec), ..old };
+        self.leases.replace(LEASE, &PostParams::default(), &new).await.map(drop)
     }
 
     /// Lets another take over without waiting for the lease to run out.
@@ -157,7 +149,7 @@ impl Candidate {
         let Some(spec) = lease.spec.clone() else { return };
         if spec.holder_identity.as_deref() == Some(&self.identity) {
             let given_up = LeaseSpec { holder_identity: Some(String::new()), ..spec };
-            if let Err(error) = self.write(Some(lease), given_up).await {
+            if let Err(error) = self.write(lease, given_up).await {
                 tracing::warn!(
                     lease = LEASE,
                     error = &error as &dyn std::error::Error,
@@ -184,7 +176,7 @@ mod tests {
     fn a_lease_is_taken_only_when_its_holder_stopped_renewing() {
         let start = Instant::now();
         let mut seen = None;
-        assert_eq!(decide(seen.as_ref(), "b", start), Step::Take, "there is no lease");
+        assert_eq!(decide(seen.as_ref(), "b", start), Step::Take, "nobody has held it yet");
         Seen::update(&mut seen, &spec("a", 1), start);
         assert_eq!(decide(seen.as_ref(), "b", start + DURATION), Step::Wait);
         assert_eq!(decide(seen.as_ref(), "b", start + DURATION + RETRY), Step::Take);

@@ -1,4 +1,4 @@
-//! The operator: turns the `ClusterNetwork` into claims of address blocks, NodeNetworks, agents and DNS, and reports.
+//! The operator: turns the `ClusterNetwork` into claims of address blocks, `NodeNetworks`, agents and DNS, and reports.
 //! `plan`, `render` and `status` are pure; `cluster` is the one way to the API server.
 #![forbid(unsafe_code)]
 

@@ -5,5 +5,5 @@ use netkeel_operator::args::Args;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    netkeel_operator::run::run(Args::parse()).await
+    Ok(netkeel_operator::run::run(Args::parse()).await?)
 }

@@ -12,9 +12,9 @@ pub struct Observed {
     pub network: Option<ClusterNetwork>,
     /// All claims.
     pub blocks: Vec<AddressBlock>,
-    /// All NodeNetworks.
+    /// All `NodeNetworks`.
     pub node_networks: Vec<NodeNetwork>,
-    /// All nodes, seen after claims and NodeNetworks.
+    /// All nodes, seen after claims and `NodeNetworks`.
     pub nodes: Vec<Node>,
     /// Addresses of Services, those of the `ServiceCIDR` named `kubernetes` first.
     pub service_cidrs: Vec<IpNet>,

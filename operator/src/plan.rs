@@ -6,8 +6,6 @@ mod nodes;
 mod removal;
 mod validate;
 
-#[cfg(test)]
-mod tests;
 
 use std::net::IpAddr;
 
@@ -91,25 +89,19 @@ pub struct Outcome {
     pub removing: bool,
 }
 
-/// What to do for `seen`. `traceparent` goes into the NodeNetworks that change. `age` is the time in seconds since the
-/// deletion of the `ClusterNetwork` was asked for, zero before.
+/// What to do for `seen`. `age` is the time in seconds since the deletion of the `ClusterNetwork` was asked for, zero before.
 #[must_use]
-pub fn plan(seen: &Observed, settings: &Settings, traceparent: Option<&str>, age: u64) -> Outcome {
+pub fn plan(seen: &Observed, settings: &Settings, age: u64) -> Outcome {
     match &seen.network {
         None => Outcome::default(),
         Some(network) if network.metadata.deletion_timestamp.is_some() => {
-            removal::plan(network, seen, settings, traceparent, age)
+            removal::plan(network, seen, settings, age)
         }
-        Some(network) => network_of(network, seen, settings, traceparent),
+        Some(network) => network_of(network, seen, settings),
     }
 }
 
-fn network_of(
-    network: &ClusterNetwork,
-    seen: &Observed,
-    settings: &Settings,
-    traceparent: Option<&str>,
-) -> Outcome {
+fn network_of(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Outcome {
     let mut out = Outcome::default();
     if !has_finalizer(network) {
         out.steps.push(Step::HoldNetwork);
@@ -117,7 +109,7 @@ fn network_of(
     out.problems.extend(validate::problems(&network.spec, seen));
     out.config = if out.problems.is_empty() { Some(config(network)) } else { last_good(seen) };
     if let Some(config) = out.config.clone() {
-        nodes::plan(&config, &network.spec.pod_network.pools, seen, traceparent, &mut out);
+        nodes::plan(&config, &network.spec.pod_network.pools, seen, &mut out);
         agents(network, seen, settings, &mut out);
         dns::plan(network, seen, settings, &mut out);
     }

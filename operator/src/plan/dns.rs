@@ -26,7 +26,11 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
         Ok(address) => {
             out.dns_cluster_ip = Some(address);
             out.steps.push(Step::Apply(Box::new(render::dns::service(network, address))));
-            out.steps.push(Step::Apply(Box::new(render::dns::deployment(network, &seen.service_cidrs, settings))));
+            out.steps.push(Step::Apply(Box::new(render::dns::deployment(
+                network,
+                &seen.service_cidrs,
+                settings,
+            ))));
         }
         Err(problem) => {
             out.dns_cluster_ip = present.and_then(|service| service.cluster_ip);
@@ -43,16 +47,24 @@ fn address(network: &ClusterNetwork, seen: &Observed) -> Result<IpAddr, Problem>
     match (present, asked) {
         (Some(present), Some(asked)) if present != asked => Err(problem(
             "AddressDiffers",
-            format!("Service kube-system/kube-dns has {present} and spec.dns.clusterIP asks for {asked}: delete the Service to move it"),
+            format!(
+                "Service kube-system/kube-dns has {present} and spec.dns.clusterIP asks for {asked}: delete the Service to move it"
+            ),
         )),
         (Some(present), _) => Ok(present),
         (None, Some(asked)) if !seen.service_cidrs.iter().any(|cidr| cidr.contains(&asked)) => Err(problem(
             "AddressOutsideServices",
-            format!("spec.dns.clusterIP {asked} lies in no ServiceCIDR of the cluster: take one of {}", list(&seen.service_cidrs)),
+            format!(
+                "spec.dns.clusterIP {asked} lies in no ServiceCIDR of the cluster: take one of {}",
+                list(&seen.service_cidrs)
+            ),
         )),
         (None, Some(asked)) => Ok(asked),
         (None, None) => seen.service_cidrs.iter().find_map(tenth).ok_or_else(|| {
-            problem("NoAddress", "the ServiceCIDRs of the cluster have no tenth address: set spec.dns.clusterIP".to_owned())
+            problem(
+                "NoAddress",
+                "the ServiceCIDRs of the cluster have no tenth address: set spec.dns.clusterIP".to_owned(),
+            )
         }),
     }
 }

@@ -1,4 +1,4 @@
-//! Claims and NodeNetworks. Safe with several operators at once (docs/adr/0002): a NodeNetwork gets a block only
+//! Claims and `NodeNetworks`. Safe with several operators at once (docs/adr/0002): a NodeNetwork gets a block only
 //! in a version that was seen before its node was, and a block is given back only after both are gone for good.
 
 use std::collections::HashMap;
@@ -18,13 +18,7 @@ use crate::observed::{Node, Observed};
 /// A node asks for one more block when fewer than one in this many of its addresses are left.
 const RESERVE: u32 = 8;
 
-pub(super) fn plan(
-    config: &NodeConfig,
-    pools: &[AddressPool],
-    seen: &Observed,
-    traceparent: Option<&str>,
-    out: &mut Outcome,
-) {
+pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, out: &mut Outcome) {
     let networks: HashMap<&str, &NodeNetwork> = seen.node_networks.iter().map(|n| (name_of(n), n)).collect();
     let claims = claims_by_node(seen);
     let mut free = Free::new(pools, &config.pod_cidrs, &seen.blocks);
@@ -37,7 +31,7 @@ pub(super) fn plan(
         match network {
             None => out.steps.push(create(node)),
             Some(network) if owner_uid(network) == Some(&node.uid) => {
-                out.steps.extend(write(network, node, owned, config, traceparent));
+                out.steps.extend(write(network, node, owned, config));
             }
             // of an older node of this name: its block is not inherited
             Some(network) => out.steps.extend(delete(network)),
@@ -78,7 +72,10 @@ fn claim(node: &Node, free: &mut Free<'_>, out: &mut Outcome) {
         None => out.problems.push(Problem {
             condition: DEGRADED,
             reason: "PoolExhausted",
-            message: format!("no free block left for node {}: enlarge the CIDR in spec.podNetwork.pools", node.name),
+            message: format!(
+                "no free block left for node {}: enlarge the CIDR in spec.podNetwork.pools",
+                node.name
+            ),
         }),
     }
 }
@@ -88,7 +85,8 @@ fn wants_block(network: Option<&NodeNetwork>, owned: &[&AddressBlock]) -> bool {
     if owned.is_empty() {
         return true;
     }
-    let Some((network, status)) = network.and_then(|network| Some((network, network.status.as_ref()?))) else {
+    let Some((network, status)) = network.and_then(|network| Some((network, network.status.as_ref()?)))
+    else {
         return false;
     };
     let applied = status.applied_revision.as_deref() == Some(network.spec.revision.as_str());
@@ -118,13 +116,7 @@ pub(super) fn release(block: &AddressBlock) -> Option<Step> {
     })
 }
 
-fn write(
-    network: &NodeNetwork,
-    node: &Node,
-    owned: &[&AddressBlock],
-    config: &NodeConfig,
-    traceparent: Option<&str>,
-) -> Option<Step> {
+fn write(network: &NodeNetwork, node: &Node, owned: &[&AddressBlock], config: &NodeConfig) -> Option<Step> {
     if owned.is_empty() {
         return None;
     }
@@ -136,16 +128,16 @@ fn write(
         ..NodeNetworkSpec::default()
     };
     wanted.revision = revision(&wanted);
-    rewrite(network, wanted, traceparent)
+    rewrite(network, wanted)
 }
 
-/// The step that brings `wanted` to the node, if it is not there. Its trace is that of the change.
-pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec, traceparent: Option<&str>) -> Option<Step> {
+/// The step that brings `wanted` to the node, if it is not there. Its trace is that of the pass that does it.
+pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec) -> Option<Step> {
     wanted.traceparent.clone_from(&network.spec.traceparent);
     if wanted == network.spec {
         return None;
     }
-    wanted.traceparent = traceparent.map(str::to_owned);
+    wanted.traceparent = None;
     Some(Step::WriteNodeNetwork {
         node: name_of(network).to_owned(),
         uid: network.metadata.uid.clone()?,

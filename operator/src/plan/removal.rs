@@ -17,18 +17,12 @@ pub const NODE_WAIT: u64 = 150;
 /// Seconds that a node has whose kubelet does not report any more.
 const UNREACHABLE_WAIT: u64 = 30;
 
-pub(super) fn plan(
-    network: &ClusterNetwork,
-    seen: &Observed,
-    settings: &Settings,
-    traceparent: Option<&str>,
-    age: u64,
-) -> Outcome {
+pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Settings, age: u64) -> Outcome {
     let mut out = Outcome { removing: true, config: super::last_good(seen), ..Outcome::default() };
     if !has_finalizer(network) {
         return out;
     }
-    if remove_dns(seen, &mut out) || remove_from_nodes(seen, traceparent, age, &mut out) {
+    if remove_dns(seen, &mut out) || remove_from_nodes(seen, age, &mut out) {
         return out;
     }
     if seen.agents.is_some() {
@@ -61,16 +55,17 @@ fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
 }
 
 /// Asks the agents to clean up; true while one still has to.
-fn remove_from_nodes(seen: &Observed, traceparent: Option<&str>, age: u64, out: &mut Outcome) -> bool {
+fn remove_from_nodes(seen: &Observed, age: u64, out: &mut Outcome) -> bool {
     if seen.agents.is_none() {
         return false;
     }
     for network in &seen.node_networks {
         let mut wanted = NodeNetworkSpec { state: State::Removing, ..network.spec.clone() };
         wanted.revision = nodes::revision(&wanted);
-        out.steps.extend(nodes::rewrite(network, wanted, traceparent));
+        out.steps.extend(nodes::rewrite(network, wanted));
     }
-    let waiting: Vec<&NodeNetwork> = unremoved(seen).filter(|network| age < patience(network, seen)).collect();
+    let waiting: Vec<&NodeNetwork> =
+        unremoved(seen).filter(|network| age < patience(network, seen)).collect();
     let late: Vec<&str> = unremoved(seen).map(nodes::name_of).collect();
     if !late.is_empty() {
         let reason = if waiting.is_empty() { "NodesNotCleaned" } else { "Removing" };
@@ -82,9 +77,9 @@ fn remove_from_nodes(seen: &Observed, traceparent: Option<&str>, age: u64, out: 
 
 /// Nodes whose agent has not reported that it has cleaned up.
 pub fn unremoved(seen: &Observed) -> impl Iterator<Item = &NodeNetwork> {
-    seen.node_networks.iter().filter(|network| {
-        !network.status.as_ref().is_some_and(|status| is_true(&status.conditions, REMOVED))
-    })
+    seen.node_networks
+        .iter()
+        .filter(|network| !network.status.as_ref().is_some_and(|status| is_true(&status.conditions, REMOVED)))
 }
 
 /// Seconds from the deletion for which `network`'s node is waited for.

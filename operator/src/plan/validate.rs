@@ -49,14 +49,18 @@ pub(super) fn conflicts(seen: &Observed) -> Option<Problem> {
         let message = if seen.agents.is_some() {
             format!("another CNI runs beside Netkeel: delete DaemonSet {cnis}")
         } else {
-            format!("another CNI serves the nodes, agents are held back: delete DaemonSet {cnis}, then restart its pods")
+            format!(
+                "another CNI serves the nodes, agents are held back: delete DaemonSet {cnis}, then restart its pods"
+            )
         };
         return Some(Problem { condition: CONFLICTS, reason: "RivalCNI", message });
     }
     (!proxies.is_empty()).then(|| Problem {
         condition: CONFLICTS,
         reason: "KubeProxy",
-        message: format!("Netkeel serves Services itself, another proxy is not needed: delete DaemonSet {proxies}"),
+        message: format!(
+            "Netkeel serves Services itself, another proxy is not needed: delete DaemonSet {proxies}"
+        ),
     })
 }
 

@@ -1,0 +1,194 @@
+//! Reading the real cluster. The order of the first three lists matters (docs/adr/0002).
+
+use std::fmt::Debug;
+
+use ipnet::IpNet;
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::{self, Pod, Service},
+    networking::v1::ServiceCIDR,
+};
+use kube::{Api, Resource, ResourceExt, api::ListParams, core::DeserializeGuard};
+use netkeel_crds::{AddressBlock, ClusterNetwork, DEFAULT, NodeNetwork};
+use serde::de::DeserializeOwned;
+
+use super::{
+    Error,
+    api::{ApiCluster, api_error, version},
+};
+use crate::{
+    observed::{DnsSeen, DnsService, Node, Observed, Rival, Workload},
+    render,
+};
+
+/// `DaemonSets` of other networks.
+const CNIS: [&str; 10] = [
+    "antrea-agent",
+    "aws-node",
+    "calico-node",
+    "canal",
+    "cilium",
+    "kindnet",
+    "kube-flannel",
+    "kube-flannel-ds",
+    "kube-router",
+    "weave-net",
+];
+/// `DaemonSet` of the usual proxy for Services.
+const KUBE_PROXY: &str = "kube-proxy";
+
+impl ApiCluster {
+    pub(super) async fn look(&self) -> Result<Observed, Error> {
+        let mut seen = Observed::default();
+        let networks: Api<DeserializeGuard<ClusterNetwork>> = Api::all(self.client.clone());
+        let network =
+            networks.get_opt(DEFAULT).await.map_err(api_error("reading", "ClusterNetwork", DEFAULT))?;
+        seen.network = decoded("ClusterNetwork", network, &mut seen.undecodable).next();
+        let removing = seen.network.as_ref().is_some_and(|n| n.metadata.deletion_timestamp.is_some());
+        let blocks = self.list_all::<DeserializeGuard<AddressBlock>>("AddressBlock").await?;
+        seen.blocks = decoded("AddressBlock", blocks, &mut seen.undecodable).collect();
+        let networks = self.list_all::<DeserializeGuard<NodeNetwork>>("NodeNetwork").await?;
+        seen.node_networks = decoded("NodeNetwork", networks, &mut seen.undecodable).collect();
+        seen.nodes = self.list_all::<v1::Node>("Node").await?.iter().map(node).collect();
+        seen.nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        seen.service_cidrs = service_cidrs(&self.list_all::<ServiceCIDR>("ServiceCIDR").await?);
+        let sets = self.list_all::<DaemonSet>("DaemonSet").await?;
+        seen.rivals = sets.iter().filter_map(rival).collect();
+        seen.agents = self.agents(&sets, removing).await?;
+        seen.dns = self.dns(removing).await?;
+        Ok(seen)
+    }
+
+    async fn list_all<K>(&self, kind: &'static str) -> Result<Vec<K>, Error>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let listed = Api::<K>::all(self.client.clone()).list(&ListParams::default()).await;
+        listed.map(|list| list.items).map_err(api_error("listing", kind, ""))
+    }
+
+    async fn agents(&self, sets: &[DaemonSet], removing: bool) -> Result<Option<Workload>, Error> {
+        let name = render::agent::name(&self.settings);
+        let ours = |set: &&DaemonSet| {
+            set.name_any() == name.name && set.namespace().as_ref() == Some(&name.namespace)
+        };
+        let set = sets.iter().find(ours);
+        let pods = self.pods(&name.namespace, name.name, removing).await?;
+        self.remember(name, set.map(|set| version(&set.metadata)));
+        let status = set.map(|set| set.status.clone().unwrap_or_default());
+        let counts = status.map(|status| Workload {
+            wanted: number(status.desired_number_scheduled),
+            ready: number(status.number_ready),
+            updated: number(status.updated_number_scheduled.unwrap_or_default()),
+            pods,
+        });
+        Ok(counts.or_else(|| (pods > 0).then(|| Workload { pods, ..Workload::default() })))
+    }
+
+    async fn dns(&self, removing: bool) -> Result<DnsSeen, Error> {
+        let (name, service_name) = (render::dns::deployment_name(), render::dns::service_name());
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &name.namespace);
+        let deployment =
+            deployments.get_opt(name.name).await.map_err(api_error("reading", name.kind, name.name))?;
+        let services: Api<Service> = Api::namespaced(self.client.clone(), &service_name.namespace);
+        let service = services.get_opt(service_name.name).await;
+        let service = service.map_err(api_error("reading", service_name.kind, service_name.name))?;
+        let pods = self.pods(&name.namespace, name.name, removing).await?;
+        self.remember(name, deployment.as_ref().map(|deployment| version(&deployment.metadata)));
+        self.remember(service_name, service.as_ref().map(|service| version(&service.metadata)));
+        let counts = deployment.as_ref().map(|deployment| {
+            let status = deployment.status.clone().unwrap_or_default();
+            Workload {
+                wanted: number(deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default()),
+                ready: number(status.ready_replicas.unwrap_or_default()),
+                updated: number(status.updated_replicas.unwrap_or_default()),
+                pods,
+            }
+        });
+        let servers = counts.or_else(|| (pods > 0).then(|| Workload { pods, ..Workload::default() }));
+        Ok(DnsSeen { servers, service: service.as_ref().map(dns_service) })
+    }
+
+    /// Pods of one of our workloads, terminating ones too; counted only during removal.
+    async fn pods(&self, namespace: &str, name: &str, removing: bool) -> Result<u32, Error> {
+        if !removing {
+            return Ok(0);
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let of_name = ListParams::default().labels(&format!("app.kubernetes.io/name={name}"));
+        let listed = pods.list_metadata(&of_name).await.map_err(api_error("listing", "Pod", name))?;
+        Ok(u32::try_from(listed.items.len()).unwrap_or(u32::MAX))
+    }
+
+    fn remember(&self, name: crate::plan::PartName, version: Option<String>) {
+        let mut known = self.known();
+        match version {
+            Some(version) => known.seen.insert(name, version),
+            None => known.seen.remove(&name),
+        };
+    }
+}
+
+/// Those that can be read; the others are named.
+fn decoded<K: Resource>(
+    kind: &str,
+    objects: impl IntoIterator<Item = DeserializeGuard<K>>,
+    undecodable: &mut Vec<String>,
+) -> impl Iterator<Item = K> {
+    let mut good = Vec::new();
+    for object in objects {
+        match object.0 {
+            Ok(object) => good.push(object),
+            Err(invalid) => {
+                let name = invalid.metadata.name.unwrap_or_default();
+                tracing::warn!(kind, name, error = invalid.error, "object cannot be read and is left out");
+                undecodable.push(format!("{kind} {name}"));
+            }
+        }
+    }
+    good.into_iter()
+}
+
+fn node(node: &v1::Node) -> Node {
+    let status = node.status.as_ref();
+    let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+    let ready =
+        status.into_iter().flat_map(|status| status.conditions.iter().flatten()).find(|c| c.type_ == "Ready");
+    Node {
+        name: node.name_any(),
+        uid: node.uid().unwrap_or_default(),
+        addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
+        ready: ready.is_some_and(|condition| condition.status == "True"),
+        reachable: ready.is_some_and(|condition| condition.status != "Unknown"),
+    }
+}
+
+/// Those of `kubernetes`, which the API server made from its own flag, first.
+fn service_cidrs(objects: &[ServiceCIDR]) -> Vec<IpNet> {
+    let mut objects: Vec<&ServiceCIDR> =
+        objects.iter().filter(|object| object.metadata.deletion_timestamp.is_none()).collect();
+    objects.sort_by_key(|object| (object.name_any() != "kubernetes", object.name_any()));
+    let texts =
+        objects.iter().flat_map(|object| object.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten()));
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+fn rival(set: &DaemonSet) -> Option<Rival> {
+    let name = set.name_any();
+    let cni = CNIS.contains(&name.as_str());
+    let full = format!("{}/{name}", set.namespace().unwrap_or_default());
+    (cni || name == KUBE_PROXY).then_some(Rival { name: full, cni })
+}
+
+fn dns_service(service: &Service) -> DnsService {
+    let (label, ours) = render::PART_OF;
+    DnsService {
+        ours: service.labels().get(label).is_some_and(|value| value == ours),
+        cluster_ip: service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_ref()?.parse().ok()),
+    }
+}
+
+fn number(count: i32) -> u32 {
+    u32::try_from(count).unwrap_or_default()
+}

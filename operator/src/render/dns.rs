@@ -1,0 +1,171 @@
+//! The DNS servers and the Service `kube-dns` in front of them, in `kube-system` as the rest of the world expects.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netkeel_crds::ClusterNetwork;
+use serde_json::{Value, json};
+
+use super::{labels, owners};
+use crate::{
+    plan::{Part, PartName},
+    settings::Settings,
+};
+
+/// The label by which the world finds cluster DNS.
+const KUBE_DNS: (&str, &str) = ("k8s-app", "kube-dns");
+/// Namespace of both objects.
+pub const NAMESPACE: &str = "kube-system";
+
+/// The name of the Deployment.
+#[must_use]
+pub fn deployment_name() -> PartName {
+    PartName {
+        api_version: "apps/v1",
+        kind: "Deployment",
+        namespace: NAMESPACE.to_owned(),
+        name: "netkeel-dns",
+    }
+}
+
+/// The name of the Service.
+#[must_use]
+pub fn service_name() -> PartName {
+    PartName { api_version: "v1", kind: "Service", namespace: NAMESPACE.to_owned(), name: "kube-dns" }
+}
+
+fn dns_labels() -> Value {
+    let mut labels = labels("dns");
+    labels[KUBE_DNS.0] = KUBE_DNS.1.into();
+    labels
+}
+
+/// Only our own servers: another DNS in the cluster carries the label `k8s-app` too.
+fn selector() -> Value {
+    json!({"app.kubernetes.io/name": "netkeel-dns", KUBE_DNS.0: KUBE_DNS.1})
+}
+
+/// The Service in front of the servers.
+#[must_use]
+pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
+    let name = service_name();
+    let mut labels = dns_labels();
+    labels["kubernetes.io/cluster-service"] = "true".into();
+    labels["kubernetes.io/name"] = "CoreDNS".into(); // the name by which `kubectl cluster-info` finds it
+    let body = json!({
+        "apiVersion": name.api_version,
+        "kind": name.kind,
+        "metadata": {
+            "name": name.name,
+            "namespace": name.namespace,
+            "labels": labels,
+            "annotations": {"prometheus.io/port": "9472", "prometheus.io/scrape": "true"},
+            "ownerReferences": owners(network),
+        },
+        "spec": {
+            "clusterIP": address.to_string(),
+            "selector": selector(),
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+                {"name": "metrics", "port": 9472, "protocol": "TCP", "targetPort": 9472},
+            ],
+        },
+    });
+    Part { name, body }
+}
+
+/// The servers.
+#[must_use]
+pub fn deployment(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings) -> Part {
+    let name = deployment_name();
+    let body = json!({
+        "apiVersion": name.api_version,
+        "kind": name.kind,
+        "metadata": {
+            "name": name.name,
+            "namespace": name.namespace,
+            "labels": dns_labels(),
+            "ownerReferences": owners(network),
+        },
+        "spec": {
+            "replicas": network.spec.dns.replicas,
+            "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 1}},
+            "template": {
+                "metadata": {"labels": dns_labels()},
+                "spec": pod(network, service_cidrs, settings),
+            },
+        },
+    });
+    Part { name, body }
+}
+
+fn pod(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings) -> Value {
+    json!({
+        "serviceAccountName": "netkeel-dns",
+        "dnsPolicy": "Default",
+        "priorityClassName": "system-cluster-critical",
+        "terminationGracePeriodSeconds": 15,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [
+            {"key": "CriticalAddonsOnly", "operator": "Exists"},
+            {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"},
+        ],
+        "topologySpreadConstraints": [{
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
+        }],
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+        },
+        "containers": [server(network, service_cidrs, settings)],
+    })
+}
+
+fn server(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings) -> Value {
+    let dns = &network.spec.dns;
+    let mut command =
+        vec!["/netkeel-dns".to_owned(), "--cluster-domain".to_owned(), dns.cluster_domain.clone()];
+    let mut option = |name: &str, value: String| command.extend([name.to_owned(), value]);
+    for upstream in &dns.upstreams {
+        option("--upstream", upstream.0.to_string());
+    }
+    for cidr in service_cidrs {
+        option("--service-cidr", cidr.to_string());
+    }
+    if let Some(endpoint) = &network.spec.observability.traces.endpoint {
+        option("--traces-endpoint", endpoint.clone());
+    }
+    json!({
+        "name": "dns",
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": command,
+        "env": [
+            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "NETKEEL_API_SERVERS", "value": settings.api_servers_text()},
+        ],
+        "ports": [
+            {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+            {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": 9472, "protocol": "TCP"},
+        ],
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "160Mi"}},
+        "livenessProbe": {"httpGet": {"path": "/healthz", "port": 9472}, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 3},
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": 9472}, "periodSeconds": 2, "failureThreshold": 2},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    })
+}

@@ -1,0 +1,87 @@
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::Service,
+};
+use netkeel_crds::{ClusterNetwork, ClusterNetworkSpec};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{agent, dns};
+use crate::settings::Settings;
+
+fn network() -> ClusterNetwork {
+    let mut network = ClusterNetwork::new("default", ClusterNetworkSpec::default());
+    network.metadata.uid = Some("uid".to_owned());
+    network
+}
+
+fn settings() -> Settings {
+    Settings {
+        namespace: "netkeel-system".to_owned(),
+        image: "netkeel:test".to_owned(),
+        image_pull_policy: "IfNotPresent".to_owned(),
+        api_servers: vec!["192.0.2.1:6443".parse().unwrap(), "192.0.2.2:6443".parse().unwrap()],
+    }
+}
+
+/// A field that the API does not know would be lost on the way through the type.
+fn is_known_to_the_api<K: DeserializeOwned + Serialize>(body: &Value) {
+    let typed: K = serde_json::from_value(body.clone()).expect("the type reads it");
+    assert_eq!(&serde_json::to_value(typed).expect("objects are JSON"), body);
+}
+
+#[test]
+fn every_field_that_is_rendered_is_one_of_the_api() {
+    is_known_to_the_api::<DaemonSet>(&agent::daemon_set(&network(), &settings()).body);
+    is_known_to_the_api::<Service>(&dns::service(&network(), "10.96.0.10".parse().unwrap()).body);
+    let services = ["10.96.0.0/16".parse().unwrap()];
+    is_known_to_the_api::<Deployment>(&dns::deployment(&network(), &services, &settings()).body);
+}
+
+#[test]
+fn the_agent_has_three_capabilities_and_no_more() {
+    let body = agent::daemon_set(&network(), &settings()).body;
+    let context = &body["spec"]["template"]["spec"]["containers"][0]["securityContext"];
+    assert_eq!(context["capabilities"]["add"], serde_json::json!(["BPF", "NET_ADMIN", "PERFMON"]));
+    assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
+    assert_eq!(
+        (context["privileged"].as_bool(), context["allowPrivilegeEscalation"].as_bool()),
+        (Some(false), Some(false))
+    );
+}
+
+#[test]
+fn agents_and_dns_know_the_api_server_without_a_service_network() {
+    let bodies =
+        [agent::daemon_set(&network(), &settings()).body, dns::deployment(&network(), &[], &settings()).body];
+    for body in bodies {
+        let text = body.to_string();
+        assert!(
+            text.contains(r#"{"name":"NETKEEL_API_SERVERS","value":"192.0.2.1:6443,192.0.2.2:6443"}"#),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn dns_is_told_its_domain_upstreams_and_collector() {
+    let mut network = network();
+    network.spec.dns.cluster_domain = "k8s.example".to_owned();
+    network.spec.dns.upstreams = vec!["192.0.2.53".parse().unwrap()];
+    network.spec.observability.traces.endpoint = Some("http://192.0.2.9:4317".to_owned());
+    let body = dns::deployment(&network, &["10.96.0.0/16".parse().unwrap()], &settings()).body;
+    assert_eq!(
+        body["spec"]["template"]["spec"]["containers"][0]["command"],
+        serde_json::json!([
+            "/netkeel-dns",
+            "--cluster-domain",
+            "k8s.example",
+            "--upstream",
+            "192.0.2.53:53",
+            "--service-cidr",
+            "10.96.0.0/16",
+            "--traces-endpoint",
+            "http://192.0.2.9:4317",
+        ])
+    );
+}

@@ -1,0 +1,220 @@
+//! Wiring: telemetry, the client, leadership, watches that wake the passes.
+
+mod wake;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{Api, Client};
+use netkeel_client::{ApiServers, ConnectError, ServersError, connect};
+use netkeel_telemetry::{
+    Guard, Options,
+    admin::{self, Health},
+    metrics::{Counter, Family, Labels, Registry},
+    shutdown,
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::{Args, Command, Config},
+    cluster::api::ApiCluster,
+    install,
+    leader::Candidate,
+    probe,
+    reconcile::{chain, pass},
+    uninstall,
+};
+
+/// A pass is done at least this often, whatever the watches say.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Changes that come together are handled together.
+const GATHER: Duration = Duration::from_millis(100);
+/// Time before the next pass after one that failed.
+const RETRY: Duration = Duration::from_secs(2);
+/// Version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What stopped the program.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Logs and traces.
+    #[error(transparent)]
+    Telemetry(#[from] netkeel_telemetry::Error),
+    /// Signals of the system.
+    #[error("waiting for signals")]
+    Signals(#[source] io::Error),
+    /// Metrics and health.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
+    /// The file of the probes.
+    #[error("writing {file}: mount an emptyDir there")]
+    AdminFile {
+        /// The file.
+        file: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The environment.
+    #[error(transparent)]
+    Servers(#[from] ServersError),
+    /// The service account.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The answer of a probe.
+    #[error(transparent)]
+    Probe(#[from] probe::Error),
+    /// The removal.
+    #[error(transparent)]
+    Uninstall(#[from] uninstall::Error),
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What stopped the program.
+pub async fn run(args: Args) -> Result<(), Error> {
+    match args.command {
+        Some(Command::Probe { what }) => Ok(probe::ask(&args.config.admin_file, what).await?),
+        Some(Command::Uninstall { timeout }) => {
+            let telemetry = netkeel_telemetry::init("netkeel-uninstall", &Options::from_env(VERSION))?;
+            let client = connect(&ApiServers::from_env()?)?;
+            let removed = uninstall::run(client, &args.config.image, timeout).await;
+            telemetry.shutdown().await;
+            Ok(removed?)
+        }
+        None => Box::pin(operate(args.config)).await,
+    }
+}
+
+async fn operate(config: Config) -> Result<(), Error> {
+    let telemetry = netkeel_telemetry::init("netkeel-operator", &Options::from_env(VERSION))?;
+    let stop = CancellationToken::new();
+    let ended = shutdown::signal().map_err(Error::Signals)?;
+    let registry = Registry::new("operator", VERSION);
+    let health = Health::default();
+    let reached = health.readiness("api-server");
+    serve(&config, registry.clone(), health, stop.clone()).await?;
+    let servers = ApiServers::from_env()?;
+    let client = connect(&servers)?;
+    tracing::info!(addresses = ?servers.addresses(), "starting");
+    let leases = Api::namespaced(client.clone(), &config.namespace);
+    let (leading, leads) = watch::channel(false);
+    let candidate = tokio::spawn(Candidate::new(leases, config.pod_name.clone()).run(leading, stop.clone()));
+    let operator = Operator {
+        cluster: ApiCluster::new(client.clone(), config.settings()),
+        passes: registry.counters("netkeel_operator_passes", "Passes by result"),
+        config,
+        servers,
+        client,
+        telemetry,
+    };
+    let work = async {
+        operator.install().await;
+        reached.pass();
+        let wake = Arc::new(Notify::new());
+        tokio::join!(wake::watch_all(&operator.client, &wake), operator.lead(leads, &wake));
+    };
+    tokio::select! {
+        () = work => {}
+        signal = ended => tracing::info!(signal, "stopping"),
+    }
+    stop.cancel();
+    if tokio::time::timeout(RETRY, candidate).await.is_err() {
+        tracing::warn!("the lease could not be given back, it runs out");
+    }
+    operator.telemetry.shutdown().await;
+    Ok(())
+}
+
+/// Metrics and health, at any free port when another operator of this node has the usual one.
+async fn serve(
+    config: &Config,
+    registry: Registry,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let any = SocketAddr::new(config.admin_address.ip(), 0);
+    let bound = match admin::serve(config.admin_address, registry.clone(), health.clone(), stop.clone()).await
+    {
+        Ok(bound) => bound,
+        Err(error) => {
+            tracing::info!(error = &error as &dyn std::error::Error, "taking another port");
+            admin::serve(any, registry, health, stop).await?
+        }
+    };
+    let file = &config.admin_file;
+    probe::publish(file, bound)
+        .map_err(|source| Error::AdminFile { file: file.display().to_string(), source })
+}
+
+struct Operator {
+    config: Config,
+    servers: ApiServers,
+    client: Client,
+    telemetry: Guard,
+    cluster: ApiCluster,
+    passes: Family<Labels, Counter>,
+}
+
+impl Operator {
+    /// What must be there before anything else, tried until it is.
+    async fn install(&self) {
+        while let Err(error) = install::install(&self.client, &self.config.namespace).await {
+            tracing::warn!(error = chain(&error), "CRDs are not up to date, trying again");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Passes, while this operator leads.
+    async fn lead(&self, mut leads: watch::Receiver<bool>, wake: &Notify) {
+        while leads.wait_for(|leads| *leads).await.is_ok() {
+            tokio::select! {
+                () = self.act(wake) => {}
+                _ = leads.wait_for(|leads| !*leads) => {}
+            }
+        }
+    }
+
+    async fn act(&self, wake: &Notify) {
+        loop {
+            let pause = self.once().await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = wake.notified(), if pause == RESYNC => tokio::time::sleep(GATHER).await,
+            }
+        }
+    }
+
+    /// One pass, with a new look at where the API server is; gives the time until the next.
+    async fn once(&self) -> Duration {
+        if let Err(error) = self.servers.refresh(&self.client).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "addresses of the API server are as before"
+            );
+        }
+        let mut settings = self.config.settings();
+        settings.api_servers = self.servers.addresses();
+        let passed = pass(&self.cluster, &settings, Timestamp::now()).await;
+        let result = if passed.is_ok() { "ok" } else { "failed" };
+        self.passes.get_or_create(&vec![("result", result.to_owned())]).inc();
+        match passed {
+            Ok(done) => {
+                self.send_traces_to(done.traces_endpoint.as_deref());
+                if done.again { GATHER } else { RESYNC }
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "pass failed, trying again");
+                RETRY
+            }
+        }
+    }
+
+    fn send_traces_to(&self, endpoint: Option<&str>) {
+        if let Err(error) = self.telemetry.set_traces_endpoint(endpoint) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "traces go where they went");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What the user reads: the status of the `ClusterNetwork`, from what was seen and planned.
+
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use netkeel_crds::{
+    ClusterNetwork, ClusterNetworkStatus, NodeNetwork,
+    cluster_network::{Effective, PoolStatus, Rollout, Usage},
+    condition::{self, kind},
+};
+
+use crate::{observed::Observed, plan::Outcome};
+
+/// How many nodes a message names.
+const NAMED: usize = 3;
+
+/// What one condition says.
+struct Says {
+    kind: &'static str,
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+fn says(kind: &'static str, good: bool, reason: &'static str, message: impl Into<String>) -> Says {
+    Says { kind, status: if good { "True" } else { "False" }, reason, message: message.into() }
+}
+
+/// The status after a pass. `failure` is what stopped it, if something did.
+#[must_use]
+pub fn status(
+    network: &ClusterNetwork,
+    seen: &Observed,
+    outcome: &Outcome,
+    failure: Option<&str>,
+    now: &Time,
+) -> ClusterNetworkStatus {
+    let mut status = network.status.clone().unwrap_or_default();
+    status.observed_generation = network.metadata.generation;
+    status.pools = pools(network, seen, outcome);
+    status.rollout = Some(rollout(seen, outcome));
+    if outcome.config.is_some() {
+        status.effective = Some(effective(network, seen, outcome));
+    }
+    let parts = [agents(seen, outcome), dns(seen, outcome), services(seen, outcome), conflicts(outcome)];
+    let whole = whole(seen, outcome, failure, &parts);
+    for part in parts.into_iter().chain(whole) {
+        let mut new = condition::condition(part.kind, false, part.reason, part.message, now.clone());
+        part.status.clone_into(&mut new.status);
+        new.observed_generation = network.metadata.generation;
+        condition::set(&mut status.conditions, new);
+    }
+    status.conditions.sort_by_key(order);
+    status
+}
+
+fn order(condition: &Condition) -> usize {
+    const ORDER: [&str; 7] = [
+        kind::AVAILABLE,
+        kind::PROGRESSING,
+        kind::DEGRADED,
+        kind::AGENTS_READY,
+        kind::DNS_READY,
+        kind::SERVICE_NETWORK_READY,
+        kind::CONFLICTS,
+    ];
+    ORDER.iter().position(|kind| *kind == condition.type_).unwrap_or(ORDER.len())
+}
+
+fn problem<'a>(outcome: &'a Outcome, kind: &str) -> Option<&'a crate::plan::Problem> {
+    outcome.problems.iter().find(|problem| problem.condition == kind)
+}
+
+/// Whether the node's agent has applied what it should, and serves.
+fn is_updated(network: &NodeNetwork) -> bool {
+    let applied = |status: &netkeel_crds::NodeNetworkStatus| {
+        status.applied_revision.as_deref() == Some(network.spec.revision.as_str())
+            && condition::is_true(&status.conditions, kind::READY)
+    };
+    !network.spec.revision.is_empty() && network.status.as_ref().is_some_and(applied)
+}
+
+fn agents(seen: &Observed, outcome: &Outcome) -> Says {
+    if outcome.removing {
+        return says(kind::AGENTS_READY, false, "Removing", "the network is being removed");
+    }
+    if let Some(problem) = problem(outcome, kind::CONFLICTS).filter(|_| seen.agents.is_none()) {
+        return says(kind::AGENTS_READY, false, problem.reason, problem.message.clone());
+    }
+    if seen.nodes.is_empty() {
+        return says(kind::AGENTS_READY, false, "NoNodes", "no node has joined the cluster yet");
+    }
+    let behind: Vec<String> = seen.nodes.iter().filter_map(|node| trouble(node, seen)).collect();
+    if behind.is_empty() {
+        return says(kind::AGENTS_READY, true, "AllReady", format!("all {} nodes", seen.nodes.len()));
+    }
+    let named = behind[..behind.len().min(NAMED)].join("; ");
+    let more = behind.len().saturating_sub(NAMED);
+    let rest =
+        if more > 0 { format!("; and {more} more, see kubectl get nodenetworks") } else { String::new() };
+    says(kind::AGENTS_READY, false, "NodesNotReady", format!("{named}{rest}"))
+}
+
+/// What keeps one node, named.
+fn trouble(node: &crate::observed::Node, seen: &Observed) -> Option<String> {
+    let name = &node.name;
+    let networks = &seen.node_networks;
+    let Some(network) = networks.iter().find(|network| network.metadata.name.as_deref() == Some(name)) else {
+        return Some(format!("node {name}: no NodeNetwork yet"));
+    };
+    if is_updated(network) {
+        return None;
+    }
+    let ready = network.status.as_ref().and_then(|status| {
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind::READY && condition.status != "True")
+    });
+    Some(match ready {
+        Some(condition) => format!("node {name}: {}", condition.message),
+        None if network.status.is_none() => {
+            format!(
+                "node {name}: its agent has not reported yet, see kubectl -n netkeel-system get pods -o wide"
+            )
+        }
+        None => format!("node {name}: its agent has not applied the present configuration yet"),
+    })
+}
+
+fn dns(seen: &Observed, outcome: &Outcome) -> Says {
+    if let Some(problem) = problem(outcome, kind::DNS_READY) {
+        let status = if problem.reason == "ForeignService" { "Unknown" } else { "False" };
+        return Says {
+            kind: kind::DNS_READY,
+            status,
+            reason: problem.reason,
+            message: problem.message.clone(),
+        };
+    }
+    match seen.dns.servers {
+        Some(servers) if servers.ready > 0 => says(
+            kind::DNS_READY,
+            true,
+            "Serving",
+            format!("{} of {} servers ready", servers.ready, servers.wanted),
+        ),
+        Some(servers) => says(
+            kind::DNS_READY,
+            false,
+            "NotServing",
+            format!(
+                "none of {} servers is ready: kubectl -n kube-system describe pods -l k8s-app=kube-dns",
+                servers.wanted
+            ),
+        ),
+        None => says(kind::DNS_READY, false, "Missing", "Deployment kube-system/netkeel-dns is not there"),
+    }
+}
+
+fn services(seen: &Observed, outcome: &Outcome) -> Says {
+    if let Some(problem) = problem(outcome, kind::SERVICE_NETWORK_READY) {
+        return says(kind::SERVICE_NETWORK_READY, false, problem.reason, problem.message.clone());
+    }
+    let cidrs: Vec<String> = seen.service_cidrs.iter().map(IpNet::to_string).collect();
+    says(kind::SERVICE_NETWORK_READY, true, "Known", format!("Services are in {}", cidrs.join(", ")))
+}
+
+fn conflicts(outcome: &Outcome) -> Says {
+    match problem(outcome, kind::CONFLICTS) {
+        Some(problem) => says(kind::CONFLICTS, true, problem.reason, problem.message.clone()),
+        None => says(kind::CONFLICTS, false, "None", "no other network was found"),
+    }
+}
+
+/// Available, Progressing and Degraded.
+fn whole(seen: &Observed, outcome: &Outcome, failure: Option<&str>, parts: &[Says; 4]) -> [Says; 3] {
+    let [agents, dns, services, _] = parts;
+    let bad = [agents, services, dns].into_iter().find(|part| part.status == "False");
+    let available = match bad {
+        None => says(kind::AVAILABLE, true, "Ready", "pods, Services and names work on every node"),
+        Some(part) => says(kind::AVAILABLE, false, part.reason, part.message.clone()),
+    };
+    let rollout = rollout(seen, outcome);
+    let progressing = if outcome.removing {
+        says(kind::PROGRESSING, true, "Removing", "the network is being removed")
+    } else if rollout.updated < rollout.total {
+        says(
+            kind::PROGRESSING,
+            true,
+            "RollingOut",
+            format!("{} nodes have the present configuration", rollout.summary),
+        )
+    } else {
+        says(
+            kind::PROGRESSING,
+            false,
+            "RolledOut",
+            format!("{} nodes have the present configuration", rollout.summary),
+        )
+    };
+    let unreadable = (!seen.undecodable.is_empty()).then(|| {
+        format!(
+            "cannot be read and is left out: {}; look at it with kubectl get -o yaml",
+            seen.undecodable.join(", ")
+        )
+    });
+    let degraded = match (failure, problem(outcome, kind::DEGRADED), unreadable) {
+        (Some(failure), _, _) => says(kind::DEGRADED, true, "ApplyFailed", failure),
+        (None, Some(problem), _) => says(kind::DEGRADED, true, problem.reason, problem.message.clone()),
+        (None, None, Some(message)) => says(kind::DEGRADED, true, "Undecodable", message),
+        (None, None, None) => says(kind::DEGRADED, false, "AsExpected", "nothing stands in the way"),
+    };
+    [available, progressing, degraded]
+}
+
+fn effective(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Effective {
+    let mtus =
+        seen.node_networks.iter().filter_map(|node| Some(node.status.as_ref()?.datapath.as_ref()?.mtu));
+    Effective {
+        pod_cidrs: outcome.config.as_ref().map(|config| config.pod_cidrs.clone()).unwrap_or_default(),
+        service_cidrs: seen.service_cidrs.clone(),
+        dns_cluster_ip: outcome.dns_cluster_ip,
+        cluster_domain: network.spec.dns.cluster_domain.clone(),
+        mtu: mtus.filter(|mtu| *mtu > 0).min(),
+    }
+}
+
+fn pools(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Vec<PoolStatus> {
+    let Some(config) = &outcome.config else { return Vec::new() };
+    let pools = &network.spec.pod_network.pools;
+    pools
+        .iter()
+        .filter_map(|pool| Some((pool, *config.pod_cidrs.first()?)))
+        .map(|(pool, cidr)| {
+            let inside = |block: &&netkeel_crds::AddressBlock| cidr.contains(&block.spec.cidr);
+            let usages: Vec<Usage> =
+                seen.node_networks.iter().filter_map(|node| node.status.as_ref()?.addresses).collect();
+            PoolStatus {
+                name: pool.name.clone(),
+                cidr: cidr.to_string(),
+                blocks: Usage {
+                    used: count(seen.blocks.iter().filter(inside).count()),
+                    capacity: 1_u32
+                        .checked_shl(u32::from(pool.block_sizes.ipv4.saturating_sub(cidr.prefix_len())))
+                        .unwrap_or(u32::MAX),
+                },
+                addresses: Usage {
+                    used: usages.iter().map(|usage| usage.used).sum(),
+                    capacity: usages.iter().map(|usage| usage.capacity).sum(),
+                },
+            }
+        })
+        .collect()
+}
+
+fn rollout(seen: &Observed, outcome: &Outcome) -> Rollout {
+    let updated = count(seen.node_networks.iter().filter(|network| is_updated(network)).count());
+    let total = count(seen.nodes.len());
+    let revision = outcome.config.as_ref().map(|config| {
+        crate::plan::revision(&netkeel_crds::NodeNetworkSpec { config: config.clone(), ..Default::default() })
+    });
+    Rollout { revision: revision.unwrap_or_default(), updated, total, summary: format!("{updated}/{total}") }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
