@@ -124,8 +124,10 @@ pub async fn publish(client: Client, node: String, mut reports: watch::Receiver<
                 sleep(GATHER).await;
             }
             Err(error) => {
-                // The operator may not have written the object yet.
-                tracing::debug!(error = chain(&error), "the status is not written, trying again");
+                // The operator may not have written the object yet; anything else somebody should know.
+                if !matches!(&error, kube::Error::Api(status) if status.code == 404) {
+                    tracing::warn!(node, error = chain(&error), "the status is not written, trying again");
+                }
                 known = None;
                 sleep(RETRY).await;
             }
