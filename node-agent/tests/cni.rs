@@ -3,6 +3,8 @@
 
 #[path = "cni/host.rs"]
 mod host;
+#[path = "cni/real.rs"]
+mod real;
 #[path = "cni/refusals.rs"]
 mod refusals;
 #[path = "cni/restarts.rs"]

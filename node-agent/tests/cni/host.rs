@@ -11,7 +11,10 @@ use std::{
 };
 
 use netkeel_agent::{
-    cni::{self, CniContext, datapath::FakeDatapath},
+    cni::{
+        self, CniContext,
+        datapath::{FakeDatapath, PodDatapath},
+    },
     ipam::Pool,
     node::NodeState,
 };
@@ -28,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) namespace: Namespace,
     pub(crate) folder: TempDir,
     pub(crate) datapath: Arc<FakeDatapath>,
+    /// Takes the fake's place.
+    pub(crate) real: Option<Arc<dyn PodDatapath>>,
     pub(crate) node: watch::Sender<Option<Arc<NodeState>>>,
     pub(crate) settings: String,
     agent: Option<Agent>,
@@ -89,6 +94,7 @@ impl Host {
             namespace: Namespace::new().unwrap(),
             folder: tempfile::tempdir().unwrap(),
             datapath: Arc::default(),
+            real: None,
             node: watch::Sender::new(Some(ready(&[block]))),
             settings: "/proc/sys/net".to_owned(),
             agent: None,
@@ -104,21 +110,23 @@ impl Host {
 
     pub(crate) fn start(&mut self) {
         assert!(self.agent.is_none());
-        let pool = Arc::new(Pool::open(&self.folder.path().join("ipam")).unwrap());
-        let context = CniContext {
-            node_name: "node-1".to_owned(),
-            state_folder: self.folder.path().to_owned(),
-            settings: self.settings.clone().into(),
-            node: self.node.subscribe(),
-            pool: pool.clone(),
-            datapath: self.datapath.clone(),
-        };
-        let (shutdown, (kill, killed)) = (CancellationToken::new(), oneshot::channel());
+        let datapath = self.real.clone().unwrap_or_else(|| self.datapath.clone());
+        let context = context(self.folder.path(), &self.settings, &self.node, datapath);
+        let (pool, shutdown, (kill, killed)) =
+            (context.pool.clone(), CancellationToken::new(), oneshot::channel());
         let (token, socket) = (shutdown.clone(), self.folder.path().join("agent.sock"));
         let (listens, listening) = mpsc::channel();
         let thread = self.namespace.spawn(move || run(&socket, context, token, killed, &listens));
         listening.recv().unwrap();
         self.agent = Some(Agent { shutdown, kill, thread, pool });
+    }
+
+    /// Is the agent of the host with this folder, in this process and namespace, until it is killed.
+    pub(crate) fn serve_in(folder: &Path) {
+        let node = watch::Sender::new(Some(ready(&["10.244.0.0/26"])));
+        let context = context(folder, "/proc/sys/net", &node, Arc::<FakeDatapath>::default());
+        let (_kill, killed) = oneshot::channel();
+        run(&folder.join("agent.sock"), context, CancellationToken::new(), killed, &mpsc::channel().0);
     }
 
     /// Ends the agent as SIGTERM does.
@@ -208,6 +216,22 @@ impl Drop for Host {
     }
 }
 
+fn context(
+    folder: &Path,
+    settings: &str,
+    node: &watch::Sender<Option<Arc<NodeState>>>,
+    datapath: Arc<dyn PodDatapath>,
+) -> CniContext {
+    CniContext {
+        node_name: "node-1".to_owned(),
+        state_folder: folder.to_owned(),
+        settings: settings.into(),
+        node: node.subscribe(),
+        pool: Arc::new(Pool::open(&folder.join("ipam")).unwrap()),
+        datapath,
+    }
+}
+
 fn run(
     socket: &Path,
     context: CniContext,
@@ -218,7 +242,8 @@ fn run(
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = cni::bind(socket).unwrap();
-        listens.send(()).unwrap();
+        // Nobody waits for an agent in a process of its own.
+        let _ = listens.send(());
         tokio::select! {
             () = cni::serve(listener, context, shutdown) => {}
             Ok(()) = killed => {}

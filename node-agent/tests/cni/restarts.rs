@@ -1,7 +1,10 @@
 //! An agent that is away, comes back, or died between two steps.
+#![expect(clippy::unwrap_used, reason = "a failure of the fixture is a failure of the test")]
 
 use std::{
-    fs,
+    env, fs,
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -175,4 +178,54 @@ fn adds_under_way_while_agents_come_and_go_all_work() {
     }
     assert_eq!(host.pool().usage().used, 12);
     assert_eq!(host.links().len(), 12);
+}
+
+/// Says that this process is the agent of another test process, and where its folder is.
+const AGENT_OF: &str = "NETKEEL_TEST_AGENT";
+
+#[test]
+fn an_agent_killed_at_any_moment_loses_no_address() {
+    if let Some(folder) = env::var_os(AGENT_OF) {
+        return Host::serve_in(Path::new(&folder));
+    }
+    let mut host = Host::new("10.244.0.0/26");
+    let pods: Vec<_> = (0..16).map(|n| Pod::new(format!("pod-{n}"))).collect();
+    for (round, pods) in pods.chunks(4).enumerate() {
+        let mut agent = own_process(&host);
+        let (host, config) = (&host, host.config());
+        thread::scope(|scope| {
+            let calls: Vec<_> =
+                pods.iter().map(|pod| scope.spawn(|| host.call("ADD", pod, &config).ok())).collect();
+            wait_for_first_address(host, 4 * round);
+            thread::sleep(Duration::from_micros(700 * round as u64));
+            agent.kill().unwrap();
+            agent.wait().unwrap();
+            agent = own_process(host);
+            for call in calls {
+                call.join().unwrap();
+            }
+        });
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+    host.start();
+    for pod in &pods {
+        host.check(pod).ok();
+    }
+    let usage = host.pool().usage();
+    assert_eq!((usage.used, usage.resting), (16, 0));
+    assert_eq!(host.links().len(), 16);
+}
+
+/// The agent of `host` as a process that can be killed.
+fn own_process(host: &Host) -> Child {
+    let name = "restarts::an_agent_killed_at_any_moment_loses_no_address";
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([name, "--exact"]).env(AGENT_OF, host.folder.path()).stdout(Stdio::null());
+    host.namespace.enter(|| command.spawn()).unwrap()
+}
+
+fn wait_for_first_address(host: &Host, before: usize) {
+    let folder = host.folder.path().join("ipam");
+    eventually("the first address", || fs::read_dir(&folder).is_ok_and(|files| files.count() > before));
 }
