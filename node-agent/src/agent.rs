@@ -73,6 +73,7 @@ pub struct Agent {
     apply: Due,
     repair: Due,
     install: Due,
+    removal: Due,
     measure: Due,
     counted: HashMap<&'static str, u64>,
     /// Nodes changed since they were written to disk.
@@ -114,6 +115,7 @@ impl Agent {
             apply: Due::now(REPAIR),
             repair: Due::now(REPAIR_SERVICES),
             install: Due::now(REPAIR),
+            removal: Due::now(REPAIR),
             measure: Due::now(MEASURE),
             counted: HashMap::new(),
             unsaved: false,

@@ -28,7 +28,7 @@ impl Places {
 impl Agent {
     /// Takes everything away, until nothing is left.
     pub(super) fn remove(&mut self, now: Instant) {
-        if self.report.removed || !self.install.is(now) {
+        if self.report.removed || !self.removal.is(now) {
             return;
         }
         self.node.send_replace(None::<std::sync::Arc<NodeState>>);
@@ -43,7 +43,7 @@ impl Agent {
                 self.report.removed = true;
             }
             Err(error) => {
-                self.install.failed(now);
+                self.removal.failed(now);
                 self.fail(Part::Cleanup, "CleanupFailed", chain(&error));
             }
         }
