@@ -137,6 +137,7 @@ impl Agent {
             self.remove(now);
         } else if !self.report.removed {
             self.load(now);
+            self.serve_cni(now);
             self.apply(now);
             self.program(now);
             self.install(now);
@@ -160,7 +161,7 @@ impl Agent {
         self.nodes.get(&self.with.config.node_name)
     }
 
-    /// Loads the programs and begins to serve CNI calls.
+    /// Loads the programs.
     fn load(&mut self, now: Instant) {
         if self.kernel.is_some() || !self.load.is(now) {
             return;
@@ -169,7 +170,6 @@ impl Agent {
             Ok(kernel) => {
                 tracing::info!(kernel = kernel.release, "kernel programs run");
                 self.solve(Part::Datapath);
-                self.serve_cni(&kernel);
                 self.kernel = Some(kernel);
             }
             Err(error) => {
@@ -179,13 +179,17 @@ impl Agent {
         }
     }
 
-    fn serve_cni(&mut self, kernel: &Kernel) {
+    /// Begins to serve CNI calls, as soon as the programs run.
+    fn serve_cni(&mut self, now: Instant) {
+        let waiting = self.cni.is_none() && self.load.is(now);
+        let Some(kernel) = self.kernel.as_ref().filter(|_| waiting) else { return };
         let config = &self.with.config;
         let listener = match cni::bind(&config.run_folder.join("agent.sock")) {
             Ok(listener) => listener,
             Err(error) => {
                 let message = format!("open the CNI socket in {}: {error}", config.run_folder.display());
-                return self.fail(Part::Install, "SocketFailed", message);
+                self.load.failed(now);
+                return self.fail(Part::Cni, "SocketFailed", message);
             }
         };
         let context = CniContext {
@@ -199,6 +203,7 @@ impl Agent {
         let stop = CancellationToken::new();
         let server = tokio::spawn(cni::serve(listener, context, stop.clone()));
         self.cni = Some((stop, server));
+        self.solve(Part::Cni);
     }
 
     /// Brings device, tunnels, routes and masquerading to what the nodes' objects say.

@@ -42,6 +42,8 @@ pub struct Problem {
 pub enum Part {
     /// Kernel programs and maps.
     Datapath,
+    /// The socket that the plugin calls.
+    Cni,
     /// This node's object.
     NodeNetwork,
     /// Device, routes, tunnels, masquerading.
