@@ -213,7 +213,7 @@ impl Agent {
             Ok(wanted) => wanted,
             Err(waiting) => {
                 self.apply.failed(now);
-                return self.fail(Part::NodeNetwork, "Waiting", waiting.to_string());
+                return self.fail(Part::NodeNetwork, report::WAITING, waiting.to_string());
             }
         };
         let datapath = kernel.datapath.clone();

@@ -10,6 +10,9 @@ use crate::status::{Part, Problem};
 /// So many impossible objects are named in the condition; the metric counts all.
 const NAMED: usize = 3;
 
+/// Reason while the operator has not written all that a node needs: nothing is wrong yet.
+pub(super) const WAITING: &str = "Waiting";
+
 impl Agent {
     pub(super) fn measure(&mut self, now: Instant) {
         if !self.measure.is(now) {
@@ -32,7 +35,11 @@ impl Agent {
         let problem = Problem { reason, message };
         self.with.metrics.failed(reason);
         if self.report.problems.get(&part) != Some(&problem) {
-            tracing::error!(reason, "{}", problem.message);
+            if reason == WAITING {
+                tracing::info!(reason, "{}", problem.message);
+            } else {
+                tracing::error!(reason, "{}", problem.message);
+            }
             self.report.problems.insert(part, problem);
         }
     }

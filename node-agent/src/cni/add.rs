@@ -97,7 +97,8 @@ impl<'a> Attempt<'a> {
         self.exposed = true;
         info_span!("link.configure").in_scope(|| {
             veth.configure_host(&mut host, index, &self.server.context.settings)?;
-            veth.configure_pod(&mut pod.socket)
+            veth.configure_pod(&mut pod.socket)?;
+            veth.await_host(&mut host)
         })?;
         Ok(())
     }

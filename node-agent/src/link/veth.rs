@@ -10,6 +10,8 @@ use std::{
     net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd},
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use netkeel_core::ipam::Owner;
@@ -23,6 +25,9 @@ use super::{
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// `rtm_protocol` of every route that is ours.
 pub const PROTOCOL: u8 = 0x6e;
+
+/// A link that both sides have brought up has its carrier long before this time.
+const CARRIER: Duration = Duration::from_millis(200);
 
 /// Everything that makes one pod's link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +95,26 @@ impl PodVeth {
             Change::put(on("set the pod's MAC on"), message::neighbour(index, self.address, self.pod_mac)),
             Change::put(on("set the pod's route on"), message::link_route(index, self.address)),
         ])
+    }
+
+    /// Waits until the host side, which came up before its peer, can send: the kernel queues nothing on it until
+    /// it has noticed its carrier, a little later and by itself (`linkwatch`, Linux 6.18); what is sent before is lost.
+    ///
+    /// # Errors
+    /// What the kernel says, or that the link is gone. A kernel that takes too long is not waited for.
+    pub fn await_host(&self, host: &mut Rtnetlink) -> Result<(), Error> {
+        let since = Instant::now();
+        while !seen::link(host, &self.host_name)?.ok_or_else(|| vanished(&self.host_name))?.operational {
+            if since.elapsed() > CARRIER {
+                tracing::warn!(
+                    link = self.host_name,
+                    "the link has no carrier yet; its first packets may be lost"
+                );
+                break;
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        Ok(())
     }
 
     /// The host side believes nothing that a pod announces, and forwards whatever the node's general setting is.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::Ipv4Addr};
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     address::AddressAttribute,
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{LinkAttribute, LinkFlags, LinkMessage, State},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
 };
 
@@ -20,6 +20,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
     pub up: bool,
+    /// Whether packets can leave: both sides are up and the kernel has given the link its queue.
+    pub operational: bool,
 }
 
 /// The link called `name`, if there is one.
@@ -85,12 +87,14 @@ pub fn default_route(socket: &mut Rtnetlink) -> Result<Option<(Ipv4Addr, u32)>, 
 fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(LinkMessage { header, attributes, .. }) = message else { return None };
     let up = header.flags.contains(LinkFlags::Up);
-    let mut link = Link { index: header.index, name: String::new(), mac: None, mtu: 0, up };
+    let mut link =
+        Link { index: header.index, name: String::new(), mac: None, mtu: 0, up, operational: false };
     for attribute in attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::OperState(state) => link.operational = *state == State::Up,
             _ => {}
         }
     }
