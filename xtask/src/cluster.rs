@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Down {
         #[command(flatten)]
         name: Name,
-        /// Every cluster of this machine.
+        /// Every cluster of this machine, also those that others are using.
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
