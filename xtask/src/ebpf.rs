@@ -74,7 +74,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     run(&mut cargo, "the kernel programs do not compile")?;
     let object = root.join("target/bpf/netkeel.o");
     install(&folder.join(TARGET).join("release").join(PROGRAM), &object)?;
-    println!("{} ({toolchain:?} toolchain)", object.display());
+    eprintln!("{} ({toolchain:?} toolchain)", object.display());
     Ok(object)
 }
 
@@ -132,8 +132,8 @@ fn linker(toolchain: Toolchain) -> Result<PathBuf> {
     if let Some(path) = find("bpf-linker") {
         return Ok(path);
     }
-    println!("installing bpf-linker {LINKER_VERSION} with cargo");
-    let mut cargo = Command::new("cargo");
+    eprintln!("installing bpf-linker {LINKER_VERSION} with cargo");
+    let mut cargo = crate::workspace::cargo();
     cargo.args(["install", "--quiet", "--locked", "bpf-linker", "--version", LINKER_VERSION]);
     if toolchain == Toolchain::Debian {
         setup::require(DEBIAN_LINKER_PACKAGES)?;
@@ -160,7 +160,7 @@ fn cargo_home() -> Option<PathBuf> {
 
 /// cargo with the toolchain's compiler.
 fn cargo(toolchain: Toolchain) -> Command {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = crate::workspace::cargo();
     for variable in OUTER {
         cargo.env_remove(variable);
     }

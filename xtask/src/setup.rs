@@ -37,7 +37,7 @@ pub(crate) fn require(programs: &[(&str, &str)]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    println!("installing Debian packages: {}", missing.join(" "));
+    eprintln!("installing Debian packages: {}", missing.join(" "));
     apt(&["update", "-q"])?;
     apt(&[&["install", "-q", "-y", "--no-install-recommends"], missing.as_slice()].concat())
 }

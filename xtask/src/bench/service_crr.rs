@@ -16,7 +16,9 @@ use super::figure::{Figure, Unit, median};
 const NAMESPACE: &str = "bench-crr";
 const PORT: u16 = 9000;
 const PEER: &str = "/netkeel-e2e-peer";
-const ROUNDS: &str = "10";
+/// Short slices: what else the machine does in a while of seconds then falls on both sides of a pair.
+const ROUNDS: &str = "50";
+const SLICE_MILLIS: &str = "200";
 /// Figure and server, which is also its Service's name.
 const PAIRS: [(&str, &str); 2] = [("service-crr", "near"), ("service-crr-remote", "far")];
 
@@ -58,7 +60,8 @@ fn pair(bed: &Bed, workload: &Workload<'_>, figure: &'static str, server: &str) 
     };
     wait_until("the Service is served", Duration::from_secs(10), || load("1", "10"))?;
     bed.settle()?;
-    let measured: Measured = serde_json::from_str(&load(ROUNDS, "1000")?).context("output of bench-crr")?;
+    let measured: Measured =
+        serde_json::from_str(&load(ROUNDS, SLICE_MILLIS)?).context("output of bench-crr")?;
     Ok(measured.figure(figure, |text| bed.progress.say(text)))
 }
 
@@ -68,12 +71,27 @@ impl Measured {
         let ratios: Vec<f64> = pairs.map(|(service, direct)| service / direct).collect();
         let (service, direct) = (&self.service, &self.direct);
         say(format!(
-            "{name}: ratios of the rounds {ratios:.3?}; p50 {:.1} µs beside {:.1}, p99 {:.1} beside {:.1}",
-            service.p50_us, direct.p50_us, service.p99_us, direct.p99_us
+            "{name}: {} rounds, ratios {:.3} to {:.3}, middle half {:.3} to {:.3}; p50 {:.1} µs beside {:.1}, p99 {:.1} beside {:.1}",
+            ratios.len(),
+            quantile(&ratios, 0),
+            quantile(&ratios, 4),
+            quantile(&ratios, 1),
+            quantile(&ratios, 3),
+            service.p50_us,
+            direct.p50_us,
+            service.p99_us,
+            direct.p99_us
         ));
         let figure = Figure::new(name, median(&service.per_second), Unit::Connections);
         figure.against(median(&direct.per_second), median(&ratios))
     }
+}
+
+/// The value that a quarter (1), a half (2), ... of the values do not exceed.
+fn quantile(values: &[f64], quarters: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) * quarters / 4).copied().unwrap_or(f64::NAN)
 }
 
 /// A pod that answers one connection at a time, on the second CPU.
@@ -97,6 +115,13 @@ fn service(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quartiles_are_values_that_were_seen() {
+        let ratios = [0.5, 0.1, 0.3, 0.2, 0.4];
+        let seen = [0, 1, 3, 4].map(|quarters| quantile(&ratios, quarters).to_string());
+        assert_eq!(seen, ["0.1", "0.2", "0.4", "0.5"]);
+    }
 
     #[test]
     fn the_ratio_is_the_median_of_the_rounds_ratios() {
