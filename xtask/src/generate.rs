@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -16,7 +15,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     if made.exists() {
         fs::remove_dir_all(&made).with_context(|| format!("remove {}", made.display()))?;
     }
-    let mut crdgen = Command::new("cargo");
+    let mut crdgen = crate::workspace::cargo();
     crdgen
         .args(["run", "--quiet", "-p", "netkeel-crds", "--bin", "crdgen", "--"])
         .arg(&made)

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -135,7 +134,7 @@ fn impure(name: &str, tree: &str, banned: &[&str]) -> Vec<String> {
 
 /// The names of all crates that `package` needs, one a line, alone and without features that others ask for.
 fn tree(root: &Path, package: &str) -> Result<String> {
-    let output = Command::new("cargo")
+    let output = workspace::cargo()
         .args(["tree", "-p", package, "-e", "normal", "--prefix", "none"])
         .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
         .current_dir(root)

@@ -68,9 +68,22 @@ impl Package {
     }
 }
 
+/// cargo, without the variables that say which crate `cargo xtask` runs: build scripts would see them change and
+/// build half of the workspace again.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&*name);
+        }
+    }
+    cargo
+}
+
 /// The crates of the workspace at `root`.
 pub(crate) fn packages(root: &Path) -> Result<Vec<Package>> {
-    let output = Command::new("cargo")
+    let output = cargo()
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .current_dir(root)
         .output()

@@ -1,7 +1,6 @@
 //! The table of steps: what each runs, what it needs of the machine, and which steps it builds on.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,6 +9,7 @@ use super::Run;
 use super::child::Log;
 use super::count::Count;
 use super::suite::{self, Program, Suite};
+use crate::workspace;
 
 /// One step.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ fn clippy(run: &mut Run, log: &mut Log) -> Result<Count> {
 }
 
 fn deny(_: &mut Run, log: &mut Log) -> Result<Count> {
-    if !log.try_run(Command::new("cargo").args(["deny", "--version"]), QUICK)?.1 {
+    if !log.try_run(workspace::cargo().args(["deny", "--version"]), QUICK)?.1 {
         println!("    installing cargo-deny (once, several minutes)");
         cargo(log, &["install", "--locked", "cargo-deny"], BUILD)?;
     }
@@ -197,7 +197,7 @@ fn e2e(run: &mut Run, log: &mut Log) -> Result<Count> {
 }
 
 fn cargo(log: &mut Log, args: &[&str], limit: Duration) -> Result<Count> {
-    log.run(Command::new("cargo").args(args), limit)?;
+    log.run(workspace::cargo().args(args), limit)?;
     Ok(Count::PASSED)
 }
 

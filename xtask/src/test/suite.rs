@@ -52,7 +52,7 @@ impl Suite {
     /// Builds every test program of the workspace.
     pub(super) fn build(root: &Path, log: &mut Log) -> Result<Self> {
         let packages = workspace::packages(root)?;
-        let mut cargo = Command::new("cargo");
+        let mut cargo = workspace::cargo();
         cargo.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-run"]);
         cargo.args(["--message-format", "json-render-diagnostics"]);
         if let Some(features) = features(&packages) {

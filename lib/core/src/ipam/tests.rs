@@ -82,7 +82,7 @@ impl Model {
             (Ok(address), Some(before)) => assert_eq!(address, *before, "an owner keeps its address"),
             (Ok(address), None) => {
                 assert!(self.owned.values().all(|other| *other != address), "{address} has two owners");
-                let rest = self.freed.remove(&address).map(|freed| self.now - freed);
+                let rest = self.freed.remove(&address).map(|freed| self.now.saturating_sub(freed));
                 assert!(rest.is_none_or(|rest| rest >= REST), "{address} rested only {rest:?}");
                 assert_ne!(Some(address), allocator.overlay_address());
                 let ip = ipv4(address).unwrap();
