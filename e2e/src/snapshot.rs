@@ -29,7 +29,8 @@ const NODE: &[(&str, &str)] = &[
     ("pins", "find /sys/fs/bpf -mindepth 1"),
     ("cgroup programs", "bpftool cgroup tree \"$(findmnt -n -t cgroup2 -o TARGET | tail -1)\""),
     ("cni", "find /etc/cni/net.d /opt/cni/bin -mindepth 1"),
-    ("state", "find /run/netkeel /var/lib/netkeel 2>/dev/null || true"),
+    // The two folders themselves are made by the kubelet for the agent's mounts, and stay, empty.
+    ("state", "find /run/netkeel /var/lib/netkeel -mindepth 1 2>/dev/null || true"),
 ];
 
 /// Kinds whose objects come and go by themselves, or that hold only moments.

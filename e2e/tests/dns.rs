@@ -77,7 +77,7 @@ fn a_headless_service_resolves_to_each_pod() {
 #[test]
 fn ports_resolve_to_srv_records() {
     let name = "_echo._tcp.web.dns.svc.cluster.local.";
-    let wanted = format!("{ECHO_PORT} web.dns.svc.cluster.local.");
+    let wanted = format!("{ECHO_PORT} web.dns.svc.cluster.local");
     resolves(name, "SRV", false, |answer| answer.data().len() == 1 && answer.data()[0].ends_with(&wanted))
         .unwrap();
     resolves("_echo-udp._udp.web.dns.svc.cluster.local.", "SRV", false, |answer| answer.data().len() == 1)
@@ -91,7 +91,7 @@ fn the_address_of_a_service_resolves_to_its_name() {
     let mut octets: Vec<&str> = names().service.split('.').collect();
     octets.reverse();
     let name = format!("{}.in-addr.arpa.", octets.join("."));
-    resolves(&name, "PTR", false, |answer| answer.data() == ["web.dns.svc.cluster.local."]).unwrap();
+    resolves(&name, "PTR", false, |answer| answer.data() == ["web.dns.svc.cluster.local"]).unwrap();
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn a_second_install_is_refused_and_changes_nothing() {
     let cluster = installed();
     let before = generations(cluster).unwrap();
     let error = install::helm_install(cluster, &[]).unwrap_err();
-    assert!(format!("{error:#}").contains("cannot re-use a name that is still in use"), "{error:#}");
+    assert!(format!("{error:#}").contains("cannot reuse a name that is still in use"), "{error:#}");
     assert_eq!(generations(cluster).unwrap(), before);
 }
 
