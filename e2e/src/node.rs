@@ -8,7 +8,7 @@ mod supervise;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -159,13 +159,16 @@ fn node(spec: &Spec) -> Result<()> {
     // On a machine with cgroup2 alone the root of a node must hold no process, or no controller can be handed down.
     cgroup::join(&spec.system_group())?;
     let me = std::env::current_exe()?;
-    let mut child = Command::new(me).arg("init").arg(&spec.folder).spawn()?;
+    let mut child = Command::new(me).arg("init").arg(&spec.folder).stdin(Stdio::piped()).spawn()?;
     spec.record(child.id())?;
+    // The child waits for this: its new root becomes this process's too, and there /proc knows other numbers.
+    drop(child.stdin.take());
     let status = child.wait()?;
     bail!("the first process of {} ended: {status}", spec.name)
 }
 
 fn init(spec: &Spec) -> Result<()> {
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).context("wait for the parent")?;
     fs::write("/proc/sys/kernel/hostname", &spec.name).context("host name")?;
     mounts::enter_root(spec)?;
     supervise::run(spec)
