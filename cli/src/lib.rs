@@ -29,7 +29,7 @@ fn tell(context: Option<&str>, output: Output) -> ExitCode {
             if status.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("{}", told(&error));
             ExitCode::from(2)
         }
     }
@@ -38,4 +38,23 @@ fn tell(context: Option<&str>, output: Output) -> ExitCode {
 fn ask(context: Option<&str>) -> anyhow::Result<status::Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(fetch::fetch(context))
+}
+
+/// An error with its causes, less those that the text before repeats.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => text,
+        said => format!("{said}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_cause_is_not_told_twice() {
+        let error =
+            anyhow::anyhow!("no such file").context("read config: no such file").context("no cluster");
+        assert_eq!(super::told(&error), "no cluster: read config: no such file");
+    }
 }

@@ -54,8 +54,18 @@ enum Task {
     Test(test::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().task {
+fn main() -> std::process::ExitCode {
+    match run(Args::parse().task) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Bench(options) => bench::run(&options),
         Task::Cluster(command) => cluster::run(&command),
         Task::Demo => demo::run(),
