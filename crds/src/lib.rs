@@ -9,7 +9,9 @@ pub mod node_network;
 mod rule;
 mod text;
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 pub use address_block::{AddressBlock, AddressBlockSpec, block_name};
@@ -31,9 +33,24 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     let versioned = |mut crd: CustomResourceDefinition| {
         let labels = crd.metadata.labels.get_or_insert_default();
         labels.insert(CRD_VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        for version in &mut crd.spec.versions {
+            let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+            schema.into_iter().for_each(plain_integers);
+        }
         crd
     };
     [AddressBlock::crd(), ClusterNetwork::crd(), NodeNetwork::crd()].map(versioned).into()
+}
+
+/// Takes the formats away that schemars gives to unsigned integers: the API server knows none of them and warns.
+fn plain_integers(schema: &mut JSONSchemaProps) {
+    if schema.format.as_ref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(plain_integers);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        plain_integers(items);
+    }
 }
 
 /// The name of the committed file of one kind, and its YAML.

@@ -2,6 +2,8 @@
 
 pub mod api;
 mod api_observe;
+#[cfg(test)]
+pub(crate) mod fake;
 
 use netkeel_crds::{ClusterNetwork, ClusterNetworkStatus};
 

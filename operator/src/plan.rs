@@ -6,6 +6,8 @@ mod nodes;
 mod removal;
 mod validate;
 
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 

@@ -1,5 +1,8 @@
 //! One pass: observe, plan, apply, report.
 
+#[cfg(test)]
+mod interleavings;
+
 use std::error::Error as _;
 
 use jiff::Timestamp;

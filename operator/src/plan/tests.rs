@@ -1,0 +1,286 @@
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use netkeel_crds::{
+    AddressBlock, AddressBlockSpec, CLEANUP, ClusterNetwork, ClusterNetworkSpec, NodeNetwork, block_name,
+    cluster_network::Usage, condition::kind,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::observed::{DnsService, Node, Rival, Workload};
+
+fn node(name: &str, last: u8) -> Node {
+    Node {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        addresses: vec![IpAddr::from([192, 0, 2, last])],
+        ready: true,
+        reachable: true,
+    }
+}
+
+fn block(cidr: &str, node: &str) -> AddressBlock {
+    let cidr: IpNet = cidr.parse().unwrap();
+    let spec = AddressBlockSpec { cidr, node: node.to_owned(), node_uid: format!("uid-{node}") };
+    let mut block = AddressBlock::new(&block_name(&cidr), spec);
+    block.metadata.uid = Some(format!("uid-{cidr}"));
+    block
+}
+
+fn node_network(name: &str) -> NodeNetwork {
+    let mut network = NodeNetwork::new(name, NodeNetworkSpec::default());
+    network.metadata.uid = Some(format!("uid-network-{name}"));
+    network.metadata.resource_version = Some("7".to_owned());
+    let uid = format!("uid-{name}");
+    let owner = OwnerReference { kind: "Node".to_owned(), uid, ..OwnerReference::default() };
+    network.metadata.owner_references = Some(vec![owner]);
+    network
+}
+
+/// A cluster of nodes a and b with nothing of ours but the network.
+fn seen() -> Observed {
+    let mut network = ClusterNetwork::new("default", ClusterNetworkSpec::default());
+    network.metadata.finalizers = Some(vec![CLEANUP.to_owned()]);
+    Observed {
+        network: Some(network),
+        nodes: vec![node("a", 1), node("b", 2)],
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        ..Observed::default()
+    }
+}
+
+/// The cluster after the steps of its nodes: what a pass makes of `seen`, as the next one sees it.
+fn settled() -> Observed {
+    let mut seen = seen();
+    seen.blocks = vec![block("10.244.0.0/26", "a"), block("10.244.0.64/26", "b")];
+    seen.node_networks = vec![node_network("a"), node_network("b")];
+    for step in planned(&seen).steps {
+        if let Step::WriteNodeNetwork { node, spec, .. } = step {
+            let network = seen.node_networks.iter_mut().find(|n| n.metadata.name.as_ref() == Some(&node));
+            network.unwrap().spec = *spec;
+        }
+    }
+    seen.agents = Some(Workload { wanted: 2, ready: 2, updated: 2, pods: 0 });
+    seen
+}
+
+fn planned(seen: &Observed) -> Outcome {
+    plan(seen, &Settings::default(), 0)
+}
+
+/// Steps without those that apply what is rendered.
+fn steps(outcome: &Outcome) -> Vec<&Step> {
+    outcome.steps.iter().filter(|step| !matches!(step, Step::Apply(_))).collect()
+}
+
+fn reasons(outcome: &Outcome) -> Vec<(&str, &str)> {
+    outcome.problems.iter().map(|problem| (problem.condition, problem.reason)).collect()
+}
+
+#[test]
+fn new_nodes_get_a_block_each_and_an_empty_object() {
+    let outcome = planned(&seen());
+    let claim = |node: &str, cidr: &str| Step::ClaimBlock {
+        cidr: cidr.parse().unwrap(),
+        node: node.to_owned(),
+        node_uid: format!("uid-{node}"),
+    };
+    let create =
+        |node: &str| Step::CreateNodeNetwork { node: node.to_owned(), node_uid: format!("uid-{node}") };
+    assert_eq!(
+        steps(&outcome),
+        [&claim("a", "10.244.0.0/26"), &create("a"), &claim("b", "10.244.0.64/26"), &create("b")]
+    );
+    assert_eq!(outcome.dns_cluster_ip, "10.96.0.10".parse().ok());
+}
+
+#[test]
+fn claimed_blocks_are_written_once() {
+    let seen = settled();
+    assert_eq!(seen.node_networks[1].spec.blocks, ["10.244.0.64/26".parse().unwrap()]);
+    assert_eq!(seen.node_networks[1].spec.node_addresses, [IpAddr::from([192, 0, 2, 2])]);
+    assert!(steps(&planned(&seen)).is_empty());
+}
+
+#[test]
+fn a_node_that_runs_out_of_addresses_gets_one_more_block_behind_the_first() {
+    for (used, blocks) in [(54, 1), (56, 2)] {
+        let mut seen = settled();
+        let network = &mut seen.node_networks[0];
+        let status = network.status.get_or_insert_default();
+        status.applied_revision = Some(network.spec.revision.clone());
+        status.addresses = Some(Usage { used, capacity: 63 });
+        let claims =
+            planned(&seen).steps.iter().filter(|step| matches!(step, Step::ClaimBlock { .. })).count();
+        assert_eq!(claims, blocks - 1, "{used} used");
+    }
+}
+
+#[test]
+fn a_changed_spec_goes_to_every_node_with_a_new_revision() {
+    let mut seen = settled();
+    let before = seen.node_networks[0].spec.revision.clone();
+    seen.network.as_mut().unwrap().spec.pod_network.vxlan.port = 4789;
+    let outcome = planned(&seen);
+    let written: Vec<_> = outcome
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::WriteNodeNetwork { spec, .. } => Some((spec.config.vxlan_port, spec.revision == before)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(written, [(4789, false), (4789, false)]);
+}
+
+#[test]
+fn what_is_left_of_a_node_that_is_gone_is_taken_away() {
+    let mut seen = settled();
+    seen.nodes.remove(1);
+    let outcome = planned(&seen);
+    assert!(matches!(steps(&outcome)[..], [Step::DeleteNodeNetwork { .. }, Step::ReleaseBlock { .. }]));
+}
+
+#[test]
+fn a_node_that_came_back_as_another_object_inherits_nothing() {
+    let mut seen = settled();
+    seen.nodes[1].uid = "another".to_owned();
+    let outcome = planned(&seen);
+    assert!(
+        matches!(
+            steps(&outcome)[..],
+            [Step::ClaimBlock { .. }, Step::DeleteNodeNetwork { .. }, Step::ReleaseBlock { .. }]
+        ),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn overlaps_are_told_and_the_last_good_configuration_stays() {
+    type Change = fn(&mut Observed);
+    let cases: [(&str, Change); 2] = [
+        ("PoolOverlapsServices", |seen| seen.service_cidrs = vec!["10.244.128.0/20".parse().unwrap()]),
+        ("PoolOverlapsNode", |seen| seen.nodes[0].addresses = vec![IpAddr::from([10, 244, 3, 4])]),
+    ];
+    for (reason, change) in cases {
+        let mut fresh = seen();
+        change(&mut fresh);
+        let outcome = planned(&fresh);
+        assert_eq!(reasons(&outcome), [(kind::DEGRADED, reason)]);
+        assert!(
+            outcome.config.is_none() && outcome.steps.is_empty(),
+            "nothing begins with an impossible network"
+        );
+        let mut running = settled();
+        running.network.as_mut().unwrap().spec.pod_network.vxlan.port = 4789;
+        change(&mut running);
+        assert_eq!(planned(&running).config.map(|config| config.vxlan_port), Some(8472));
+    }
+}
+
+#[test]
+fn a_full_pool_is_told_with_the_node_that_goes_without() {
+    let mut seen = seen();
+    let pool = &mut seen.network.as_mut().unwrap().spec.pod_network.pools[0];
+    pool.cidrs = vec!["10.244.0.0/26".parse().unwrap()];
+    let outcome = planned(&seen);
+    assert_eq!(reasons(&outcome), [(kind::DEGRADED, "PoolExhausted")]);
+    assert!(outcome.problems[0].message.contains("node b"), "{:?}", outcome.problems);
+}
+
+#[test]
+fn another_cni_holds_the_agents_back_but_stops_none_that_run() {
+    let applies = |outcome: &Outcome| {
+        outcome.steps.iter().any(|step| matches!(step, Step::Apply(part) if part.name.kind == "DaemonSet"))
+    };
+    let rival = |cni| vec![Rival { name: "kube-system/other".to_owned(), cni }];
+    for (cni, running, rolled_out, reason) in
+        [(true, false, false, "RivalCNI"), (true, true, true, "RivalCNI"), (false, false, true, "KubeProxy")]
+    {
+        let mut seen = if running { settled() } else { seen() };
+        seen.rivals = rival(cni);
+        let outcome = planned(&seen);
+        assert_eq!((applies(&outcome), reasons(&outcome)), (rolled_out, vec![(kind::CONFLICTS, reason)]));
+    }
+}
+
+#[test]
+fn dns_takes_the_tenth_service_address_or_the_one_asked_for() {
+    let asked = |ip: &str| Some(ip.parse().unwrap());
+    let service = |ours, ip: &str| Some(DnsService { ours, cluster_ip: ip.parse().ok() });
+    let cases = [
+        (None, None, "10.96.0.10", None),
+        (asked("10.96.0.53"), None, "10.96.0.53", None),
+        (None, service(true, "10.96.0.7"), "10.96.0.7", None),
+        (asked("10.96.0.53"), service(true, "10.96.0.7"), "10.96.0.7", Some("AddressDiffers")),
+        (None, service(false, "10.96.0.7"), "10.96.0.7", Some("ForeignService")),
+    ];
+    for (asked, present, address, reason) in cases {
+        let mut seen = seen();
+        seen.network.as_mut().unwrap().spec.dns.cluster_ip = asked;
+        seen.dns.service = present;
+        let outcome = planned(&seen);
+        assert_eq!(outcome.dns_cluster_ip, address.parse().ok());
+        assert_eq!(outcome.problems.first().map(|problem| problem.reason), reason);
+        let rendered =
+            outcome.steps.iter().any(|step| matches!(step, Step::Apply(part) if part.name.kind == "Service"));
+        assert_eq!(rendered, reason.is_none());
+    }
+}
+
+#[test]
+fn a_dns_address_outside_the_services_is_refused() {
+    let mut seen = seen();
+    seen.network.as_mut().unwrap().spec.dns.cluster_ip = "10.1.0.10".parse().ok();
+    assert_eq!(reasons(&planned(&seen)), [(kind::DNS_READY, "AddressOutsideServices")]);
+}
+
+#[test]
+fn removal_waits_for_the_nodes_but_not_for_ever() {
+    let mut seen = settled();
+    seen.network.as_mut().unwrap().metadata.deletion_timestamp =
+        serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
+    let at = |seen: &Observed, age| plan(seen, &Settings::default(), age);
+    let asked = at(&seen, 0);
+    assert!(asked.steps.iter().all(|step| matches!(step, Step::WriteNodeNetwork { spec, .. } if spec.state == netkeel_crds::node_network::State::Removing)));
+    assert_eq!(asked.steps.len(), 2);
+    assert_eq!(reasons(&asked), [(kind::DEGRADED, "Removing")]);
+    let deletes = |outcome: &Outcome| outcome.steps.iter().any(|step| matches!(step, Step::Delete(_)));
+    assert!(!deletes(&at(&seen, NODE_WAIT - 1)) && deletes(&at(&seen, NODE_WAIT)));
+    assert_eq!(reasons(&at(&seen, NODE_WAIT)), [(kind::DEGRADED, "NodesNotCleaned")]);
+    seen.nodes.iter_mut().for_each(|node| node.reachable = false);
+    assert!(deletes(&at(&seen, 60)), "a node that is down is not waited for as long");
+}
+
+proptest! {
+    /// Whatever is claimed already, new claims lie in the pool and overlap nothing.
+    #[test]
+    fn new_claims_are_in_the_pool_and_disjoint(
+        prefix in 20_u8..26, size in 26_u8..29, nodes in 1_u8..30, taken in prop::collection::vec((0_u32..4096, 26_u8..30), 0..30),
+    ) {
+        let pool: IpNet = format!("10.244.0.0/{prefix}").parse().unwrap();
+        let mut seen = seen();
+        let spec = &mut seen.network.as_mut().unwrap().spec.pod_network.pools[0];
+        spec.cidrs = vec![pool];
+        spec.block_sizes.ipv4 = size;
+        seen.nodes = (0..nodes).map(|number| node(&format!("n{number}"), number)).collect();
+        for (number, length) in taken {
+            let address = std::net::Ipv4Addr::from_bits(0x0AF4_0000 + number);
+            let cidr = ipnet::Ipv4Net::new(address, length).unwrap().trunc();
+            seen.blocks.push(block(&cidr.to_string(), "gone"));
+        }
+        let outcome = planned(&seen);
+        let mut all: Vec<IpNet> = seen.blocks.iter().map(|block| block.spec.cidr).collect();
+        let mut claims = 0;
+        for step in &outcome.steps {
+            if let Step::ClaimBlock { cidr, .. } = step {
+                prop_assert!(pool.contains(cidr) && cidr.prefix_len() == size);
+                prop_assert!(!all.iter().any(|other| validate::overlap(other, cidr)), "{cidr} overlaps one of {all:?}");
+                all.push(*cidr);
+                claims += 1;
+            }
+        }
+        let without = outcome.problems.iter().filter(|problem| problem.reason == "PoolExhausted").count();
+        prop_assert_eq!(claims + without, usize::from(nodes));
+    }
+}
