@@ -1,5 +1,8 @@
 //! What the user reads: the status of the `ClusterNetwork`, from what was seen and planned.
 
+#[cfg(test)]
+mod tests;
+
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use netkeel_crds::{

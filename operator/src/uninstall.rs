@@ -107,9 +107,8 @@ async fn step(
 fn by_hand(nodes: &[String], image: &str) {
     for node in nodes {
         say(&format!(
-            "node {node} was not cleaned up; when it is back: kubectl debug node/{node} --profile=sysadmin \
-             --image={image} -- /netkeel-agent clean --host-prefix /host, or reboot it after deleting \
-             /etc/cni/net.d/05-netkeel.conflist"
+            "node {node} was not cleaned up; when it is back: kubectl debug node/{node} --profile=sysadmin --image={image} -- \
+             /netkeel-agent clean --bpffs /host/sys/fs/bpf --run-folder /host/run/netkeel --state-folder /host/var/lib/netkeel"
         ));
     }
 }

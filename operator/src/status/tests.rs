@@ -1,0 +1,139 @@
+use netkeel_crds::{ClusterNetworkSpec, NodeNetworkSpec, NodeNetworkStatus, condition::condition};
+
+use super::*;
+use crate::{
+    observed::{Node, Workload},
+    plan::Problem,
+};
+
+fn now(second: i64) -> Time {
+    Time(jiff::Timestamp::from_second(second).unwrap())
+}
+
+fn network() -> ClusterNetwork {
+    let mut network = ClusterNetwork::new("default", ClusterNetworkSpec::default());
+    network.metadata.generation = Some(3);
+    network
+}
+
+/// A node whose agent says this of it.
+fn node_network(name: &str, applied: &str, ready: bool, message: &str) -> NodeNetwork {
+    let spec = NodeNetworkSpec { revision: "r2".to_owned(), ..NodeNetworkSpec::default() };
+    let mut network = NodeNetwork::new(name, spec);
+    network.status = Some(NodeNetworkStatus {
+        applied_revision: Some(applied.to_owned()),
+        conditions: vec![condition(kind::READY, ready, "Reason", message, now(0))],
+        addresses: Some(Usage { used: 3, capacity: 63 }),
+        ..NodeNetworkStatus::default()
+    });
+    network
+}
+
+fn seen(node_networks: Vec<NodeNetwork>) -> Observed {
+    Observed {
+        nodes: ["a", "b"].map(|name| Node { name: name.to_owned(), ..Node::default() }).into(),
+        node_networks,
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        agents: Some(Workload { wanted: 2, ready: 2, updated: 2, pods: 0 }),
+        dns: crate::observed::DnsSeen {
+            servers: Some(Workload { wanted: 2, ready: 1, updated: 2, pods: 0 }),
+            service: None,
+        },
+        ..Observed::default()
+    }
+}
+
+fn good() -> Observed {
+    seen(vec![node_network("a", "r2", true, "fine"), node_network("b", "r2", true, "fine")])
+}
+
+fn outcome() -> Outcome {
+    let config = netkeel_crds::node_network::NodeConfig {
+        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        ..Default::default()
+    };
+    Outcome { config: Some(config), ..Outcome::default() }
+}
+
+/// Status, reason and message of one condition.
+fn told(status: &ClusterNetworkStatus, kind: &str) -> (String, String, String) {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+    (found.status.clone(), found.reason.clone(), found.message.clone())
+}
+
+#[test]
+fn a_network_that_works_says_so() {
+    let status = status(&network(), &good(), &outcome(), None, &now(1));
+    for (kind, wanted) in [
+        (kind::AVAILABLE, "True"),
+        (kind::PROGRESSING, "False"),
+        (kind::DEGRADED, "False"),
+        (kind::AGENTS_READY, "True"),
+        (kind::DNS_READY, "True"),
+        (kind::SERVICE_NETWORK_READY, "True"),
+        (kind::CONFLICTS, "False"),
+    ] {
+        assert_eq!(told(&status, kind).0, wanted, "{kind}");
+    }
+    assert_eq!(status.observed_generation, Some(3));
+    assert_eq!(status.rollout.unwrap().summary, "2/2");
+    assert_eq!((status.pools[0].addresses.used, status.pools[0].blocks.capacity), (6, 1024));
+}
+
+#[test]
+fn a_node_in_trouble_is_named_with_what_its_agent_says() {
+    let cases = [
+        (Some(node_network("b", "r2", false, "no cgroup2 mount")), "node b: no cgroup2 mount"),
+        (
+            Some(node_network("b", "r1", true, "fine")),
+            "node b: its agent has not applied the present configuration yet",
+        ),
+        (None, "node b: no NodeNetwork yet"),
+    ];
+    for (b, message) in cases {
+        let networks = [node_network("a", "r2", true, "fine")].into_iter().chain(b).collect();
+        let status = status(&network(), &seen(networks), &outcome(), None, &now(1));
+        assert_eq!(told(&status, kind::AVAILABLE), ("False".into(), "NodesNotReady".into(), message.into()));
+        assert_eq!(told(&status, kind::PROGRESSING).2, "1/2 nodes have the present configuration");
+    }
+}
+
+#[test]
+fn many_nodes_in_trouble_are_counted() {
+    let mut seen = seen(vec![]);
+    seen.nodes = (0..9).map(|number| Node { name: format!("n{number}"), ..Node::default() }).collect();
+    let message = told(&status(&network(), &seen, &outcome(), None, &now(1)), kind::AGENTS_READY).2;
+    assert!(message.starts_with("node n0: no NodeNetwork yet; node n1"), "{message}");
+    assert!(message.ends_with("and 6 more, see kubectl get nodenetworks"), "{message}");
+}
+
+#[test]
+fn problems_and_failures_become_conditions() {
+    let problem = |condition| Problem { condition, reason: "Why", message: "do this".to_owned() };
+    let mut outcome = outcome();
+    outcome.problems = vec![problem(kind::DEGRADED), problem(kind::CONFLICTS), problem(kind::DNS_READY)];
+    let told_of = |failure| status(&network(), &good(), &outcome, failure, &now(1));
+    let why = ("True".to_owned(), "Why".to_owned(), "do this".to_owned());
+    assert_eq!(told(&told_of(None), kind::DEGRADED), why);
+    assert_eq!(told(&told_of(None), kind::CONFLICTS), why);
+    assert_eq!(told(&told_of(None), kind::DNS_READY).0, "False");
+    assert_eq!(told(&told_of(Some("applying DaemonSet: forbidden")), kind::DEGRADED).1, "ApplyFailed");
+}
+
+#[test]
+fn objects_that_cannot_be_read_are_named() {
+    let mut seen = good();
+    seen.undecodable = vec!["NodeNetwork c".to_owned()];
+    let (status, reason, message) =
+        told(&status(&network(), &seen, &outcome(), None, &now(1)), kind::DEGRADED);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "Undecodable"));
+    assert!(message.contains("NodeNetwork c"), "{message}");
+}
+
+#[test]
+fn the_time_of_a_condition_is_that_of_its_last_change() {
+    let mut network = network();
+    network.status = Some(status(&network, &good(), &outcome(), None, &now(1)));
+    let later = status(&network, &good(), &outcome(), None, &now(2));
+    assert_eq!(Some(&later), network.status.as_ref(), "nothing to write");
+}
