@@ -38,8 +38,12 @@ serviceAccountName: netkeel-operator
 hostNetwork: true
 dnsPolicy: Default
 priorityClassName: system-cluster-critical
-# It has to run before there is a network, wherever that is.
-tolerations: [{operator: Exists}]
+# It has to run before there is a network, wherever that is, and leaves a node that is gone.
+tolerations:
+- {operator: Exists, effect: NoSchedule}
+- {key: CriticalAddonsOnly, operator: Exists}
+- {key: node.kubernetes.io/not-ready, operator: Exists}
+- {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 30}
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
