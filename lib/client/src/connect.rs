@@ -10,18 +10,22 @@ use std::{
 
 use hyper_util::{
     client::legacy::{
-        Client as HttpClient,
+        Client as HttpClient, ResponseFuture,
         connect::{HttpConnector, dns::Name},
     },
     rt::TokioExecutor,
 };
 use kube::{Client, Config, client::ConfigExt, config::KubeConfigOptions};
+use rand::seq::SliceRandom;
 use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::ApiServers;
 
 /// A connection attempt is given up after this time; with several addresses they share it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request whose answer has not begun after this time, connecting and TLS included, has failed: the API server may be frozen.
+/// Longer than it waits for a webhook by default, which is 10 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// A peer that acknowledges nothing for this time is gone.
 const DEAD_PEER: Duration = Duration::from_secs(15);
 
@@ -42,7 +46,7 @@ pub enum ConnectError {
     Setup(#[source] Box<kube::Error>),
 }
 
-/// A client with the pod's service account. The addresses of `servers` are tried in turn at every new connection;
+/// A client with the pod's service account. The addresses of `servers` are tried in random order at every new connection;
 /// while there are none, the environment's `KUBERNETES_SERVICE_HOST` is used, which needs a working service network.
 ///
 /// # Errors
@@ -54,7 +58,7 @@ pub fn connect(servers: &ApiServers) -> Result<Client, ConnectError> {
     }
     // The URL `https://kubernetes.default.svc/` has no port, so that each address keeps its own.
     let config = Config::incluster_dns().map_err(|error| ConnectError::InCluster(Box::new(error)))?;
-    through(config, servers.clone()).map_err(|error| ConnectError::Setup(Box::new(error)))
+    through(config, servers.clone(), ANSWER_TIMEOUT).map_err(|error| ConnectError::Setup(Box::new(error)))
 }
 
 /// A client of the person at the keyboard: kubeconfig (and `context` in it), else the pod's service account.
@@ -72,7 +76,7 @@ pub async fn connect_as_user(context: Option<&str>) -> Result<Client, ConnectErr
     Client::try_from(config).map_err(|error| ConnectError::Setup(Box::new(error)))
 }
 
-fn through(config: Config, servers: ApiServers) -> Result<Client, kube::Error> {
+fn through(config: Config, servers: ApiServers, limit: Duration) -> Result<Client, kube::Error> {
     let mut tcp = HttpConnector::new_with_resolver(Known(servers));
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -85,12 +89,17 @@ fn through(config: Config, servers: ApiServers) -> Result<Client, kube::Error> {
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
-        .map_err(BoxError::from)
+        .map_future(move |answer: ResponseFuture| async move {
+            match tokio::time::timeout(limit, answer).await {
+                Ok(answer) => answer.map_err(BoxError::from),
+                Err(_) => Err(BoxError::from(format!("no answer from the API server within {limit:?}"))),
+            }
+        })
         .service(HttpClient::builder(TokioExecutor::new()).build(https));
     Ok(Client::new(service, config.default_namespace))
 }
 
-/// Answers every name with the known addresses.
+/// Answers every name with the known addresses, shuffled: clients spread over the API servers, and one that is frozen is not always first.
 #[derive(Clone)]
 struct Known(ApiServers);
 
@@ -104,6 +113,35 @@ impl Service<Name> for Known {
     }
 
     fn call(&mut self, _: Name) -> Self::Future {
-        ready(Ok(self.0.addresses().into_iter()))
+        let mut addresses = self.0.addresses();
+        addresses.shuffle(&mut rand::rng());
+        ready(Ok(addresses.into_iter()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[tokio::test]
+    async fn an_api_server_that_takes_a_connection_and_says_nothing_is_given_up() {
+        let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let servers = ApiServers::parse(&frozen.local_addr().unwrap().to_string()).unwrap();
+        let config = Config::new("http://kubernetes.default.svc/".parse().unwrap());
+        let client = through(config, servers, Duration::from_millis(200)).unwrap();
+        let answer = tokio::time::timeout(CONNECT_TIMEOUT / 2, client.apiserver_version()).await;
+        assert!(matches!(answer, Ok(Err(kube::Error::Service(_)))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn every_api_server_comes_first_at_times() {
+        let known = Known(ApiServers::parse("10.0.0.1:6443,10.0.0.2:6443").unwrap());
+        let mut first = HashSet::new();
+        for _ in 0..100 {
+            let mut addresses = known.clone().call("kubernetes.default.svc".parse().unwrap()).await.unwrap();
+            first.extend(addresses.next());
+        }
+        assert_eq!(first.len(), 2);
     }
 }

@@ -59,7 +59,7 @@ impl ApiServers {
         Self::parse(&std::env::var(ENVIRONMENT).unwrap_or_default())
     }
 
-    /// The addresses, in the order in which they are tried.
+    /// The addresses, sorted; every connection tries them in an order of its own.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.0.load().to_vec()
@@ -77,7 +77,7 @@ impl ApiServers {
         true
     }
 
-    /// Adds the addresses kept in the file at `path` behind those known; a missing file adds none.
+    /// Adds the addresses kept in the file at `path` to those known; a missing file adds none.
     ///
     /// # Errors
     /// If the file is there and cannot be read, or holds something else.
