@@ -71,9 +71,31 @@ pub const fn slot(random: u32, count: u32) -> Option<u32> {
     random.checked_rem(count)
 }
 
+/// The number of a socket for [`slot`], always the same one. Cookies are counted up, and every other one may be
+/// of the same kind: hence the upper half of a product with a large odd number, which spreads any of them.
+#[must_use]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
+pub const fn spread(cookie: u64) -> u32 {
+    (cookie.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_spread_whatever_the_pattern_of_their_cookies() {
+        for (step, count) in [(1_u64, 3_u32), (2, 2), (3, 3), (4, 2), (4096, 4)] {
+            let mut seen = [0_u32; 4];
+            for cookie in (0..400).map(|number| 1000 + number * step) {
+                seen[slot(spread(cookie), count).unwrap() as usize] += 1;
+            }
+            let fair = 400 / count;
+            let seen = &seen[..count as usize];
+            assert!(seen.iter().all(|&share| share.abs_diff(fair) <= fair / 4), "{step}: {seen:?}");
+        }
+    }
 
     #[test]
     fn every_slot_is_chosen_and_none_beyond() {

@@ -163,16 +163,26 @@ fn towards<F: Family>(ctx: &SockAddrContext) -> i32 {
     let frontend =
         Frontend { address: asked.address, port: asked.port, protocol: protocol as u8, reserved: 0 };
     let Some(service) = maps::service(frontend) else { return ALLOW };
-    let Some(backend) = choose(&service) else { return refuse() };
-    remember(Translated::new(cookie(ctx), backend), asked);
+    let cookie = cookie(ctx);
+    let Some(backend) = choose(&service, chance(protocol, cookie)) else { return refuse() };
+    remember(Translated::new(cookie, backend), asked);
     if set_peer::<F>(ctx, backend) { ALLOW } else { refuse() }
 }
 
-/// A backend by chance. The agent may be taking the last slot away: then the first is as good.
+/// What decides on the backend. All datagrams of a socket go to the same one, connected or not: they may be one
+/// exchange. A new connection is a new choice.
 #[inline(always)]
-fn choose(service: &services::Service) -> Option<Backend> {
-    // SAFETY: takes nothing.
-    let random = unsafe { bpf_get_prandom_u32() };
+fn chance(protocol: Protocol, cookie: u64) -> u32 {
+    match protocol {
+        // SAFETY: takes nothing.
+        Protocol::Tcp => unsafe { bpf_get_prandom_u32() },
+        Protocol::Udp => services::spread(cookie),
+    }
+}
+
+/// The backend that a client with this number gets. The agent may be taking the last slot away: then the first is as good.
+#[inline(always)]
+fn choose(service: &services::Service, random: u32) -> Option<Backend> {
     let slot = services::slot(random, service.count)?;
     maps::backend(service.id, slot).or_else(|| maps::backend(service.id, 0))
 }

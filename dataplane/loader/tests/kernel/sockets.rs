@@ -1,7 +1,7 @@
 //! The socket hooks: real sockets of this process, in the test's cgroup.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
@@ -154,6 +154,29 @@ fn datagrams_reach_a_backend_and_answers_come_from_the_service() {
         let client = udp_client(Ipv4Addr::UNSPECIFIED);
         assert_eq!(ask(&client, v4(SERVICE, 53)), (backend, v4(SERVICE, 53)));
         assert_eq!(ask(&client, v4(SERVICE, 53)), (backend, v4(SERVICE, 53)), "the second time too");
+    });
+}
+
+#[test]
+fn all_datagrams_of_a_socket_reach_one_backend_and_sockets_spread() {
+    isolated(|lab| {
+        let datapath = lab.load();
+        let ports = [udp_backend(LOCALHOST, 0), udp_backend(LOCALHOST, 0), udp_backend(LOCALHOST, 0)];
+        serve(&datapath, 1, frontend(SERVICE, 53, Protocol::Udp), &ports.map(|port| (LOCALHOST, port)));
+        let mut seen = HashSet::new();
+        for number in 0..20 {
+            let (client, service) = if number % 2 == 0 {
+                (udp_client(Ipv4Addr::UNSPECIFIED), v4(SERVICE, 53))
+            } else {
+                (udp_client(Ipv6Addr::UNSPECIFIED), mapped(SERVICE, 53))
+            };
+            let (backend, _) = ask(&client, service);
+            for _ in 1..50 {
+                assert_eq!(ask(&client, service), (backend, service));
+            }
+            seen.insert(backend);
+        }
+        assert_eq!(seen, HashSet::from(ports));
     });
 }
 
