@@ -61,8 +61,10 @@ pub struct Workload {
     pub ready: u32,
     /// Pods that run the present template.
     pub updated: u32,
-    /// Pods that exist, terminating ones too; counted only during removal.
+    /// Pods that exist on nodes that report, terminating ones too; counted only during removal.
     pub pods: u32,
+    /// The object itself is gone, only pods of it are left.
+    pub deleted: bool,
 }
 
 /// DNS as it is.

@@ -24,10 +24,22 @@ use crate::{
 pub struct Pass {
     /// Steps that were applied.
     pub applied: usize,
-    /// Something was done or lost a race: look again at once.
-    pub again: bool,
+    /// When to look again.
+    pub next: Next,
     /// Where the network wants its traces.
     pub traces_endpoint: Option<String>,
+}
+
+/// When the next pass is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Next {
+    /// When a watch says that something changed.
+    #[default]
+    OnChange,
+    /// In a moment: what is waited for is not watched, or every step lost a race.
+    Soon,
+    /// Now: something was done.
+    AtOnce,
 }
 
 /// Brings the cluster one step nearer to what its `ClusterNetwork` says. The status is written even when a step failed.
@@ -44,9 +56,12 @@ pub async fn pass<C: Cluster>(cluster: &C, settings: &Settings, now: Timestamp) 
         let applied = apply(cluster, &outcome.steps).await;
         let failure = applied.as_ref().err().map(chain);
         report(cluster, &seen, &outcome, failure.as_deref(), now).await.or_else(ignore_gone(&outcome))?;
-        let again = applied?;
+        let next = match applied? {
+            Next::OnChange if outcome.removing => Next::Soon,
+            next => next,
+        };
         let traces_endpoint = network.spec.observability.traces.endpoint.clone();
-        Ok(Pass { applied: outcome.steps.len(), again, traces_endpoint })
+        Ok(Pass { applied: outcome.steps.len(), next, traces_endpoint })
     }
     .instrument(span)
     .await
@@ -84,19 +99,28 @@ fn span(network: &ClusterNetwork, outcome: &mut Outcome) -> Span {
 }
 
 /// Does all steps, whatever becomes of single ones; the first error counts.
-async fn apply<C: Cluster>(cluster: &C, steps: &[Step]) -> Result<bool, Error> {
+async fn apply<C: Cluster>(cluster: &C, steps: &[Step]) -> Result<Next, Error> {
+    let mut next = Next::OnChange;
     let mut first = None;
     for step in steps {
         match cluster.apply(step).await {
-            Ok(Effect::Done) => tracing::info!(step = name(step), "done"),
-            Ok(Effect::Stale) => tracing::debug!(step = name(step), "somebody else was faster"),
+            Ok(Effect::Done) => {
+                tracing::info!(step = name(step), "done");
+                next = Next::AtOnce;
+            }
+            Ok(Effect::Stale) => {
+                tracing::debug!(step = name(step), "somebody else was faster");
+                if next == Next::OnChange {
+                    next = Next::Soon;
+                }
+            }
             Err(error) => {
                 tracing::warn!(step = name(step), error = chain(&error), "failed, trying again");
                 first.get_or_insert(error);
             }
         }
     }
-    first.map_or(Ok(!steps.is_empty()), Err)
+    first.map_or(Ok(next), Err)
 }
 
 async fn report<C: Cluster>(

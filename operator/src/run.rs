@@ -22,7 +22,7 @@ use crate::{
     install,
     leader::Candidate,
     probe,
-    reconcile::{chain, pass},
+    reconcile::{Next, chain, pass},
     uninstall,
 };
 
@@ -30,7 +30,7 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(30);
 /// Changes that come together are handled together.
 const GATHER: Duration = Duration::from_millis(100);
-/// Time before the next pass after one that failed.
+/// Time before the next pass after one that failed, or that waits for what no watch tells.
 const RETRY: Duration = Duration::from_secs(2);
 /// Version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -203,7 +203,11 @@ impl Operator {
         match passed {
             Ok(done) => {
                 self.send_traces_to(done.traces_endpoint.as_deref());
-                if done.again { GATHER } else { RESYNC }
+                match done.next {
+                    Next::AtOnce => GATHER,
+                    Next::Soon => RETRY,
+                    Next::OnChange => RESYNC,
+                }
             }
             Err(error) => {
                 tracing::warn!(error = chain(&error), "pass failed, trying again");

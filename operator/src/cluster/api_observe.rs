@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     observed::{DnsSeen, DnsService, Node, Observed, Rival, Workload},
+    plan::PartName,
     render,
 };
 
@@ -44,7 +45,6 @@ impl ApiCluster {
         let network =
             networks.get_opt(DEFAULT).await.map_err(api_error("reading", "ClusterNetwork", DEFAULT))?;
         seen.network = decoded("ClusterNetwork", network, &mut seen.undecodable).next();
-        let removing = seen.network.as_ref().is_some_and(|n| n.metadata.deletion_timestamp.is_some());
         let blocks = self.list_all::<DeserializeGuard<AddressBlock>>("AddressBlock").await?;
         seen.blocks = decoded("AddressBlock", blocks, &mut seen.undecodable).collect();
         let networks = self.list_all::<DeserializeGuard<NodeNetwork>>("NodeNetwork").await?;
@@ -54,8 +54,9 @@ impl ApiCluster {
         seen.service_cidrs = service_cidrs(&self.list_all::<ServiceCIDR>("ServiceCIDR").await?);
         let sets = self.list_all::<DaemonSet>("DaemonSet").await?;
         seen.rivals = sets.iter().filter_map(rival).collect();
-        seen.agents = self.agents(&sets, removing).await?;
-        seen.dns = self.dns(removing).await?;
+        let removing = seen.network.as_ref().is_some_and(|n| n.metadata.deletion_timestamp.is_some());
+        seen.agents = self.agents(&sets, removing, &seen.nodes).await?;
+        seen.dns = self.dns(removing, &seen.nodes).await?;
         Ok(seen)
     }
 
@@ -67,13 +68,18 @@ impl ApiCluster {
         listed.map(|list| list.items).map_err(api_error("listing", kind, ""))
     }
 
-    async fn agents(&self, sets: &[DaemonSet], removing: bool) -> Result<Option<Workload>, Error> {
+    async fn agents(
+        &self,
+        sets: &[DaemonSet],
+        removing: bool,
+        nodes: &[Node],
+    ) -> Result<Option<Workload>, Error> {
         let name = render::agent::name(&self.settings);
         let ours = |set: &&DaemonSet| {
             set.name_any() == name.name && set.namespace().as_ref() == Some(&name.namespace)
         };
         let set = sets.iter().find(ours);
-        let pods = self.pods(&name.namespace, name.name, removing).await?;
+        let pods = self.pods(&name, removing, nodes).await?;
         self.remember(name, set.map(|set| version(&set.metadata)));
         let status = set.map(|set| set.status.clone().unwrap_or_default());
         let counts = status.map(|status| Workload {
@@ -81,11 +87,12 @@ impl ApiCluster {
             ready: number(status.number_ready),
             updated: number(status.updated_number_scheduled.unwrap_or_default()),
             pods,
+            deleted: false,
         });
-        Ok(counts.or_else(|| (pods > 0).then(|| Workload { pods, ..Workload::default() })))
+        Ok(counts.or_else(|| leftover(pods)))
     }
 
-    async fn dns(&self, removing: bool) -> Result<DnsSeen, Error> {
+    async fn dns(&self, removing: bool, nodes: &[Node]) -> Result<DnsSeen, Error> {
         let (name, service_name) = (render::dns::deployment_name(), render::dns::service_name());
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &name.namespace);
         let deployment =
@@ -93,7 +100,7 @@ impl ApiCluster {
         let services: Api<Service> = Api::namespaced(self.client.clone(), &service_name.namespace);
         let service = services.get_opt(service_name.name).await;
         let service = service.map_err(api_error("reading", service_name.kind, service_name.name))?;
-        let pods = self.pods(&name.namespace, name.name, removing).await?;
+        let pods = self.pods(&name, removing, nodes).await?;
         self.remember(name, deployment.as_ref().map(|deployment| version(&deployment.metadata)));
         self.remember(service_name, service.as_ref().map(|service| version(&service.metadata)));
         let counts = deployment.as_ref().map(|deployment| {
@@ -103,30 +110,43 @@ impl ApiCluster {
                 ready: number(status.ready_replicas.unwrap_or_default()),
                 updated: number(status.updated_replicas.unwrap_or_default()),
                 pods,
+                deleted: false,
             }
         });
-        let servers = counts.or_else(|| (pods > 0).then(|| Workload { pods, ..Workload::default() }));
+        let servers = counts.or_else(|| leftover(pods));
         Ok(DnsSeen { servers, service: service.as_ref().map(dns_service) })
     }
 
-    /// Pods of one of our workloads, terminating ones too; counted only during removal.
-    async fn pods(&self, namespace: &str, name: &str, removing: bool) -> Result<u32, Error> {
+    /// Pods of one of our workloads that somebody can end, terminating ones too; counted only during removal.
+    async fn pods(&self, name: &PartName, removing: bool, nodes: &[Node]) -> Result<u32, Error> {
         if !removing {
             return Ok(0);
         }
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let of_name = ListParams::default().labels(&format!("app.kubernetes.io/name={name}"));
-        let listed = pods.list_metadata(&of_name).await.map_err(api_error("listing", "Pod", name))?;
-        Ok(u32::try_from(listed.items.len()).unwrap_or(u32::MAX))
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &name.namespace);
+        let of_name = ListParams::default().labels(&format!("app.kubernetes.io/name={}", name.name));
+        let listed = pods.list(&of_name).await.map_err(api_error("listing", "Pod", name.name))?;
+        let there = listed.items.iter().filter(|pod| can_end(pod, nodes)).count();
+        Ok(u32::try_from(there).unwrap_or(u32::MAX))
     }
 
-    fn remember(&self, name: crate::plan::PartName, version: Option<String>) {
+    fn remember(&self, name: PartName, version: Option<String>) {
         let mut known = self.known();
         match version {
             Some(version) => known.seen.insert(name, version),
             None => known.seen.remove(&name),
         };
     }
+}
+
+/// What is left of a workload whose object is gone.
+fn leftover(pods: u32) -> Option<Workload> {
+    (pods > 0).then(|| Workload { pods, deleted: true, ..Workload::default() })
+}
+
+/// Whether somebody is there to end the pod: one on a node that does not report stays until the node is back.
+fn can_end(pod: &Pod, nodes: &[Node]) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.is_none_or(|name| nodes.iter().any(|node| node.name == name && node.reachable))
 }
 
 /// Those that can be read; the others are named.
@@ -191,4 +211,28 @@ fn dns_service(service: &Service) -> DnsService {
 
 fn number(count: i32) -> u32 {
     u32::try_from(count).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_on_a_node_that_does_not_report_is_not_waited_for() {
+        let nodes = [("up", true), ("down", false)].map(|(name, reachable)| Node {
+            name: name.to_owned(),
+            reachable,
+            ..Node::default()
+        });
+        for (spec, counts) in [
+            (json!({"containers": [], "nodeName": "up"}), true),
+            (json!({"containers": [], "nodeName": "down"}), false),
+            (json!({"containers": [], "nodeName": "gone"}), false),
+            (json!({"containers": []}), true),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec.clone()})).expect("a pod");
+            assert_eq!(can_end(&pod, &nodes), counts, "{spec}");
+        }
+    }
 }

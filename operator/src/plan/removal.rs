@@ -25,8 +25,10 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
     if remove_dns(seen, &mut out) || remove_from_nodes(seen, age, &mut out) {
         return out;
     }
-    if seen.agents.is_some() {
-        out.steps.push(Step::Delete(render::agent::name(settings)));
+    if let Some(agents) = seen.agents {
+        if !agents.deleted {
+            out.steps.push(Step::Delete(render::agent::name(settings)));
+        }
         return out;
     }
     out.steps.extend(seen.node_networks.iter().filter_map(|network| {
@@ -48,7 +50,7 @@ fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
     if service {
         out.steps.push(Step::Delete(render::dns::service_name()));
     }
-    if seen.dns.servers.is_some() {
+    if seen.dns.servers.is_some_and(|servers| !servers.deleted) {
         out.steps.push(Step::Delete(render::dns::deployment_name()));
     }
     service || seen.dns.servers.is_some()

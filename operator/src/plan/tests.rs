@@ -60,7 +60,7 @@ fn settled() -> Observed {
             network.unwrap().spec = *spec;
         }
     }
-    seen.agents = Some(Workload { wanted: 2, ready: 2, updated: 2, pods: 0 });
+    seen.agents = Some(Workload { wanted: 2, ready: 2, updated: 2, ..Workload::default() });
     seen
 }
 
@@ -250,6 +250,37 @@ fn removal_waits_for_the_nodes_but_not_for_ever() {
     assert_eq!(reasons(&at(&seen, NODE_WAIT)), [(kind::DEGRADED, "NodesNotCleaned")]);
     seen.nodes.iter_mut().for_each(|node| node.reachable = false);
     assert!(deletes(&at(&seen, 60)), "a node that is down is not waited for as long");
+}
+
+/// `seen` with the network on its way out.
+fn removing(mut seen: Observed) -> Observed {
+    seen.network.as_mut().unwrap().metadata.deletion_timestamp =
+        serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
+    seen
+}
+
+#[test]
+fn only_what_is_there_is_deleted_and_pods_that_can_end_are_waited_for() {
+    let there = Workload::default();
+    let ending = Workload { pods: 1, deleted: true, ..there };
+    let cases = [
+        (Some(there), Some(there), vec!["netkeel-dns"]),
+        (Some(ending), Some(there), vec![]),
+        (None, Some(there), vec!["netkeel-agent"]),
+        (None, Some(ending), vec![]),
+        (None, None, vec!["network"]),
+    ];
+    for (servers, agents, wanted) in cases {
+        let mut seen = removing(seen());
+        (seen.dns.servers, seen.agents) = (servers, agents);
+        let planned = plan(&seen, &Settings::default(), 0);
+        let names = planned.steps.iter().map(|step| match step {
+            Step::Delete(part) => part.name,
+            Step::LetNetworkGo => "network",
+            _ => "another",
+        });
+        assert_eq!(names.collect::<Vec<_>>(), wanted, "{servers:?} {agents:?}");
+    }
 }
 
 proptest! {

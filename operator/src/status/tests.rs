@@ -34,9 +34,9 @@ fn seen(node_networks: Vec<NodeNetwork>) -> Observed {
         nodes: ["a", "b"].map(|name| Node { name: name.to_owned(), ..Node::default() }).into(),
         node_networks,
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
-        agents: Some(Workload { wanted: 2, ready: 2, updated: 2, pods: 0 }),
+        agents: Some(Workload { wanted: 2, ready: 2, updated: 2, ..Workload::default() }),
         dns: crate::observed::DnsSeen {
-            servers: Some(Workload { wanted: 2, ready: 1, updated: 2, pods: 0 }),
+            servers: Some(Workload { wanted: 2, ready: 1, updated: 2, ..Workload::default() }),
             service: None,
         },
         ..Observed::default()
