@@ -14,7 +14,7 @@ const PROGRAMS: [(&str, &str); 3] = [
 /// Prints program, resident memory and its peak in KiB, a line a process of the node.
 const LIST: &str = r#"for p in /proc/[0-9]*; do
   program=$(tr '\0' '\n' < $p/cmdline | head -n 1)
-  case $program in /netkeel-*) ;; *) continue ;; esac
+  case $program in /netkeel-agent | /netkeel-operator | /netkeel-dns) ;; *) continue ;; esac
   echo "$program" $(awk '/^VmRSS|^VmHWM/ {print $1 $2}' $p/status)
 done 2>/dev/null; true"#;
 const METRICS: &str = "http://127.0.0.1:9470/metrics";
