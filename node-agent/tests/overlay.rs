@@ -136,6 +136,21 @@ fn routes_to_blocks_are_converged_and_others_routes_are_left() {
     assert!(!shown.contains("10.244.0.128/26"), "{shown}");
 }
 
+#[test]
+fn thousands_of_routes_are_set_at_once_and_a_refused_one_is_named() {
+    let node = Namespace::new().unwrap();
+    let block = |n: u32| Ipv4Net::new_assert(Ipv4Addr::from(0x0af4_0000 + n * 16), 28);
+    let set =
+        |wanted: &BTreeMap<_, _>| node.enter(|| route::converge(&mut Rtnetlink::open().unwrap(), wanted));
+    node.ip(&format!("route add unreachable {}", block(400))).unwrap();
+    let wanted: BTreeMap<_, _> = (0..5000).map(|n| (block(n), Way::Unreachable)).collect();
+    let error = set(&wanted).unwrap_err().to_string();
+    assert!(error.contains(&format!("set the route to {}", block(400))), "{error}");
+    node.ip(&format!("route del unreachable {}", block(400))).unwrap();
+    assert_eq!(set(&wanted).unwrap(), route::Changes { written: 1, removed: 0 }, "the others were set");
+    assert_eq!(set(&BTreeMap::new()).unwrap(), route::Changes { written: 0, removed: 5000 });
+}
+
 fn table() -> masquerade::Wanted {
     let net = |a, b| Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16);
     masquerade::Wanted { vxlan_port: 8472, pods: vec![net(10, 244)], excluded: Some(vec![net(192, 168)]) }

@@ -27,6 +27,8 @@ use super::Error;
 const PATIENCE: TimeVal = TimeVal::new(10, 0);
 /// Room for one batch of answers, and what the kernel sizes parts of a dump by.
 const BUFFER: usize = 32 * 1024;
+/// Changes in one write: their answers, about 800 bytes each, must fit into the socket's receive buffer (208 KiB).
+const CHUNK: usize = 128;
 
 /// One thing to change, and how an error names it.
 #[derive(Debug)]
@@ -83,14 +85,24 @@ impl Rtnetlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Does all changes in order, in one write. The kernel goes on after a failed one; the first failure is reported.
+    /// Does all changes in order, many in one write. It goes on after a refused one; the first refusal is reported.
     ///
     /// # Errors
     /// The first change that was refused, by its name.
     pub fn apply(&mut self, changes: Vec<Change>) -> Result<(), Error> {
+        let mut changes = changes.into_iter().peekable();
+        let mut refused = None;
+        while changes.peek().is_some() {
+            refused = refused.or(self.apply_chunk(changes.by_ref().take(CHUNK))?);
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Does these in one write and gives the first refusal.
+    fn apply_chunk(&mut self, changes: impl Iterator<Item = Change>) -> Result<Option<Error>, Error> {
         let first = self.sequence + 1;
         let mut bytes = Vec::new();
-        let mut names = Vec::with_capacity(changes.len());
+        let mut names = Vec::new();
         for Change { what, message, flags } in changes {
             append(&mut bytes, self.message(message, flags | NLM_F_ACK));
             names.push(what);
@@ -113,7 +125,7 @@ impl Rtnetlink {
                 }
             }
         }
-        refused.map_or(Ok(()), Err)
+        Ok(refused)
     }
 
     /// Asks for one object.
