@@ -31,7 +31,7 @@ use crate::{
     kernel::Kernel,
     last_known,
     metrics::Metrics,
-    node::NodeState,
+    node::{NodeState, NodeWatch},
     overlay, settings,
     status::{Part, Report},
 };
@@ -65,6 +65,8 @@ pub struct Agent {
     /// Services whose meaning changed since they were written.
     changed: BTreeSet<ObjectName>,
     synced: Synced,
+    /// The kernel has Services: all that are known, or those of an earlier agent.
+    programmed: bool,
     kernel: Option<Kernel>,
     applier: Applier,
     applied: Option<(Desired, Applied)>,
@@ -107,6 +109,7 @@ impl Agent {
             services: Services::default(),
             changed: BTreeSet::new(),
             synced: Synced::default(),
+            programmed: false,
             kernel: None,
             applier,
             applied: None,
@@ -140,11 +143,18 @@ impl Agent {
             self.serve_cni(now);
             self.apply(now);
             self.program(now);
+            self.tell_node();
             self.install(now);
             self.save();
             self.measure(now);
         }
         self.publish();
+    }
+
+    /// What CNI calls know of the node, as it changes.
+    #[must_use]
+    pub fn node(&self) -> NodeWatch {
+        self.node.subscribe()
     }
 
     /// Ends the CNI server and waits until the calls under way have ended.
@@ -170,6 +180,7 @@ impl Agent {
             Ok(kernel) => {
                 tracing::info!(kernel = kernel.release, "kernel programs run");
                 self.solve(Part::Datapath);
+                self.programmed |= kernel.tables.frontends() > 0;
                 self.kernel = Some(kernel);
             }
             Err(error) => {
@@ -253,8 +264,16 @@ impl Agent {
                 "the node's network is in force"
             );
         }
+        self.report.revision = Some(wanted.revision.clone());
+        self.report.datapath = Some(self.facts(&applied));
+        self.applied = Some((wanted, applied));
+    }
+
+    /// Tells CNI calls what is in force, and whether pods may be added.
+    fn tell_node(&mut self) {
+        let Some((wanted, applied)) = &self.applied else { return };
         let state = NodeState {
-            ready: true,
+            ready: self.programmed,
             blocks: wanted.blocks.clone(),
             mtu: applied.device.mtu,
             revision: wanted.revision.clone(),
@@ -264,9 +283,6 @@ impl Agent {
             *node = Some(Arc::new(state));
             new
         });
-        self.report.revision = Some(wanted.revision.clone());
-        self.report.datapath = Some(self.facts(&applied));
-        self.applied = Some((wanted, applied));
     }
 
     fn facts(&self, applied: &Applied) -> DatapathFacts {

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 /// The node as its `NodeNetwork` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
-    /// Programs are loaded, routes and tunnels stand: a pod that is added now works.
+    /// Programs are loaded, routes and tunnels stand, Services are in the kernel: a pod that is added now works.
     pub ready: bool,
     /// Address blocks of this node, in the order in which the operator gave them.
     pub blocks: Vec<Ipv4Net>,

@@ -23,6 +23,7 @@ impl Agent {
                 return self.fail(Part::Services, "ServicesFailed", chain(&error));
             }
             self.repair.done(now);
+            self.programmed = true;
         } else if !self.changed.is_empty() {
             kernel.tables.update(std::mem::take(&mut self.changed).iter().map(wanted));
             self.with.metrics.programming.observe(start.elapsed().as_secs_f64());

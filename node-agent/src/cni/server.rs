@@ -192,8 +192,9 @@ impl Server {
         let state = waited.ok().and_then(Result::ok).and_then(|state| state.clone());
         state.ok_or_else(|| {
             let msg = format!("the agent of node {} is not ready", self.context.node_name);
-            let details =
-                "its NodeNetwork has not been applied yet: see its conditions and the agent's log".to_owned();
+            let details = "its NodeNetwork has not been applied or the Services are not known yet: see its \
+                           conditions and the agent's log"
+                .to_owned();
             Failure { code: TRY_AGAIN, msg, details }
         })
     }

@@ -65,6 +65,11 @@ fn feed(agent: &mut Agent, changes: impl IntoIterator<Item = Change>) -> Report 
     work(agent, Duration::ZERO)
 }
 
+/// Whether pods may be added.
+fn ready(agent: &Agent) -> bool {
+    agent.node().borrow().as_ref().expect("the node is known").ready
+}
+
 fn stop(mut agent: Agent) {
     block_in_place(|| tokio::runtime::Handle::current().block_on(agent.stop()));
 }
@@ -102,9 +107,10 @@ fn everything_stands_before_the_runtime_may_call() {
         assert_eq!(report.revision.as_deref(), Some("r1"));
         assert_eq!(report.problems[&Part::Install].reason, "Starting");
         assert!(!Path::new(CONFIGURATION).exists(), "Services are not known yet");
+        assert!(!ready(&agent), "nor would a pod find any, whatever configuration an earlier agent left");
 
         let report = feed(&mut agent, [services(), slices(80, &[])]);
-        assert!(report.problems.is_empty(), "{report:?}");
+        assert!(report.problems.is_empty() && ready(&agent), "{report:?}");
         assert!(Path::new(CONFIGURATION).exists() && Path::new("/mnt/host/opt/cni/bin/netkeel-cni").exists());
         let facts = report.datapath.expect("facts");
         assert_eq!(facts.mtu, 1450);
@@ -147,6 +153,7 @@ fn a_restart_without_the_api_server_knows_its_node_and_services_go_on() {
         assert_eq!(report.revision.as_deref(), Some("r1"), "known from disk: {report:?}");
         assert_eq!(report.problems[&Part::Install].reason, "Starting");
         connect().expect("the service is still there");
+        assert!(ready(&again), "pods may be added with the Services that the kernel has");
         assert!(Path::new("/mnt/run/agent.sock").exists());
         assert_eq!(
             fs::read_to_string("/sys/class/net/netkeel.vxlan/ifindex").ok(),
