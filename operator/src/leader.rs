@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{Api, api::PostParams};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Name of the Lease.
@@ -20,6 +20,8 @@ const DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// Time between two looks at the lease.
 const RETRY: Duration = Duration::from_secs(2);
+/// Time that a look at the lease may take, writing it included.
+const ATTEMPT: Duration = Duration::from_secs(4);
 
 /// What to do about a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +79,18 @@ pub struct Candidate {
     leases: Api<Lease>,
     identity: String,
     seen: Option<Seen>,
+    /// When the last attempt that took or renewed the lease began: nobody saw that renewal earlier.
     renewed: Option<Instant>,
+}
+
+/// What is left at `now` of the time to lead; nothing when the lease is not held or was not renewed for too long.
+fn left(renewed: Option<Instant>, now: Instant) -> Option<Duration> {
+    renewed.and_then(|at| (at + RENEW_DEADLINE).checked_duration_since(now)).filter(|left| !left.is_zero())
+}
+
+/// `time`, but no longer than this operator may lead: a leader steps down on time whatever it waits for.
+fn within(left: Option<Duration>, time: Duration) -> Duration {
+    left.map_or(time, |left| left.min(time))
 }
 
 impl Candidate {
@@ -90,32 +103,38 @@ impl Candidate {
     /// Seeks and keeps the lease until `stop`, then gives it up at once. `leading` says at any time whether this operator leads.
     pub async fn run(mut self, leading: watch::Sender<bool>, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            match self.attempt().await {
-                Ok(Step::Wait) => self.renewed = None,
-                Ok(Step::Take | Step::Renew) => self.renewed = Some(Instant::now()),
-                Err(error) => {
+            let began = Instant::now();
+            match timeout(within(self.tell(&leading), ATTEMPT), self.attempt()).await {
+                Ok(Ok(Step::Wait)) => self.renewed = None,
+                Ok(Ok(Step::Take | Step::Renew)) => self.renewed = Some(began),
+                Ok(Err(error)) => {
                     tracing::warn!(lease = LEASE, error = &error as &dyn std::error::Error, "lease");
                 }
+                Err(_) => tracing::warn!(lease = LEASE, "lease: the API server does not answer"),
             }
-            let leads = self.renewed.is_some_and(|at| at.elapsed() < RENEW_DEADLINE);
-            if leading.send_replace(leads) != leads {
-                tracing::info!(lease = LEASE, identity = self.identity, leads, "leadership changed");
-            }
+            let pause = within(self.tell(&leading), RETRY);
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => {}
             }
         }
-        if leading.send_replace(false) {
-            self.release().await;
+        if leading.send_replace(false) && timeout(ATTEMPT, self.release()).await.is_err() {
+            tracing::warn!(lease = LEASE, "giving up the lease: the API server does not answer");
         }
     }
 
+    /// Says whether this operator leads, and for how long it may if it cannot renew.
+    fn tell(&self, leading: &watch::Sender<bool>) -> Option<Duration> {
+        let left = left(self.renewed, Instant::now());
+        let leads = left.is_some();
+        if leading.send_replace(leads) != leads {
+            tracing::info!(lease = LEASE, identity = self.identity, leads, "leadership changed");
+        }
+        left
+    }
+
     async fn attempt(&mut self) -> Result<Step, kube::Error> {
-        let lease = tokio::time::timeout(RETRY * 2, self.leases.get_opt(LEASE))
-            .await
-            .map_err(|elapsed| kube::Error::Service(elapsed.into()))??;
-        let Some(lease) = lease else {
+        let Some(lease) = self.leases.get_opt(LEASE).await? else {
             tracing::warn!(lease = LEASE, "there is no Lease, nobody can lead: helm upgrade restores it");
             return Ok(Step::Wait);
         };
@@ -203,6 +222,13 @@ mod tests {
 
     #[test]
     fn a_leader_steps_down_before_another_may_take_over() {
+        let start = Instant::now();
+        assert_eq!(left(None, start), None);
+        let mut now = start;
+        while let Some(left) = left(Some(start), now) {
+            now += within(Some(left), ATTEMPT);
+        }
+        assert_eq!(now.duration_since(start), RENEW_DEADLINE, "an attempt that hangs does not prolong it");
         assert!(RENEW_DEADLINE + RETRY < DURATION);
     }
 }
