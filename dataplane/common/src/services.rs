@@ -75,7 +75,6 @@ pub const fn slot(random: u32, count: u32) -> Option<u32> {
 /// of the same kind: hence the upper half of a product with a large odd number, which spreads any of them.
 #[must_use]
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
 pub const fn spread(cookie: u64) -> u32 {
     (cookie.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
