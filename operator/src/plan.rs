@@ -112,17 +112,17 @@ fn network_of(network: &ClusterNetwork, seen: &Observed, settings: &Settings) ->
     out.config = if out.problems.is_empty() { Some(config(network)) } else { last_good(seen) };
     if let Some(config) = out.config.clone() {
         nodes::plan(&config, &network.spec.pod_network.pools, seen, &mut out);
-        agents(network, seen, settings, &mut out);
+        agents(seen, settings, &mut out);
         dns::plan(network, seen, settings, &mut out);
     }
     out
 }
 
 /// The agents, unless another CNI serves the nodes and ours has not begun to.
-fn agents(network: &ClusterNetwork, seen: &Observed, settings: &Settings, out: &mut Outcome) {
+fn agents(seen: &Observed, settings: &Settings, out: &mut Outcome) {
     let conflicts = validate::conflicts(seen);
     if seen.agents.is_some() || !seen.rivals.iter().any(|rival| rival.cni) {
-        out.steps.push(Step::Apply(Box::new(render::agent::daemon_set(network, settings))));
+        out.steps.push(Step::Apply(Box::new(render::agent::daemon_set(settings))));
     }
     out.problems.extend(conflicts);
 }

@@ -22,7 +22,7 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
     if !has_finalizer(network) {
         return out;
     }
-    if remove_dns(seen, &mut out) || remove_from_nodes(seen, age, &mut out) {
+    if remove_dns(seen, &mut out) || remove_from_nodes(seen, settings, age, &mut out) {
         return out;
     }
     if let Some(agents) = seen.agents {
@@ -56,9 +56,13 @@ fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
     service || seen.dns.servers.is_some()
 }
 
-/// Asks the agents to clean up; true while one still has to.
-fn remove_from_nodes(seen: &Observed, age: u64, out: &mut Outcome) -> bool {
-    if seen.agents.is_none() {
+/// Asks the agents to clean up, made anew should somebody have deleted them; true while one still has to.
+fn remove_from_nodes(seen: &Observed, settings: &Settings, age: u64, out: &mut Outcome) -> bool {
+    let rolled_out = seen.agents.is_some_and(|agents| !agents.deleted);
+    // without agents only nodes that had one are dirty
+    let dirty: Vec<&NodeNetwork> =
+        unremoved(seen).filter(|network| rolled_out || network.status.is_some()).collect();
+    if !rolled_out && dirty.is_empty() {
         return false;
     }
     for network in &seen.node_networks {
@@ -66,15 +70,17 @@ fn remove_from_nodes(seen: &Observed, age: u64, out: &mut Outcome) -> bool {
         wanted.revision = nodes::revision(&wanted);
         out.steps.extend(nodes::rewrite(network, wanted));
     }
-    let waiting: Vec<&NodeNetwork> =
-        unremoved(seen).filter(|network| age < patience(network, seen)).collect();
-    let late: Vec<&str> = unremoved(seen).map(nodes::name_of).collect();
+    let waiting = dirty.iter().any(|network| age < patience(network, seen));
+    if waiting && !rolled_out {
+        out.steps.push(Step::Apply(Box::new(render::agent::daemon_set(settings))));
+    }
+    let late: Vec<&str> = dirty.into_iter().map(nodes::name_of).collect();
     if !late.is_empty() {
-        let reason = if waiting.is_empty() { "NodesNotCleaned" } else { "Removing" };
+        let reason = if waiting { "Removing" } else { "NodesNotCleaned" };
         let message = format!("not cleaned up yet: node {}", late.join(", "));
         out.problems.push(Problem { condition: DEGRADED, reason, message });
     }
-    !waiting.is_empty()
+    waiting
 }
 
 /// Nodes whose agent has not reported that it has cleaned up.

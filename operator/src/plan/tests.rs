@@ -283,6 +283,35 @@ fn only_what_is_there_is_deleted_and_pods_that_can_end_are_waited_for() {
     }
 }
 
+#[test]
+fn deleted_agents_come_back_while_a_node_that_had_one_is_dirty() {
+    type Change = fn(&mut Observed);
+    let cases: [(&str, u64, bool, Change); 5] = [
+        ("dirty", 0, true, |_| {}),
+        ("pods are left", 0, true, |seen| {
+            seen.agents = Some(Workload { pods: 1, deleted: true, ..Workload::default() });
+        }),
+        ("too late", NODE_WAIT, false, |_| {}),
+        ("clean", 0, false, |seen| {
+            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
+            let removed = netkeel_crds::condition::condition(kind::REMOVED, true, "Removed", "", now);
+            seen.node_networks[0].status.get_or_insert_default().conditions = vec![removed];
+        }),
+        ("never had one", 0, false, |seen| seen.node_networks[0].status = None),
+    ];
+    for (name, age, back, change) in cases {
+        let mut seen = removing(settled());
+        seen.agents = None;
+        seen.node_networks[0].status = Some(netkeel_crds::NodeNetworkStatus::default());
+        change(&mut seen);
+        let steps = plan(&seen, &Settings::default(), age).steps;
+        let applied = |step: &Step| matches!(step, Step::Apply(part) if part.name.kind == "DaemonSet");
+        assert_eq!(steps.iter().any(applied), back, "{name}");
+        let goes = |step: &Step| matches!(step, Step::DeleteNodeNetwork { .. });
+        assert_eq!(steps.iter().any(goes), !back, "{name}");
+    }
+}
+
 proptest! {
     /// Whatever is claimed already, new claims lie in the pool and overlap nothing.
     #[test]

@@ -1,9 +1,8 @@
 //! The `DaemonSet` of the agents (docs/architecture.md, "On a node").
 
-use netkeel_crds::ClusterNetwork;
 use serde_json::{Value, json};
 
-use super::{labels, owners};
+use super::labels;
 use crate::{
     plan::{Part, PartName},
     settings::Settings,
@@ -31,9 +30,9 @@ pub fn name(settings: &Settings) -> PartName {
     }
 }
 
-/// The agents of all nodes.
+/// The agents of all nodes. Nobody owns them: a garbage collector would take them away before they have cleaned up.
 #[must_use]
-pub fn daemon_set(network: &ClusterNetwork, settings: &Settings) -> Part {
+pub fn daemon_set(settings: &Settings) -> Part {
     let name = name(settings);
     let body = json!({
         "apiVersion": name.api_version,
@@ -42,7 +41,6 @@ pub fn daemon_set(network: &ClusterNetwork, settings: &Settings) -> Part {
             "name": name.name,
             "namespace": name.namespace,
             "labels": labels("agent"),
-            "ownerReferences": owners(network),
         },
         "spec": {
             "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-agent"}},

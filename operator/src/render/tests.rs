@@ -32,7 +32,7 @@ fn is_known_to_the_api<K: DeserializeOwned + Serialize>(body: &Value) {
 
 #[test]
 fn every_field_that_is_rendered_is_one_of_the_api() {
-    is_known_to_the_api::<DaemonSet>(&agent::daemon_set(&network(), &settings()).body);
+    is_known_to_the_api::<DaemonSet>(&agent::daemon_set(&settings()).body);
     is_known_to_the_api::<Service>(&dns::service(&network(), "10.96.0.10".parse().unwrap()).body);
     let services = ["10.96.0.0/16".parse().unwrap()];
     is_known_to_the_api::<Deployment>(&dns::deployment(&network(), &services, &settings()).body);
@@ -40,7 +40,7 @@ fn every_field_that_is_rendered_is_one_of_the_api() {
 
 #[test]
 fn the_agent_has_three_capabilities_and_no_more() {
-    let body = agent::daemon_set(&network(), &settings()).body;
+    let body = agent::daemon_set(&settings()).body;
     let context = &body["spec"]["template"]["spec"]["containers"][0]["securityContext"];
     assert_eq!(context["capabilities"]["add"], serde_json::json!(["BPF", "NET_ADMIN", "PERFMON"]));
     assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
@@ -52,8 +52,7 @@ fn the_agent_has_three_capabilities_and_no_more() {
 
 #[test]
 fn agents_and_dns_know_the_api_server_without_a_service_network() {
-    let bodies =
-        [agent::daemon_set(&network(), &settings()).body, dns::deployment(&network(), &[], &settings()).body];
+    let bodies = [agent::daemon_set(&settings()).body, dns::deployment(&network(), &[], &settings()).body];
     for body in bodies {
         let text = body.to_string();
         assert!(
