@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! The maps. Hashes allocate on demand: an entry that is being read is never reused under the reader.
+//! The maps. Since Linux 6.1 a hash that allocates on demand may reuse an entry at once, for another key and while
+//! it is being read. A socket keeps what it was told: for it, [`settled`] reads until two lookups agree. A packet
+//! that is misled by one read is lost or dropped, like any other that meets a pod's end.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -43,10 +45,28 @@ pub(crate) fn count(reason: Reason) {
     }
 }
 
+/// What two lookups in a row found: an entry that was reused under one of them is not found by the other. `None` also
+/// when no two of them agree.
+#[inline(always)]
+fn settled<V: Copy + PartialEq>(find: impl Fn() -> Option<*const V>) -> Option<V> {
+    const TRIES: u32 = 4;
+    // SAFETY: elements stay mapped until the program ends; volatile, so that each lookup is followed by its own copy.
+    let read = || find().map(|element| unsafe { element.read_volatile() });
+    let mut before = read()?;
+    for _ in 0..TRIES {
+        let now = read()?;
+        if now == before {
+            return Some(now);
+        }
+        before = now;
+    }
+    None
+}
+
 /// The index of the host side of a local pod's link.
 #[inline(always)]
 pub(crate) fn local_pod(address: Address) -> Option<u32> {
-    // SAFETY: a plain copy; without preallocation the element is freed only after a grace period.
+    // SAFETY: a plain copy of an element that stays mapped until the program ends.
     unsafe { ENDPOINTS.get(address) }.map(|endpoint| endpoint.ifindex)
 }
 
@@ -63,16 +83,20 @@ pub(crate) fn owner(address: Address) -> Option<Address> {
     TUNNELS.get(Key::new(128, address)).map(|tunnel| tunnel.node)
 }
 
+/// What a socket asked for when it was sent to this backend.
+#[inline(always)]
+pub(crate) fn asked(key: Translated) -> Option<Backend> {
+    settled(|| REVERSE.get_ptr(key))
+}
+
 /// The service at this address, port and protocol.
 #[inline(always)]
 pub(crate) fn service(frontend: Frontend) -> Option<Service> {
-    // SAFETY: as in `local_pod`.
-    unsafe { SERVICES.get(frontend) }.copied()
+    settled(|| SERVICES.get_ptr(frontend))
 }
 
 /// The backend of this service in this slot.
 #[inline(always)]
 pub(crate) fn backend(service: u32, slot: u32) -> Option<Backend> {
-    // SAFETY: as in `local_pod`.
-    unsafe { BACKENDS.get(Slot { service, slot }) }.copied()
+    settled(|| BACKENDS.get_ptr(Slot { service, slot }))
 }

@@ -224,8 +224,7 @@ fn is_peer(ctx: &SockAddrContext) -> bool {
 #[inline(always)]
 fn back<F: Family>(ctx: &SockAddrContext) -> i32 {
     let key = Translated::new(cookie(ctx), peer::<F>(ctx));
-    // SAFETY: a plain copy.
-    if let Some(asked) = unsafe { REVERSE.get(key) }.copied() {
+    if let Some(asked) = maps::asked(key) {
         set_peer::<F>(ctx, asked);
     }
     ALLOW
