@@ -11,8 +11,10 @@ pub const PLUGIN: &str = "netkeel-cni";
 /// Name of the configuration; the runtime uses the first by name alone.
 pub const CONFIGURATION: &str = "05-netkeel.conflist";
 
+/// libcni 1.2 and later takes the highest of the versions that it knows; earlier ones know `cniVersion` alone.
 const CONFLIST: &str = r#"{
-  "cniVersion": "1.1.0",
+  "cniVersion": "1.0.0",
+  "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
   "name": "netkeel",
   "plugins": [
     {
@@ -194,9 +196,10 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_is_what_cni_1_1_asks_for() {
+    fn runtimes_before_cni_1_1_get_a_version_that_they_know_and_newer_ones_the_newest() {
         let value: serde_json::Value = serde_json::from_str(CONFLIST).unwrap();
-        assert_eq!(value["cniVersion"], "1.1.0");
+        assert_eq!(value["cniVersion"], "1.0.0");
+        assert_eq!(value["cniVersions"], serde_json::json!(crate::cni::config::VERSIONS));
         assert_eq!(value["plugins"][0]["type"], PLUGIN);
     }
 }
