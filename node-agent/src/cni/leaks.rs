@@ -11,7 +11,7 @@ use netkeel_core::ipam::Owner;
 
 use crate::{
     ipam::record::Record,
-    link::{Error, name, netlink::Rtnetlink, veth::seen},
+    link::{name, veth::seen},
 };
 
 /// How often one looks.
@@ -43,9 +43,11 @@ pub(super) struct Leaks {
     since: HashMap<Suspect, Duration>,
 }
 
-pub(super) fn observe(host: &mut Rtnetlink) -> Result<Seen, Error> {
-    let links = seen::host_links(host)?.into_keys().collect();
-    Ok(Seen { links, routed: seen::pod_routes(host)?.into_keys().collect() })
+impl Seen {
+    /// Of all host sides and of all routes to pods.
+    pub(super) fn of(links: &HashMap<String, seen::Link>, routes: &HashMap<Ipv4Addr, u32>) -> Self {
+        Self { links: links.keys().cloned().collect(), routed: routes.keys().copied().collect() }
+    }
 }
 
 impl Leaks {

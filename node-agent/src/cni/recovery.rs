@@ -3,14 +3,15 @@
 
 use std::{
     collections::HashMap,
+    net::Ipv4Addr,
     sync::{Arc, PoisonError},
 };
 
 use super::{
     datapath::PodLink,
     del,
-    failure::chain,
-    leaks::{self, Suspect},
+    failure::{Failure, chain},
+    leaks::{Seen, Suspect},
     server::{Server, datapath_link},
 };
 use crate::{
@@ -80,11 +81,19 @@ impl Server {
             tracing::error!(error = chain(&error), "records of rested addresses could not be removed");
         }
         let records = self.context.pool.records();
-        let seen = Rtnetlink::open().and_then(|mut host| leaks::observe(&mut host));
-        let seen = match seen {
+        let seen = Rtnetlink::open()
+            .and_then(|mut host| Ok((seen::host_links(&mut host)?, seen::pod_routes(&mut host)?)));
+        let (links, routes) = match seen {
             Ok(seen) => seen,
             Err(error) => return tracing::error!(error = chain(&error), "links could not be listed"),
         };
+        for record in &records {
+            if let Err(failure) = self.mend(record, &links, &routes) {
+                let details = failure.details;
+                tracing::error!(address = %record.address, details, "a pod's route could not be set anew");
+            }
+        }
+        let seen = Seen::of(&links, &routes);
         let now = crate::ipam::since_boot();
         let mut leaks = self.leaks.lock().unwrap_or_else(PoisonError::into_inner);
         for suspect in leaks.judge(&records, &seen, now) {
@@ -94,6 +103,31 @@ impl Server {
             };
             tracing::warn!(?suspect, ?done, "a leak was found");
         }
+    }
+
+    /// Sets up the host side of a pod's link again where somebody took the pod's route.
+    fn mend(
+        &self,
+        record: &Record,
+        links: &HashMap<String, seen::Link>,
+        routes: &HashMap<Ipv4Addr, u32>,
+    ) -> Result<(), Failure> {
+        let Some(address) = record.ipv4() else { return Ok(()) };
+        let veth = PodVeth::new(&record.owner, address, 0);
+        let whole = |link: &seen::Link| routes.get(&address) == Some(&link.index);
+        if links.get(&veth.host_name).is_none_or(whole) {
+            return Ok(());
+        }
+        // A call may have been under way when one looked.
+        let _one = self.lock(&record.owner);
+        if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
+            return Ok(());
+        }
+        let mut host = Rtnetlink::open()?;
+        let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
+        veth.configure_host(&mut host, link.index, &self.context.settings)?;
+        tracing::warn!(%address, link = veth.host_name, "a pod's route was gone and is set anew");
+        Ok(())
     }
 }
 

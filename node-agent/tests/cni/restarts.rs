@@ -133,6 +133,22 @@ fn pods_of_an_earlier_agent_are_known_to_the_next() {
 }
 
 #[test]
+fn a_route_that_somebody_took_is_set_anew() {
+    let mut host = Host::started("10.244.0.0/26");
+    let pod = Pod::new("a");
+    host.add(&pod).ok();
+    host.kill();
+    host.namespace.ip("route del 10.244.0.1").unwrap();
+    host.namespace.ip("neigh flush all nud permanent").unwrap();
+    // The first sweep is at the start.
+    host.start();
+    eventually("the repair of the route", || {
+        host.namespace.ip("route show 10.244.0.1").unwrap().contains("proto 110")
+    });
+    host.check(&pod).ok();
+}
+
+#[test]
 fn an_add_that_died_at_any_step_is_finished_by_its_repetition() {
     let mut host = Host::started("10.244.0.0/26");
     let pod = Pod::new("a");
