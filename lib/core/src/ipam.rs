@@ -65,8 +65,8 @@ pub struct Exhausted {
 
 /// The addresses of one node's blocks and who holds them.
 ///
-/// Pods have /32 addresses, so a block's first and last address are ordinary ones. Only the first address of the
-/// first block is set aside: it is the node's own on the overlay.
+/// Pods have /32 addresses, so a block's last address is an ordinary one. The first of each block is set aside: that of
+/// the first block is the node's own on the overlay, and any block may become the first.
 #[derive(Clone, Debug, Default)]
 pub struct Allocator {
     blocks: Vec<Ipv4Net>,
@@ -105,7 +105,7 @@ impl Allocator {
     /// The node's own address on the overlay: the first of the first block.
     #[must_use]
     pub fn overlay_address(&self) -> Option<Address> {
-        self.reserved().map(Address::from)
+        self.blocks.first().map(|block| block.network().into())
     }
 
     /// Gives `owner` an address, the same one as before where it has one. `now` is the time since boot.
@@ -167,12 +167,7 @@ impl Allocator {
     }
 
     fn capacity(&self) -> u32 {
-        let all: usize = self.blocks.iter().copied().map(size).sum();
-        count(all.saturating_sub(usize::from(self.reserved().is_some())))
-    }
-
-    fn reserved(&self) -> Option<Ipv4Addr> {
-        self.blocks.first().map(Ipv4Net::network)
+        count(self.blocks.iter().copied().map(size).sum())
     }
 
     fn exhausted(&self, now: Duration) -> Exhausted {
@@ -191,9 +186,9 @@ pub fn ipv4(address: Address) -> Option<Ipv4Addr> {
     }
 }
 
-/// All addresses of the block, its first and last included.
+/// How many addresses of a block pods can have.
 fn size(block: Ipv4Net) -> usize {
-    1_usize << (32 - block.prefix_len())
+    (1_usize << (32 - block.prefix_len())) - 1
 }
 
 fn count(number: usize) -> u32 {

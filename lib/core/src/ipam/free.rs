@@ -22,7 +22,7 @@ impl Allocator {
     }
 
     fn is_free(&self, address: Ipv4Addr, now: Duration) -> bool {
-        Some(address) != self.reserved() && self.held.get(&address).is_none_or(|held| has_rested(held, now))
+        self.held.get(&address).is_none_or(|held| has_rested(held, now))
     }
 
     /// Where an address stands in the order of the search: by block, then by number.
@@ -32,6 +32,7 @@ impl Allocator {
     }
 }
 
+/// What pods may have of a block: all but its first address.
 fn addresses(block: Ipv4Net) -> impl Iterator<Item = Ipv4Addr> {
-    (u32::from(block.network())..=u32::from(block.broadcast())).map(Ipv4Addr::from)
+    (u32::from(block.network())..=u32::from(block.broadcast())).skip(1).map(Ipv4Addr::from)
 }

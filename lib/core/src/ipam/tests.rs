@@ -84,8 +84,8 @@ impl Model {
                 assert!(self.owned.values().all(|other| *other != address), "{address} has two owners");
                 let rest = self.freed.remove(&address).map(|freed| self.now.saturating_sub(freed));
                 assert!(rest.is_none_or(|rest| rest >= REST), "{address} rested only {rest:?}");
-                assert_ne!(Some(address), allocator.overlay_address());
                 let ip = ipv4(address).unwrap();
+                assert!(self.blocks.iter().all(|block| block.network() != ip), "{ip} may be the overlay's");
                 assert!(self.blocks.iter().any(|block| block.contains(&ip)));
                 self.owned.insert(number, address);
             }
@@ -131,6 +131,15 @@ fn a_block_gives_all_but_the_overlay_address() {
         full.to_string(),
         "all 63 addresses of 10.244.0.64/26 are taken (63 by pods, 0 freed less than 30s ago)"
     );
+}
+
+#[test]
+fn the_first_address_of_a_later_block_is_no_pods_when_that_block_becomes_the_first() {
+    let mut allocator = Allocator::new(vec![block("10.244.0.0/30"), block("10.244.1.0/30")], []);
+    let given: HashSet<_> = (0..6).map(|n| allocator.allocate(&owner(n), at(0)).unwrap()).collect();
+    assert!(allocator.allocate(&owner(6), at(0)).is_err());
+    allocator.set_blocks(vec![block("10.244.1.0/30")]);
+    assert!(!given.contains(&allocator.overlay_address().unwrap()));
 }
 
 #[test]
