@@ -146,6 +146,7 @@ impl Serialize for Mtu {
 impl<'de> Deserialize<'de> for Mtu {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Value::deserialize(deserializer)? {
+            Value::Null => Ok(Self::Auto), // the schema of a number or text lets null pass
             Value::String(text) if text == "Auto" => Ok(Self::Auto),
             Value::Number(number) => {
                 let bytes = number.as_u64().and_then(|bytes| u16::try_from(bytes).ok());

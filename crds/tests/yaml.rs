@@ -94,7 +94,10 @@ fn upstreams_without_a_port_are_asked_at_53() {
 
 #[test]
 fn an_mtu_that_is_no_size_is_refused() {
-    assert_eq!(serde_json::from_value::<Mtu>(json!(1400)).unwrap(), Mtu::Bytes(1400));
+    for (good, mtu) in [(json!(1400), Mtu::Bytes(1400)), (json!("Auto"), Mtu::Auto), (Value::Null, Mtu::Auto)]
+    {
+        assert_eq!(serde_json::from_value::<Mtu>(good).unwrap(), mtu);
+    }
     for bad in [json!("auto"), json!(-1), json!(70000), json!([])] {
         assert!(serde_json::from_value::<Mtu>(bad.clone()).is_err(), "{bad}");
     }
