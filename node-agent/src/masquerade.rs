@@ -4,6 +4,8 @@
 mod encode;
 mod nfnetlink;
 
+use std::ops::RangeInclusive;
+
 use ipnet::Ipv4Net;
 
 use self::encode::{Hook, Rule, Table};
@@ -66,8 +68,36 @@ fn table(wanted: &Wanted) -> Table {
         let inside = wanted.pods.iter().chain(excluded);
         let mut rules: Vec<Rule> = vec![Rule::new().output_device(overlay::DEVICE).accept()];
         rules.extend(inside.map(|&net| Rule::new().destination(net).accept()));
-        rules.extend(wanted.pods.iter().map(|&net| Rule::new().source(net).masquerade()));
+        let ports = ports(wanted.vxlan_port);
+        rules.extend(wanted.pods.iter().map(|&net| Rule::new().source(net).masquerade(&ports)));
         table.chain("postrouting", "nat", Hook::Postrouting, SRCNAT, rules);
     }
     table
+}
+
+/// The ports that masquerading may choose: the unprivileged ones on the longer side of the overlay's port. An answer
+/// to that port itself would not be tracked, and lost.
+fn ports(vxlan_port: u16) -> RangeInclusive<u16> {
+    const FIRST: u16 = 1024;
+    let below = FIRST..=vxlan_port.saturating_sub(1);
+    let above = vxlan_port.saturating_add(1).max(FIRST)..=u16::MAX;
+    if below.len() > above.len() { below } else { above }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masquerading_never_chooses_the_overlays_port() {
+        for (port, chosen) in [
+            (1, 1024..=65535),
+            (1024, 1025..=65535),
+            (8472, 8473..=65535),
+            (50_000, 1024..=49_999),
+            (65535, 1024..=65534),
+        ] {
+            assert_eq!(ports(port), chosen);
+        }
+    }
 }

@@ -1,6 +1,11 @@
 //! The overlay's device, routes and masquerading in real network namespaces.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, UdpSocket},
+    path::Path,
+    time::Duration,
+};
 
 use ipnet::Ipv4Net;
 use netkeel_agent::{
@@ -168,12 +173,36 @@ fn the_table_is_written_once_and_reads_as_meant() {
         "oifname \"netkeel.vxlan\" accept",
         "ip daddr 10.244.0.0/16 accept",
         "ip daddr 192.168.0.0/16 accept",
-        "ip saddr 10.244.0.0/16 masquerade fully-random",
+        "ip saddr 10.244.0.0/16 masquerade to :8473-65535 fully-random",
         "type filter hook prerouting priority raw; policy accept;",
         "type filter hook output priority raw; policy accept;",
         "udp dport 8472 notrack",
     ] {
         assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn a_masqueraded_datagram_never_leaves_from_the_overlays_port() {
+    let (pod, node, outside) =
+        (Namespace::new().unwrap(), Namespace::new().unwrap(), Namespace::new().unwrap());
+    let address = |last| Ipv4Addr::new(192, 0, 2, last);
+    let pod_address = |last| Ipv4Addr::new(10, 244, 0, last);
+    join((&pod, "eth0", pod_address(2)), (&node, "pod", pod_address(1)), 24).unwrap();
+    join((&node, "uplink", NODE), (&outside, "uplink", address(2)), 24).unwrap();
+    pod.ip("route add default via 10.244.0.1").unwrap();
+    node.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    let wanted = masquerade::Wanted { vxlan_port: 32_000, excluded: Some(Vec::new()), ..table() };
+    node.enter(|| masquerade::converge(&wanted)).unwrap();
+    let server = outside.enter(|| UdpSocket::bind((address(2), 9)).unwrap());
+    server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut buffer = [0; 8];
+    for _ in 0..100 {
+        let client = pod.enter(|| UdpSocket::bind((pod_address(2), 0)).unwrap());
+        client.send_to(b"x", (address(2), 9)).unwrap();
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(from.ip(), NODE);
+        assert!(from.port() > 32_000, "{from}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! The messages of nftables, as far as Netkeel's table needs them (the kernel's header `nf_tables.h`, Linux 6.6).
 //! All integers of nftables attributes are in network byte order, unless they are compared data.
 
+use std::ops::RangeInclusive;
+
 use ipnet::Ipv4Net;
 
 pub(super) const NEWTABLE: u16 = 0;
@@ -155,12 +157,16 @@ impl Rule {
         self.expression("immediate", &data)
     }
 
-    /// Gives the packet the address of the device it leaves through, and a random port.
-    pub(super) fn masquerade(self) -> Self {
+    /// Gives the packet the address of the device it leaves through, and a random one of these ports.
+    pub(super) fn masquerade(self, ports: &RangeInclusive<u16>) -> Self {
+        const PORTS_GIVEN: u32 = 1 << 1;
         const RANDOM_FULLY: u32 = 1 << 4;
+        const LAST: u32 = REGISTER + 1;
         let mut data = Vec::new();
-        put(&mut data, 1, &RANDOM_FULLY.to_be_bytes());
-        self.expression("masq", &data)
+        for (kind, value) in (1..).zip([PORTS_GIVEN | RANDOM_FULLY, REGISTER, LAST]) {
+            put(&mut data, kind, &value.to_be_bytes());
+        }
+        self.load(REGISTER, *ports.start()).load(LAST, *ports.end()).expression("masq", &data)
     }
 
     /// Keeps the packet out of connection tracking.
@@ -174,6 +180,13 @@ impl Rule {
         const NETWORK: u32 = 1;
         let address = self.meta(NFPROTO).equals(&[IPV4]).payload(NETWORK, offset, 4);
         address.masked(net.netmask().octets()).equals(&net.network().octets())
+    }
+
+    fn load(self, register: u32, port: u16) -> Self {
+        let mut data = Vec::new();
+        put(&mut data, 1, &register.to_be_bytes());
+        put(&mut data, 2 | NESTED, &value(&port.to_be_bytes()));
+        self.expression("immediate", &data)
     }
 
     fn meta(self, key: u32) -> Self {
