@@ -70,7 +70,7 @@ impl Kernel {
         Ok(Self { datapath: Arc::new(datapath), tables, release: facts.kernel })
     }
 
-    /// Names of the programs that are attached.
+    /// Names of the programs that are loaded.
     #[must_use]
     pub fn programs(&self) -> Vec<String> {
         self.datapath.programs()

@@ -1,4 +1,4 @@
-//! The programs of one node: loaded, pinned, replaced in place, never detached.
+//! The programs of one node: loaded, pinned, replaced in place, detached only with their pods or by [`crate::remove`].
 //! Everything that makes up the data path outlives this process in its pins.
 
 mod attach;

@@ -108,7 +108,10 @@ impl Datapath {
     ) -> Result<(), Error> {
         let program = self.program(name)?;
         let attach = || -> io::Result<()> {
-            let pinned = sys::object_get(pin).ok();
+            let pinned = match sys::object_get(pin) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                found => Some(found?),
+            };
             if let Some(link) = &pinned
                 && sys::link_info(link.as_fd())?.target == target
             {
