@@ -13,7 +13,10 @@ use netkeel_telemetry::{
     metrics::{Counter, Family, Labels, Registry},
     shutdown,
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,6 +33,8 @@ use crate::{
 const RESYNC: Duration = Duration::from_secs(30);
 /// Changes that come together are handled together.
 const GATHER: Duration = Duration::from_millis(100);
+/// Time from the begin of a pass to one that a watch wakes: a pass reads the whole cluster.
+const APART: Duration = Duration::from_secs(1);
 /// Time before the next pass after one that failed, or that waits for what no watch tells.
 const RETRY: Duration = Duration::from_secs(2);
 /// Version of this program.
@@ -149,6 +154,11 @@ async fn serve(
         .map_err(|source| Error::AdminFile { file: file.display().to_string(), source })
 }
 
+/// Time to wait after a watch has told of a change, `elapsed` after the last pass began.
+fn gather(elapsed: Duration) -> Duration {
+    APART.saturating_sub(elapsed).max(GATHER)
+}
+
 struct Operator {
     config: Config,
     servers: ApiServers,
@@ -179,10 +189,11 @@ impl Operator {
 
     async fn act(&self, wake: &Notify) {
         loop {
+            let began = Instant::now();
             let pause = self.once().await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = wake.notified(), if pause == RESYNC => tokio::time::sleep(GATHER).await,
+                () = wake.notified(), if pause == RESYNC => tokio::time::sleep(gather(began.elapsed())).await,
             }
         }
     }
@@ -219,6 +230,18 @@ impl Operator {
     fn send_traces_to(&self, endpoint: Option<&str>) {
         if let Err(error) = self.telemetry.set_traces_endpoint(endpoint) {
             tracing::warn!(error = &error as &dyn std::error::Error, "traces go where they went");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn woken_passes_are_a_second_apart() {
+        for (elapsed, wait) in [(0, 1000), (300, 700), (950, 100), (5000, 100)] {
+            assert_eq!(gather(Duration::from_millis(elapsed)), Duration::from_millis(wait), "{elapsed}");
         }
     }
 }

@@ -91,6 +91,11 @@ fn key<K: Resource<DynamicType = ()>>(object: &K) -> (Option<String>, String) {
 /// Hash of the object without what changes by itself.
 fn fingerprint<K: Serialize>(object: &K) -> u64 {
     let mut value = serde_json::to_value(object).unwrap_or_default();
+    let ours =
+        value.pointer("/metadata/labels").and_then(|labels| labels.get(PART_OF.0)) == Some(&PART_OF.1.into());
+    if value["kind"] == "DaemonSet" && !ours {
+        return 0; // another's DaemonSet is told by its name, how its pods are is nothing to us
+    }
     if let Some(metadata) = value.get_mut("metadata").and_then(|metadata| metadata.as_object_mut()) {
         metadata.remove("managedFields");
         metadata.remove("resourceVersion");
@@ -115,6 +120,20 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": heartbeat}]},
         }))
         .expect("a node")
+    }
+
+    #[test]
+    fn how_pods_of_others_are_is_no_change() {
+        let set = |part: &str, ready: i32| -> DaemonSet {
+            serde_json::from_value(json!({
+                "metadata": {"name": "a", "labels": {PART_OF.0: part}},
+                "status": {"numberReady": ready, "currentNumberScheduled": 2, "desiredNumberScheduled": 2, "numberMisscheduled": 0},
+            }))
+            .expect("a DaemonSet")
+        };
+        for (part, change) in [(PART_OF.1, true), ("another", false)] {
+            assert_eq!(fingerprint(&set(part, 1)) != fingerprint(&set(part, 2)), change, "{part}");
+        }
     }
 
     #[test]
