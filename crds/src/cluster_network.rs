@@ -60,6 +60,6 @@ pub struct Observability {
 pub struct Traces {
     /// Collector that takes OTLP over gRPC without TLS, such as `http://192.0.2.10:4317`. Without it no traces are sent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = "^http://[^/ ]+"))]
+    #[schemars(length(max = 512), regex(pattern = "^http://[^/ ]+/?$"))]
     pub endpoint: Option<String>,
 }

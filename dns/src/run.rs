@@ -52,12 +52,11 @@ pub enum Error {
 pub async fn run(args: Args) -> Result<(), Error> {
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF);
     let config = args.config(resolv_conf.as_deref().unwrap_or_default());
-    let options = Options {
-        traces_endpoint: config.traces_endpoint.clone(),
-        sampling_ratio: config.traces_sampling_ratio,
-        ..Options::from_env(VERSION)
-    };
+    let options = Options { sampling_ratio: config.traces_sampling_ratio, ..Options::from_env(VERSION) };
     let telemetry = netkeel_telemetry::init("netkeel-dns", &options)?;
+    if let Err(error) = telemetry.set_traces_endpoint(config.traces_endpoint.as_deref()) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "no traces are sent");
+    }
     let signal = shutdown::signal()?;
     if config.upstreams.is_empty() {
         tracing::error!("no upstream resolver: only names of the cluster are answered; pass --upstream");
