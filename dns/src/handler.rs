@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, ResponseCode};
@@ -19,6 +20,8 @@ use crate::zone::Zone;
 
 /// How many aliases are followed within the cluster before a chain counts as endless.
 const ALIASES: usize = 8;
+/// Failures of upstream resolvers are told once in this time; the metrics count all.
+const TELL: Duration = Duration::from_secs(30);
 
 /// Answers packets. Clones share everything.
 #[derive(Clone, Debug)]
@@ -26,6 +29,29 @@ pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
     forwarder: Arc<Forwarder>,
     metrics: Metrics,
+    told: Arc<Seldom>,
+}
+
+/// Says yes once in a while.
+#[derive(Debug)]
+struct Seldom {
+    started: Instant,
+    /// Milliseconds after `started` from which on it says yes again.
+    next: AtomicU64,
+}
+
+impl Seldom {
+    fn new() -> Self {
+        Self { started: Instant::now(), next: 0.into() }
+    }
+
+    /// Whether at least `pause` has gone by since the last yes.
+    fn now(&self, pause: Duration) -> bool {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+        let (now, next) = (milliseconds(self.started.elapsed()), self.next.load(Ordering::Relaxed));
+        let then = now + milliseconds(pause);
+        now >= next && self.next.compare_exchange(next, then, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
 }
 
 /// What becomes of a packet.
@@ -54,7 +80,7 @@ impl Handler {
     /// A handler of the zone that `zone` holds at each moment.
     #[must_use]
     pub fn new(zone: Arc<ArcSwap<Zone>>, forwarder: Forwarder, metrics: Metrics) -> Self {
-        Self { zone, forwarder: Arc::new(forwarder), metrics }
+        Self { zone, forwarder: Arc::new(forwarder), metrics, told: Arc::new(Seldom::new()) }
     }
 
     /// Answers `packet`, or says what it takes to do so.
@@ -105,7 +131,10 @@ impl Handler {
                 (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))
             }
             Err(error) => {
-                tracing::debug!(%name, error = &error as &dyn std::error::Error, "no upstream resolver answered");
+                if self.told.now(TELL) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(%name, error, "a name outside the cluster cannot be resolved");
+                }
                 let code =
                     if matches!(error, Error::Busy) { ResponseCode::Refused } else { ResponseCode::ServFail };
                 (code, question.error(code))
@@ -179,4 +208,17 @@ fn follow(question: &Question, mut aliases: Vec<Record>, reply: &[u8]) -> (Respo
     }
     aliases.extend(reply.answers);
     (code, question.reply(code, false, [aliases, reply.authorities, vec![]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seldom_told_is_told_at_once_and_then_not_for_a_while() {
+        let told = Seldom::new();
+        assert_eq!([told.now(TELL), told.now(TELL)], [true, false]);
+        let again = Seldom::new();
+        assert_eq!([again.now(Duration::ZERO), again.now(Duration::ZERO)], [true, true]);
+    }
 }
