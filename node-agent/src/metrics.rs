@@ -1,8 +1,8 @@
 //! The agent's figures.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Once};
 
-use netkeel_dataplane_loader::Datapath;
+use netkeel_dataplane_loader::{Datapath, Error};
 use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Registry, SECONDS};
 
 /// The agent's figures. Clones share them.
@@ -60,15 +60,25 @@ impl Metrics {
 
     /// Takes over what the kernel counted since `seen`.
     pub fn read_kernel(&self, datapath: &Datapath, seen: &mut HashMap<&'static str, u64>) {
-        let counters = datapath.counters().unwrap_or_default();
-        for (reason, count) in counters {
+        for (reason, count) in told_once(datapath.counters()) {
             let before = seen.insert(reason.name(), count).unwrap_or(0);
             let labels = vec![("reason", reason.name().to_owned())];
             self.drops.get_or_create(&labels).inc_by(count.saturating_sub(before));
         }
-        for (map, bytes) in datapath.map_bytes().unwrap_or_default() {
+        for (map, bytes) in told_once(datapath.map_bytes()) {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             self.map_bytes.get_or_create(&vec![("map", map.to_owned())]).set(bytes);
         }
     }
+}
+
+/// What was read. The first failure is logged, the others would only repeat it every few seconds.
+fn told_once<T: Default>(read: Result<T, Error>) -> T {
+    static TOLD: Once = Once::new();
+    read.unwrap_or_else(|error| {
+        TOLD.call_once(|| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the kernel's figures cannot be read");
+        });
+        T::default()
+    })
 }
