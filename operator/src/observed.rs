@@ -28,6 +28,15 @@ pub struct Observed {
     pub undecodable: Vec<String>,
 }
 
+impl Observed {
+    /// Names of the objects of `kind` that exist and cannot be read.
+    pub fn unreadable<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a str> {
+        self.undecodable.iter().filter_map(move |object| {
+            object.split_once(' ').filter(|(of, _)| *of == kind).map(|(_, name)| name)
+        })
+    }
+}
+
 /// A Node object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {

@@ -15,8 +15,14 @@ pub(super) struct Free<'a> {
 }
 
 impl<'a> Free<'a> {
-    /// The blocks of `pools` that lie in `cidrs`, the addresses in force, and are not among `claims`.
-    pub(super) fn new(pools: &'a [AddressPool], cidrs: &'a [IpNet], claims: &[AddressBlock]) -> Self {
+    /// The blocks of `pools` that lie in `cidrs`, the addresses in force, and are not among `claims`; nor are their names
+    /// among `unreadable`, those of claims that say nothing else.
+    pub(super) fn new<'b>(
+        pools: &'a [AddressPool],
+        cidrs: &'a [IpNet],
+        claims: &[AddressBlock],
+        unreadable: impl Iterator<Item = &'b str>,
+    ) -> Self {
         let candidates = pools.iter().flat_map(move |pool| {
             let inside = pool.cidrs.iter().filter(move |cidr| cidrs.iter().any(|all| all.contains(*cidr)));
             inside.flat_map(move |cidr| cidr.subnets(pool.block_sizes.ipv4).into_iter().flatten())
@@ -24,7 +30,11 @@ impl<'a> Free<'a> {
         let of_a_pool = |cidr: &IpNet| pools.iter().any(|pool| pool.block_sizes.ipv4 == cidr.prefix_len());
         Self {
             candidates: Box::new(candidates),
-            names: claims.iter().map(|claim| claim.metadata.name.clone().unwrap_or_default()).collect(),
+            names: claims
+                .iter()
+                .map(|claim| claim.metadata.name.clone().unwrap_or_default())
+                .chain(unreadable.map(str::to_owned))
+                .collect(),
             // blocks of another size cannot be told by name alone
             others: claims.iter().map(|claim| claim.spec.cidr).filter(|cidr| !of_a_pool(cidr)).collect(),
         }

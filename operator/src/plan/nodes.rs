@@ -21,17 +21,23 @@ const RESERVE: u32 = 8;
 pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, out: &mut Outcome) {
     let networks: HashMap<&str, &NodeNetwork> = seen.node_networks.iter().map(|n| (name_of(n), n)).collect();
     let claims = claims_by_node(seen);
-    let mut free = Free::new(pools, &config.pod_cidrs, &seen.blocks);
+    let mut free = Free::new(pools, &config.pod_cidrs, &seen.blocks, seen.unreadable("AddressBlock"));
+    let all_known = seen.unreadable("AddressBlock").next().is_none();
     for node in &seen.nodes {
+        if seen.unreadable("NodeNetwork").any(|name| name == node.name) {
+            continue; // what it has is not known
+        }
         let owned = claims.get(node.uid.as_str()).map_or(&[][..], Vec::as_slice);
         let network = networks.get(node.name.as_str()).copied();
-        if wants_block(network, owned) {
+        // a claim that cannot be read may be the node's
+        let has_some = !owned.is_empty() || network.is_some_and(|n| !n.spec.blocks.is_empty());
+        if (all_known || !has_some) && wants_block(network, owned) {
             claim(node, &mut free, out);
         }
         match network {
             None => out.steps.push(create(node)),
             Some(network) if owner_uid(network) == Some(&node.uid) => {
-                out.steps.extend(write(network, node, owned, config));
+                out.steps.extend(write(network, node, (owned, all_known), config));
             }
             // of an older node of this name: its block is not inherited
             Some(network) => out.steps.extend(delete(network)),
@@ -116,13 +122,20 @@ pub(super) fn release(block: &AddressBlock) -> Option<Step> {
     })
 }
 
-fn write(network: &NodeNetwork, node: &Node, owned: &[&AddressBlock], config: &NodeConfig) -> Option<Step> {
-    if owned.is_empty() {
+/// Without knowing all claims no block is taken from the node.
+fn write(
+    network: &NodeNetwork,
+    node: &Node,
+    (owned, all_known): (&[&AddressBlock], bool),
+    config: &NodeConfig,
+) -> Option<Step> {
+    let blocks = in_order(&network.spec.blocks, owned, all_known);
+    if blocks.is_empty() {
         return None;
     }
     let mut wanted = NodeNetworkSpec {
         node_addresses: node.addresses.clone(),
-        blocks: in_order(&network.spec.blocks, owned),
+        blocks,
         config: config.clone(),
         state: State::Active,
         ..NodeNetworkSpec::default()
@@ -147,10 +160,10 @@ pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec) -> Opt
 }
 
 /// Blocks that the node has stay where they are: the first one gives it its address on the overlay.
-fn in_order(present: &[IpNet], owned: &[&AddressBlock]) -> Vec<IpNet> {
+fn in_order(present: &[IpNet], owned: &[&AddressBlock], all_known: bool) -> Vec<IpNet> {
     let mut wanted: Vec<IpNet> = owned.iter().map(|block| block.spec.cidr).collect();
     wanted.sort_unstable();
-    let kept = present.iter().copied().filter(|block| wanted.contains(block));
+    let kept = present.iter().copied().filter(|block| !all_known || wanted.contains(block));
     let added = wanted.iter().copied().filter(|block| !present.contains(block));
     kept.chain(added).collect()
 }

@@ -312,6 +312,36 @@ fn deleted_agents_come_back_while_a_node_that_had_one_is_dirty() {
     }
 }
 
+#[test]
+fn what_cannot_be_read_is_neither_taken_away_nor_given_twice() {
+    let mut cases = Vec::new();
+    let mut lost_claim = settled();
+    lost_claim.blocks.remove(0);
+    lost_claim.undecodable = vec!["AddressBlock 10-244-0-0-26".to_owned()];
+    let mut joins = lost_claim.clone();
+    joins.nodes.push(node("c", 3));
+    cases.push(("claim", lost_claim, vec![]));
+    cases.push(("claim, and a node joins", joins, vec!["10.244.0.128/26"]));
+    let mut lost_network = settled();
+    lost_network.node_networks.remove(0);
+    lost_network.undecodable = vec!["NodeNetwork a".to_owned()];
+    cases.push(("NodeNetwork", lost_network.clone(), vec![]));
+    lost_network.blocks.remove(0);
+    cases.push(("NodeNetwork without a claim", lost_network, vec![]));
+    for (name, seen, wanted) in cases {
+        let outcome = planned(&seen);
+        let mut claims = Vec::new();
+        for step in steps(&outcome) {
+            match step {
+                Step::ClaimBlock { cidr, .. } => claims.push(cidr.to_string()),
+                Step::CreateNodeNetwork { node, .. } => assert_eq!(node, "c", "{name}"),
+                other => unreachable!("{name}: {other:?}"),
+            }
+        }
+        assert_eq!(claims, wanted, "{name}");
+    }
+}
+
 proptest! {
     /// Whatever is claimed already, new claims lie in the pool and overlap nothing.
     #[test]
