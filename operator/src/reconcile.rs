@@ -26,8 +26,6 @@ pub struct Pass {
     pub applied: usize,
     /// When to look again.
     pub next: Next,
-    /// Where the network wants its traces.
-    pub traces_endpoint: Option<String>,
 }
 
 /// When the next pass is due.
@@ -43,12 +41,19 @@ pub enum Next {
 }
 
 /// Brings the cluster one step nearer to what its `ClusterNetwork` says. The status is written even when a step failed.
+/// `send_traces_to` is told where the network wants its traces before the first of them begins.
 ///
 /// # Errors
 /// The first error of the API server.
-pub async fn pass<C: Cluster>(cluster: &C, settings: &Settings, now: Timestamp) -> Result<Pass, Error> {
+pub async fn pass<C: Cluster>(
+    cluster: &C,
+    settings: &Settings,
+    now: Timestamp,
+    send_traces_to: &(dyn Fn(Option<&str>) + Sync),
+) -> Result<Pass, Error> {
     let seen = cluster.observe().await?;
     let Some(network) = &seen.network else { return Ok(Pass::default()) };
+    send_traces_to(network.spec.observability.traces.endpoint.as_deref());
     let mut outcome = plan(&seen, settings, age(network, now));
     outcome.steps.retain(|step| !cluster.is_done(step));
     let span = if outcome.steps.is_empty() { Span::none() } else { span(network, &mut outcome) };
@@ -60,8 +65,7 @@ pub async fn pass<C: Cluster>(cluster: &C, settings: &Settings, now: Timestamp) 
             Next::OnChange if outcome.removing => Next::Soon,
             next => next,
         };
-        let traces_endpoint = network.spec.observability.traces.endpoint.clone();
-        Ok(Pass { applied: outcome.steps.len(), next, traces_endpoint })
+        Ok(Pass { applied: outcome.steps.len(), next })
     }
     .instrument(span)
     .await

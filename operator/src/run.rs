@@ -208,18 +208,16 @@ impl Operator {
         }
         let mut settings = self.config.settings();
         settings.api_servers = self.servers.addresses();
-        let passed = pass(&self.cluster, &settings, Timestamp::now()).await;
+        let send_traces_to = |endpoint: Option<&str>| self.send_traces_to(endpoint);
+        let passed = pass(&self.cluster, &settings, Timestamp::now(), &send_traces_to).await;
         let result = if passed.is_ok() { "ok" } else { "failed" };
         self.passes.get_or_create(&vec![("result", result.to_owned())]).inc();
         match passed {
-            Ok(done) => {
-                self.send_traces_to(done.traces_endpoint.as_deref());
-                match done.next {
-                    Next::AtOnce => GATHER,
-                    Next::Soon => RETRY,
-                    Next::OnChange => RESYNC,
-                }
-            }
+            Ok(done) => match done.next {
+                Next::AtOnce => GATHER,
+                Next::Soon => RETRY,
+                Next::OnChange => RESYNC,
+            },
             Err(error) => {
                 tracing::warn!(error = chain(&error), "pass failed, trying again");
                 RETRY

@@ -34,7 +34,7 @@ impl Operator {
     fn passes(cluster: FakeCluster) -> Running {
         Box::pin(async move {
             loop {
-                pass(&cluster, &Settings::default(), Timestamp::UNIX_EPOCH).await.unwrap();
+                pass(&cluster, &Settings::default(), Timestamp::UNIX_EPOCH, &|_| {}).await.unwrap();
             }
         })
     }
