@@ -38,12 +38,18 @@ serviceAccountName: netkeel-operator
 hostNetwork: true
 dnsPolicy: Default
 priorityClassName: system-cluster-critical
-# It has to run before there is a network, wherever that is, and leaves a node that is gone.
+# It has to run before there is a network, wherever that is; it leaves a node that is gone, and is never put on one,
+# so no toleration may cover NoSchedule of node.kubernetes.io/unreachable.
 tolerations:
-- {operator: Exists, effect: NoSchedule}
 - {key: CriticalAddonsOnly, operator: Exists}
+- {key: node-role.kubernetes.io/control-plane, operator: Exists}
+- {key: node.cloudprovider.kubernetes.io/uninitialized, operator: Exists}
+- {key: node.kubernetes.io/network-unavailable, operator: Exists}
 - {key: node.kubernetes.io/not-ready, operator: Exists}
 - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 30}
+{{- with .Values.operator.tolerations }}
+{{ toYaml . }}
+{{- end }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
