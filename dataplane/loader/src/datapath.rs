@@ -4,7 +4,7 @@
 mod attach;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs, io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -20,7 +20,7 @@ use netkeel_dataplane_common::{
 
 use crate::{
     OBJECT,
-    pins::{PinError, Pins, unpin},
+    pins::{PinError, Pins},
     probe::{Facts, Options, probe},
     sys::{self, Hook},
     tables::{KernelTable, TableError},
@@ -125,7 +125,7 @@ pub struct Datapath {
 
 impl Datapath {
     /// Probes the node, loads the programs over the pinned maps of this layout (made where they are missing), attaches the
-    /// socket hooks, and puts the new programs into every link that is pinned already. Nothing is changed
+    /// socket hooks, and puts the new programs into every link that is pinned already; pods' filters follow with `attach_pod`. Nothing is changed
     /// before the kernel has taken all programs.
     ///
     /// # Errors
@@ -168,43 +168,30 @@ impl Datapath {
         self.attach_device(TO_OVERLAY, device, Hook::Egress(ifindex), ifindex)
     }
 
-    /// Attaches the program of a pod's host side, or replaces it.
+    /// Makes `from_pod` the filter at the ingress of a pod's host side, or replaces the one of an earlier load in one
+    /// step. It goes with the device; nothing is pinned (docs/adr/0006).
     ///
     /// # Errors
     /// When the device cannot take it.
     pub fn attach_pod(&self, ifindex: u32, device: &str) -> Result<(), Error> {
-        self.attach_device(FROM_POD, device, Hook::Ingress(ifindex), ifindex)
+        let attached = sys::filter_attach(self.program(FROM_POD)?, ifindex, FROM_POD);
+        attached.map_err(|source| Error::Attach {
+            program: FROM_POD.to_owned(),
+            target: device.to_owned(),
+            source,
+        })
     }
 
-    /// Removes the pin of a pod's host side. The program goes with the last of pin and device.
+    /// Whether `from_pod` filters what comes from a device.
     ///
     /// # Errors
-    /// When the pin is there and cannot be removed.
-    pub fn detach_pod(&self, device: &str) -> Result<(), Error> {
-        Ok(unpin(&self.pins.link(FROM_POD, Some(device)))?)
-    }
-
-    /// The devices of pods that have a pin.
-    ///
-    /// # Errors
-    /// When the pins cannot be listed.
-    pub fn pods_attached(&self) -> Result<Vec<String>, Error> {
-        let links = self.pins.device_links()?;
-        Ok(links.into_iter().filter(|(program, _)| program == FROM_POD).map(|(_, device)| device).collect())
-    }
-
-    /// Removes the pins of pods' devices that are not in `live`; returns their names.
-    ///
-    /// # Errors
-    /// When the pins cannot be listed, or the first that cannot be removed.
-    pub fn collect<S: std::hash::BuildHasher>(
-        &self,
-        live: &HashSet<String, S>,
-    ) -> Result<Vec<String>, Error> {
-        let mut gone = self.pods_attached()?;
-        gone.retain(|device| !live.contains(device));
-        gone.iter().try_for_each(|device| self.detach_pod(device))?;
-        Ok(gone)
+    /// When the kernel cannot be asked.
+    pub fn pod_attached(&self, ifindex: u32) -> Result<bool, Error> {
+        sys::filter_attached(ifindex).map_err(|source| Error::Attach {
+            program: FROM_POD.to_owned(),
+            target: format!("device {ifindex}"),
+            source,
+        })
     }
 
     /// Packets and connections that were not let through, by reason, summed over all processors.

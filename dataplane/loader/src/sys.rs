@@ -10,8 +10,10 @@ use std::{
     path::Path,
 };
 
+mod filter;
 mod map;
 
+pub(crate) use filter::{filter_attach, filter_attached};
 pub(crate) use map::{delete, dump, lookup, update};
 
 const BPF_OBJ_PIN: u32 = 6;

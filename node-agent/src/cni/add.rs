@@ -53,8 +53,8 @@ struct Attempt<'a> {
     server: &'a Server,
     owner: &'a Owner,
     address: Option<Address>,
-    /// The host side's name and index.
-    link: Option<(String, u32)>,
+    /// The host side's index.
+    link: Option<u32>,
     /// The pod may have sent or received something with its address, so that the address must rest.
     exposed: bool,
     done: bool,
@@ -91,7 +91,7 @@ impl<'a> Attempt<'a> {
     fn link(&mut self, veth: &PodVeth, pod: &mut Pod) -> Result<(), Failure> {
         let mut host = Rtnetlink::open()?;
         let index = info_span!("link.create").in_scope(|| create(veth, &mut host, pod))?;
-        self.link = Some((veth.host_name.clone(), index));
+        self.link = Some(index);
         let link = datapath_link(veth, index);
         info_span!("datapath.add").in_scope(|| self.server.context.datapath.add(&link))?;
         self.exposed = true;
@@ -116,13 +116,10 @@ impl<'a> Attempt<'a> {
         {
             log("an entry in the tables", &error);
         }
-        if let Some((name, index)) = &self.link {
-            if let Err(error) = Rtnetlink::open().and_then(|mut host| veth::delete(&mut host, *index)) {
-                log("a link", &error);
-            }
-            if let Err(error) = context.datapath.detach(name) {
-                log("a program's pin", &error);
-            }
+        if let Some(index) = self.link
+            && let Err(error) = Rtnetlink::open().and_then(|mut host| veth::delete(&mut host, index))
+        {
+            log("a link", &error);
         }
         let taken_back = if self.exposed {
             context.pool.release(self.owner).map(drop)

@@ -38,7 +38,7 @@ pub trait PodDatapath: Send + Sync {
     /// Attaches the programs to the host side and enters the pod in the tables; whatever was there is replaced.
     ///
     /// # Errors
-    /// When the kernel refuses; what was done by then stays, `remove` and `detach` take it away.
+    /// When the kernel refuses; what was done by then stays: `remove` takes the entries away, the programs go with the link.
     fn add(&self, pod: &PodLink) -> Result<(), Error>;
 
     /// Takes the address out of the tables: nothing is sent to the pod any more, nor accepted from it.
@@ -47,12 +47,6 @@ pub trait PodDatapath: Send + Sync {
     /// # Errors
     /// When the kernel refuses.
     fn remove(&self, pod_address: Address) -> Result<(), Error>;
-
-    /// Lets go of the programs on a host side that is gone, or about to be.
-    ///
-    /// # Errors
-    /// When a pin cannot be removed.
-    fn detach(&self, host_name: &str) -> Result<(), Error>;
 
     /// Whether the tables hold the pod like this.
     ///
@@ -102,10 +96,6 @@ impl PodDatapath for FakeDatapath {
 
     fn remove(&self, pod_address: Address) -> Result<(), Error> {
         self.lock().remove(&pod_address);
-        Ok(())
-    }
-
-    fn detach(&self, _host_name: &str) -> Result<(), Error> {
         Ok(())
     }
 

@@ -31,9 +31,8 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
         }
         context.pool.release(owner)?;
     }
-    match link {
-        Some(link) => reap_later(server.clone(), owner.clone(), link.index),
-        None => context.datapath.detach(&name)?,
+    if let Some(link) = link {
+        reap_later(server.clone(), owner.clone(), link.index);
     }
     let done = server.journal.remove(owner);
     done.map_err(|error| Failure::caused(IO, "the journal of DELs could not be written", &error))
@@ -79,7 +78,7 @@ pub(super) fn remove_stray(server: &Server, name: &str) -> Result<(), Failure> {
     if let Some(link) = seen::link(&mut host, name)? {
         veth::delete(&mut host, link.index)?;
     }
-    Ok(server.context.datapath.detach(name)?)
+    Ok(())
 }
 
 fn reap_later(server: Arc<Server>, owner: Owner, index: u32) {
@@ -108,5 +107,5 @@ fn reap(server: &Server, owner: &Owner, index: u32) -> Result<(), Failure> {
     if seen::link(&mut host, &name)?.is_some_and(|link| link.index == index) {
         veth::delete(&mut host, index)?;
     }
-    Ok(server.context.datapath.detach(&name)?)
+    Ok(())
 }

@@ -35,9 +35,8 @@ impl KernelDatapath {
         let links: HashMap<_, _> = pods.iter().map(|pod| (pod.host_ifindex, link(pod))).collect();
         let endpoints: HashMap<_, _> = pods.iter().map(|pod| (pod.pod_address, endpoint(pod))).collect();
         converge(&mut self.datapath.links()?, &links)?;
-        converge(&mut self.datapath.endpoints()?, &endpoints)?;
-        let live = pods.iter().map(|pod| pod.host_name.clone()).collect();
-        self.datapath.collect::<std::hash::RandomState>(&live).map(drop)
+        converge(&mut self.datapath.endpoints()?, &endpoints).map(drop)?;
+        Ok(())
     }
 
     fn enter(&self, pod: &PodLink) -> Result<(), LoaderError> {
@@ -48,7 +47,7 @@ impl KernelDatapath {
     fn read(&self, pod: &PodLink) -> Result<bool, LoaderError> {
         let link_held = self.datapath.links()?.get(&pod.host_ifindex)? == Some(link(pod));
         let endpoint_held = self.datapath.endpoints()?.get(&pod.pod_address)? == Some(endpoint(pod));
-        Ok(link_held && endpoint_held && self.datapath.pods_attached()?.contains(&pod.host_name))
+        Ok(link_held && endpoint_held && self.datapath.pod_attached(pod.host_ifindex)?)
     }
 }
 
@@ -62,11 +61,6 @@ impl PodDatapath for KernelDatapath {
     fn remove(&self, pod_address: Address) -> Result<(), Error> {
         self.forget(pod_address)
             .map_err(|error| failed(format!("take {pod_address} out of the tables"), error))
-    }
-
-    fn detach(&self, host_name: &str) -> Result<(), Error> {
-        let detached = self.datapath.detach_pod(host_name);
-        detached.map_err(|error| failed(format!("let go of from_pod on {host_name}"), error))
     }
 
     fn holds(&self, pod: &PodLink) -> Result<bool, Error> {

@@ -119,7 +119,10 @@ fn everything_stands_before_the_runtime_may_call() {
         assert!(
             ip("route show").contains("10.244.2.0/26 dev netkeel.vxlan proto 110 scope link src 10.244.1.0")
         );
-        assert!(run("nft", &["list", "table", "inet", "netkeel"]).contains("masquerade to :8473-65535 fully-random"));
+        assert!(
+            run("nft", &["list", "table", "inet", "netkeel"])
+                .contains("masquerade to :8473-65535 fully-random")
+        );
         stop(agent);
     });
 }

@@ -82,11 +82,6 @@ impl Lab {
     pub(crate) fn load(&self) -> Datapath {
         Datapath::load(&self.options).unwrap_or_else(|error| panic!("{}", chain(&error)))
     }
-
-    /// The path of a pin.
-    pub(crate) fn link(&self, name: &str) -> PathBuf {
-        self.options.bpffs.join("netkeel/links").join(name)
-    }
 }
 
 /// A new BPF file system.
