@@ -199,9 +199,18 @@ fn a_full_pool_is_told_in_the_pods_events_and_heals_when_pods_go() {
     println!("{event}");
     let phase =
         ["get", "pods", "-o", "jsonpath={range .items[?(@.status.phase=='Running')]}{.metadata.name} {end}"];
-    let running: Vec<String> =
-        workload.kubectl(&phase).unwrap().split_whitespace().map(str::to_owned).collect();
-    assert!(!running.is_empty() && running.len() < 4, "running: {running:?}");
+    // Four addresses, the first of them is nobody's; DNS may have pods there too.
+    let on_node = format!("--field-selector=spec.nodeName={node}");
+    let dns = ["get", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns", "-o", "name", on_node.as_str()];
+    let free = 3 - cluster.kubectl(&dns).unwrap().lines().count();
+    let running = wait_until("as many pods run as there are addresses", Duration::from_secs(30), || {
+        let text = workload.kubectl(&phase)?;
+        let running: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        ensure!(running.len() == free, "{free} addresses are free, running: {running:?}");
+        Ok(running)
+    })
+    .unwrap();
+    assert!(free > 0, "DNS has all addresses of {node}");
     workload.delete_all("pod", &running).unwrap();
     // A freed address rests for half a minute, and the kubelet tries again with growing pauses.
     wait_until("other pods get the freed addresses", Duration::from_mins(2), || {

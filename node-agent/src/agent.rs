@@ -40,6 +40,8 @@ use crate::{
 const REPAIR: Duration = Duration::from_secs(30);
 /// How often the maps of services are compared with what they should hold.
 const REPAIR_SERVICES: Duration = Duration::from_mins(5);
+/// How often the runtime's CNI folders are looked at.
+const LOOK: Duration = Duration::from_secs(5);
 /// How often figures are read.
 const MEASURE: Duration = Duration::from_secs(5);
 
@@ -117,7 +119,7 @@ impl Agent {
             load: Due::now(REPAIR),
             apply: Due::now(REPAIR),
             repair: Due::now(REPAIR_SERVICES),
-            install: Due::now(REPAIR),
+            install: Due::now(LOOK),
             removal: Due::now(REPAIR),
             measure: Due::now(MEASURE),
             counted: HashMap::new(),
