@@ -114,7 +114,7 @@ impl Default for Vxlan {
 pub struct Masquerade {
     /// Off where the outside has routes to pods.
     pub enabled: bool,
-    /// Destinations that see the pod's own address all the same. Pods and nodes always do.
+    /// Destinations that see the pod's own address all the same. Pods and their own node always do.
     #[serde(rename = "excludedCIDRs")]
     #[schemars(with = "Vec<CidrText>", length(max = 64))]
     #[schemars(extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules(&[
