@@ -7,15 +7,13 @@ pub const NAME: &str = "ENDPOINTS";
 /// Pods of one node.
 pub const MAX: u32 = 8192;
 
-/// Where a local pod is reached.
+/// Where a local pod is reached, and what may reach it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Index of the host side of the pod's link.
     pub ifindex: u32,
-    /// MAC address of the host side.
-    pub host_mac: [u8; 6],
-    /// MAC address of the pod side.
-    pub pod_mac: [u8; 6],
+    /// Policy table of what comes to the pod ([`policies`](crate::policies)).
+    pub ingress: u32,
 }
-map_abi!(Endpoint: 16);
+map_abi!(Endpoint: 8);

@@ -9,12 +9,16 @@
 
 pub mod address;
 pub mod backends;
+pub mod cidrs;
 pub mod config;
 pub mod counters;
 pub mod endpoints;
+pub mod epoch;
 pub mod frame;
+pub mod identities;
 pub mod links;
 mod pod;
+pub mod policies;
 pub mod reverse;
 pub mod services;
 pub mod tunnels;
@@ -25,7 +29,7 @@ pub use counters::Reason;
 pub use services::Protocol;
 
 /// Version of the layout of all maps; part of every pinned map's name (`<NAME>-v<LAYOUT>`).
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// VXLAN network identifier of the overlay.
 pub const VNI: u32 = 1;

@@ -7,7 +7,7 @@ pub const NAME: &str = "LINKS";
 /// Links of one node.
 pub const MAX: u32 = 8192;
 
-/// The only source that packets on this link may have.
+/// The only source that packets on this link may have, and what they may reach.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Link {
@@ -17,13 +17,15 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Zero.
     pub reserved: [u8; 2],
+    /// Policy table of what the pod sends ([`policies`](crate::policies)).
+    pub egress: u32,
 }
-map_abi!(Link: 24);
+map_abi!(Link: 28);
 
 impl Link {
-    /// The entry of a pod with this address and this MAC address.
+    /// The entry of a pod with this address, this MAC address and this policy table.
     #[must_use]
-    pub const fn new(address: Address, mac: [u8; 6]) -> Self {
-        Self { address, mac, reserved: [0; 2] }
+    pub const fn new(address: Address, mac: [u8; 6], egress: u32) -> Self {
+        Self { address, mac, reserved: [0; 2], egress }
     }
 }

@@ -11,9 +11,11 @@ use aya_ebpf::{
 use netkeel_dataplane_common::{
     Address, Config, Reason,
     backends::{self, Backend, Slot},
-    counters,
+    cidrs, counters,
     endpoints::{self, Endpoint},
+    identities,
     links::{self, Link},
+    policies::{self, Traffic, Verdict},
     reverse::{self, Translated},
     services::{self, Frontend, Service},
     tunnels::{self, Tunnel},
@@ -33,6 +35,14 @@ static SERVICES: HashMap<Frontend, Service> = HashMap::with_max_entries(services
 static BACKENDS: HashMap<Slot, Backend> = HashMap::with_max_entries(backends::MAX, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static REVERSE: LruHashMap<Translated, Backend> = LruHashMap::with_max_entries(reverse::MAX, 0);
+#[map]
+static IDENTITIES: HashMap<Address, u32> = HashMap::with_max_entries(identities::MAX, BPF_F_NO_PREALLOC);
+#[map]
+static CIDRS: LpmTrie<Address, u32> = LpmTrie::with_max_entries(cidrs::MAX, 0);
+#[map]
+static POLICIES: LpmTrie<Traffic, Verdict> = LpmTrie::with_max_entries(policies::MAX, 0);
+#[map]
+static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::MAX, 0);
 

@@ -15,7 +15,8 @@ use aya::{
     programs::{ProgramError, ProgramFd},
 };
 use netkeel_dataplane_common::{
-    Address, Config, Reason, backends, config, counters, endpoints, links, reverse, services, tunnels,
+    Address, Config, Reason, backends, cidrs, config, counters, endpoints, epoch, identities, links,
+    policies, reverse, services, tunnels,
 };
 
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Every map.
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 12] = [
     config::NAME,
     endpoints::NAME,
     links::NAME,
@@ -36,6 +37,10 @@ const MAPS: [&str; 8] = [
     backends::NAME,
     reverse::NAME,
     counters::NAME,
+    identities::NAME,
+    cidrs::NAME,
+    policies::NAME,
+    epoch::NAME,
 ];
 
 const FROM_POD: &str = "from_pod";
@@ -241,6 +246,38 @@ impl Datapath {
     /// When the map cannot be opened.
     pub fn tunnels(&self) -> Result<KernelTable<tunnels::Block, tunnels::Tunnel>, Error> {
         self.table(tunnels::NAME, tunnels::MAX)
+    }
+
+    /// Who has an address, by number.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn identities(&self) -> Result<KernelTable<Address, u32>, Error> {
+        self.table(identities::NAME, identities::MAX)
+    }
+
+    /// CIDRs of policies, by the number of their leaf.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn cidrs(&self) -> Result<KernelTable<tunnels::Block, u32>, Error> {
+        self.table(cidrs::NAME, cidrs::MAX)
+    }
+
+    /// Entries of all policy tables.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn policies(&self) -> Result<KernelTable<policies::Match, policies::Verdict>, Error> {
+        self.table(policies::NAME, policies::MAX)
+    }
+
+    /// The epoch of policy and identity, at key 0. Whoever changes either raises it afterwards.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn epoch(&self) -> Result<KernelTable<u32, u32>, Error> {
+        self.table(epoch::NAME, 1)
     }
 
     /// Addresses of services.

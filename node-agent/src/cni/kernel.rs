@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use netkeel_core::address::Address;
-use netkeel_dataplane_common::{endpoints::Endpoint, links::Link};
+use netkeel_dataplane_common::{endpoints::Endpoint, links::Link, policies::OPEN};
 use netkeel_dataplane_loader::{Datapath, Error as LoaderError, Table, converge};
 
 use super::datapath::{Error, PodDatapath, PodLink};
@@ -79,11 +79,11 @@ impl PodDatapath for KernelDatapath {
 }
 
 fn link(pod: &PodLink) -> Link {
-    Link::new(pod.pod_address, pod.pod_mac)
+    Link::new(pod.pod_address, pod.pod_mac, OPEN)
 }
 
 fn endpoint(pod: &PodLink) -> Endpoint {
-    Endpoint { ifindex: pod.host_ifindex, host_mac: pod.host_mac, pod_mac: pod.pod_mac }
+    Endpoint { ifindex: pod.host_ifindex, ingress: OPEN }
 }
 
 fn failed(what: String, source: LoaderError) -> Error {

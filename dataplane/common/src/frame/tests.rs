@@ -1,4 +1,5 @@
 use super::*;
+use crate::policies::OPEN;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 const POD: Address = Address::v4([10, 244, 0, 7]);
@@ -46,14 +47,14 @@ fn other_protocols_are_told_apart() {
 #[test]
 fn a_pod_sends_only_as_itself() {
     let Ok(Packet::Ipv4(packet)) = parse(&head(ETHERTYPE_IPV4, 0x45)) else { panic!("not IPv4") };
-    assert!(is_from(&packet, &Link::new(POD, MAC)));
-    assert!(!is_from(&packet, &Link::new(Address::v4([10, 244, 0, 8]), MAC)));
-    assert!(!is_from(&packet, &Link::new(POD, [2, 0, 0, 0, 0, 8])));
+    assert!(is_from(&packet, &Link::new(POD, MAC, OPEN)));
+    assert!(!is_from(&packet, &Link::new(Address::v4([10, 244, 0, 8]), MAC, OPEN)));
+    assert!(!is_from(&packet, &Link::new(POD, [2, 0, 0, 0, 0, 8], OPEN)));
 }
 
 #[test]
 fn a_pod_asks_by_arp_only_as_itself() {
-    let link = Link::new(POD, MAC);
+    let link = Link::new(POD, MAC, OPEN);
     assert!(arp_is_from(&arp(), &link));
     for forged in [8, 14, 24, 31] {
         let mut frame = arp();

@@ -17,6 +17,7 @@ use netkeel_dataplane_loader::{
     common::{
         Address, Config, Protocol,
         endpoints::{self, Endpoint},
+        policies::OPEN,
         tunnels::{Block, Tunnel},
     },
     converge, pinned_links, probe, remove,
@@ -183,7 +184,7 @@ fn a_full_table_says_so_and_big_ones_are_read_whole() {
     isolated(|lab| {
         let datapath = lab.load();
         let mut pods = datapath.endpoints().unwrap();
-        let endpoint = Endpoint { ifindex: 1, host_mac: [2; 6], pod_mac: [4; 6] };
+        let endpoint = Endpoint { ifindex: 1, ingress: OPEN };
         let address = |number: u32| Address::v4(number.to_be_bytes());
         for number in 0..endpoints::MAX {
             pods.put(&address(number), &endpoint).unwrap();

@@ -9,7 +9,7 @@ use std::{
 
 use netkeel_dataplane_loader::{
     Datapath, Table,
-    common::{endpoints::Endpoint, links::Link},
+    common::{endpoints::Endpoint, links::Link, policies::OPEN},
 };
 
 use crate::{
@@ -52,8 +52,8 @@ impl Pod {
         wait_until_up(&device);
         netns.run(|| wait_until_up("eth0"));
         let index = ifindex(&device);
-        datapath.links().unwrap().put(&index, &Link::new(address.into(), mac)).unwrap();
-        let endpoint = Endpoint { ifindex: index, host_mac, pod_mac: mac };
+        datapath.links().unwrap().put(&index, &Link::new(address.into(), mac, OPEN)).unwrap();
+        let endpoint = Endpoint { ifindex: index, ingress: OPEN };
         datapath.endpoints().unwrap().put(&address.into(), &endpoint).unwrap();
         datapath.attach_pod(index, &device).unwrap();
         Self { netns, address, mac }

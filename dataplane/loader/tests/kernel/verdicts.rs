@@ -8,6 +8,7 @@ use netkeel_dataplane_loader::{
         Address, Config, Reason,
         endpoints::Endpoint,
         links::Link,
+        policies::OPEN,
         tunnels::{Block, Tunnel},
     },
 };
@@ -75,8 +76,8 @@ fn node(datapath: &Datapath) -> u32 {
     ip("link add nk1 type veth peer name p1");
     ip("link add vx0 type veth peer name vx1"); // stands in for the VXLAN device: nothing is sent
     let nk0 = ifindex("nk0");
-    datapath.links().unwrap().put(&nk0, &Link::new(POD.into(), POD_MAC)).unwrap();
-    let endpoint = |device| Endpoint { ifindex: ifindex(device), host_mac: HOST_MAC, pod_mac: POD_MAC };
+    datapath.links().unwrap().put(&nk0, &Link::new(POD.into(), POD_MAC, OPEN)).unwrap();
+    let endpoint = |device| Endpoint { ifindex: ifindex(device), ingress: OPEN };
     let mut endpoints = datapath.endpoints().unwrap();
     endpoints.put(&POD.into(), &endpoint("nk0")).unwrap();
     endpoints.put(&NEIGHBOUR.into(), &endpoint("nk1")).unwrap();

@@ -1,0 +1,17 @@
+//! `IDENTITIES`: who has an address: pods of the whole cluster, and nodes. A hash from an [`Address`](crate::Address) to a number
+//! that means the same labels in every policy table of this node. An address that is not there is looked for in
+//! [`cidrs`](crate::cidrs), and is [`WORLD`] when it is in neither.
+
+/// Name of the map, without the layout version.
+pub const NAME: &str = "IDENTITIES";
+/// Pods and nodes of the cluster.
+pub const MAX: u32 = 262_144;
+
+/// In a rule: everybody.
+pub const ANY: u32 = 0;
+/// An address that is nobody's and in no CIDR of a policy.
+pub const WORLD: u32 = 1;
+/// An address of a node; that of a pod's own node too.
+pub const NODE: u32 = 2;
+/// The first number of a set of labels or a CIDR.
+pub const FIRST: u32 = 256;
