@@ -125,8 +125,8 @@ impl Cluster {
     /// # Errors
     /// The fabric does not run.
     pub fn kubectl_command(&self) -> Result<Command> {
-        let mut command = self.in_fabric(&self.state.kube)?;
-        command.arg("kubectl").env("KUBECONFIG", self.kubeconfig());
+        let mut command = self.fabric_command(&self.state.kube)?;
+        command.arg("kubectl");
         Ok(command)
     }
 
@@ -160,8 +160,7 @@ impl Cluster {
     /// # Errors
     /// The fabric does not run.
     pub fn helm_command(&self) -> Result<Command> {
-        let mut command = self.in_fabric(&self.state.helm)?;
-        command.env("KUBECONFIG", self.kubeconfig());
+        let mut command = self.fabric_command(&self.state.helm)?;
         for (variable, folder) in
             [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
         {
@@ -280,6 +279,16 @@ impl Cluster {
     pub fn restart_node(&self, node: &str) -> Result<()> {
         let _lock = lock(&self.name)?;
         start::restart(self, node)
+    }
+
+    /// A command in the fabric's network namespace that finds the cluster by its kubeconfig, arguments to be added.
+    ///
+    /// # Errors
+    /// The fabric does not run.
+    pub fn fabric_command(&self, program: &Path) -> Result<Command> {
+        let mut command = self.in_fabric(program)?;
+        command.env("KUBECONFIG", self.kubeconfig());
+        Ok(command)
     }
 
     fn in_fabric(&self, program: &Path) -> Result<Command> {
