@@ -5,4 +5,5 @@ pub mod address;
 pub mod ipam;
 pub mod name;
 pub mod node;
+pub mod policy;
 pub mod service;

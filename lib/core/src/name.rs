@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 /// Namespace and name of an object. Prints as `namespace/name`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ObjectName {
     /// Empty for an object that belongs to no namespace.
     pub namespace: Arc<str>,

@@ -1,5 +1,7 @@
 //! One Kubernetes object to one value of the core, with the API's defaults applied.
 
+pub mod policy;
+
 use std::net::Ipv6Addr;
 
 use k8s_openapi::{

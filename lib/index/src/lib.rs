@@ -6,8 +6,10 @@
 pub mod convert;
 pub mod invalid;
 pub mod nodes;
+pub mod policies;
 pub mod services;
 
 pub use invalid::{Invalid, Problems};
 pub use nodes::Nodes;
+pub use policies::Policies;
 pub use services::Services;

@@ -1,0 +1,162 @@
+//! Who is the same to every policy, and the numbers that stand for them in the kernel's tables.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+use netkeel_dataplane_common::identities::{FIRST, NODE, WORLD};
+use serde::{Deserialize, Serialize};
+
+use super::{Labels, Peer, RuleName};
+
+/// Addresses that no policy tells apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Class {
+    /// Whose they are.
+    pub who: Who,
+    /// The smallest CIDR of all policies that contains them.
+    pub leaf: Option<Ipv4Net>,
+}
+
+/// Whose an address is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Who {
+    /// Nobody's in the cluster.
+    World,
+    /// A node's.
+    Node,
+    /// A pod's.
+    Pod {
+        /// Name of its namespace.
+        namespace: Arc<str>,
+        /// Labels of its namespace; `None` while the namespace is not known: then no namespace selector selects it.
+        namespace_labels: Option<Labels>,
+        /// Its own labels.
+        labels: Labels,
+    },
+}
+
+impl Peer {
+    /// Whether a peer of a policy of this namespace means the class.
+    #[must_use]
+    pub fn matches(&self, namespace: &str, class: &Class) -> bool {
+        match self {
+            Self::Block { cidr, except } => class.leaf.is_some_and(|leaf| {
+                cidr.contains(&leaf) && !except.iter().any(|except| except.contains(&leaf))
+            }),
+            Self::Pods { namespaces, pods } => {
+                let Who::Pod { namespace: of, namespace_labels, labels } = &class.who else { return false };
+                let in_namespace = match namespaces {
+                    None => &**of == namespace,
+                    Some(selector) => {
+                        namespace_labels.as_ref().is_some_and(|labels| selector.matches(labels))
+                    }
+                };
+                in_namespace && pods.matches(labels)
+            }
+        }
+    }
+}
+
+/// The numbers of classes and rules. A number means the same from its first use on, and is never given again: tables of old content
+/// may still hold it. To be kept over a restart of the program, not over a reboot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Saved", into = "Saved")]
+pub struct Numbers {
+    classes: HashMap<Class, u32>,
+    rules: BTreeMap<RuleName, u32>,
+    next_class: u32,
+    next_rule: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { classes: HashMap::new(), rules: BTreeMap::new(), next_class: FIRST, next_rule: 1 }
+    }
+}
+
+impl Numbers {
+    /// The identity of a class; a new one where it has none. `None` when no number is left: nothing may be allowed by such a class.
+    pub fn class(&mut self, class: &Class) -> Option<u32> {
+        match class {
+            Class { who: Who::World, leaf: None } => Some(WORLD),
+            Class { who: Who::Node, leaf: None } => Some(NODE),
+            class => {
+                if let Some(&number) = self.classes.get(class) {
+                    return Some(number);
+                }
+                let number = take(&mut self.next_class)?;
+                self.classes.insert(class.clone(), number);
+                Some(number)
+            }
+        }
+    }
+
+    /// The number of a rule, 1 or more; a new one where it has none. Zero when no number is left.
+    pub fn rule(&mut self, rule: &RuleName) -> u32 {
+        if let Some(&number) = self.rules.get(rule) {
+            return number;
+        }
+        let Some(number) = take(&mut self.next_rule) else { return 0 };
+        self.rules.insert(rule.clone(), number);
+        number
+    }
+
+    /// Forgets the classes and rules that are not among these, whose numbers will mean nothing from now on.
+    pub(super) fn retain(&mut self, class: impl Fn(u32) -> bool, rule: impl Fn(u32) -> bool) {
+        self.classes.retain(|_, number| class(*number));
+        self.rules.retain(|_, number| rule(*number));
+    }
+
+    /// The classes that have a number of their own, in no order.
+    pub fn classes(&self) -> impl Iterator<Item = (&Class, u32)> {
+        self.classes.iter().map(|(class, number)| (class, *number))
+    }
+}
+
+/// The next number; the last one is never given, so that the count cannot start again.
+fn take(next: &mut u32) -> Option<u32> {
+    let number = *next;
+    *next = number.checked_add(1)?;
+    Some(number)
+}
+
+/// [`Numbers`] as a file holds them.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    next_class: u32,
+    next_rule: u32,
+    classes: Vec<(Class, u32)>,
+    rules: Vec<(RuleName, u32)>,
+}
+
+impl From<Numbers> for Saved {
+    fn from(numbers: Numbers) -> Self {
+        let Numbers { classes, rules, next_class, next_rule } = numbers;
+        let mut classes: Vec<_> = classes.into_iter().collect();
+        classes.sort_unstable_by_key(|(_, number)| *number);
+        Self { next_class, next_rule, classes, rules: rules.into_iter().collect() }
+    }
+}
+
+impl From<Saved> for Numbers {
+    /// Two classes of one number cannot come from here: such a file must not give one the other's traffic.
+    fn from(saved: Saved) -> Self {
+        let (mut seen_class, mut seen_rule) = (HashSet::new(), HashSet::new());
+        let classes =
+            saved.classes.into_iter().filter(|(_, number)| *number >= FIRST && seen_class.insert(*number));
+        let classes: HashMap<_, _> = classes.collect();
+        let rules = saved.rules.into_iter().filter(|(_, number)| *number > 0 && seen_rule.insert(*number));
+        let rules: BTreeMap<_, _> = rules.collect();
+        let above =
+            |last: Option<&u32>, next: u32| last.map_or(next, |last| next.max(last.saturating_add(1)));
+        Self {
+            next_class: above(classes.values().max(), saved.next_class.max(FIRST)),
+            next_rule: above(rules.values().max(), saved.next_rule.max(1)),
+            classes,
+            rules,
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Pods, namespaces and `NetworkPolicy` objects to values of policy.
+
+use std::{collections::BTreeMap, fmt, net::Ipv6Addr, ops::RangeInclusive, sync::Arc};
+
+use ipnet::Ipv4Net;
+use k8s_openapi::{
+    api::{
+        core::v1 as api,
+        networking::v1::{
+            IPBlock, NetworkPolicy, NetworkPolicyPeer as ApiPeer, NetworkPolicyPort, NetworkPolicySpec,
+        },
+    },
+    apimachinery::pkg::{
+        apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use netkeel_core::{
+    address::parse_ipv4,
+    name::ObjectName,
+    policy::{Labels, Namespace, Peer, Pod, Policy, Ports, Requirement, Rule, Selector, ports},
+    service::protocol,
+};
+
+use super::{address, name, number};
+use crate::{Invalid, policies};
+
+/// A part of a policy that is not implemented. It allows nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The policy.
+    pub policy: ObjectName,
+    /// The field, as in `spec.ingress[0].ports[1].port`.
+    pub field: String,
+    /// What it asks for, as in `the named port "web"`.
+    pub what: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, field, what } = self;
+        write!(f, "NetworkPolicy {policy}: {field}: {what} is not implemented and allows nothing")
+    }
+}
+
+/// Reads a namespace.
+#[must_use]
+pub fn namespace(object: &api::Namespace) -> Namespace {
+    Namespace {
+        name: object.metadata.name.as_deref().unwrap_or_default().into(),
+        labels: labels(&object.metadata),
+        terminating: object.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// Reads a pod.
+///
+/// # Errors
+/// When an address of its status is none.
+pub fn pod(object: &api::Pod) -> Result<Pod, Invalid> {
+    let name = name(&object.metadata);
+    let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
+    let listed = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+    let first = status.and_then(|status| status.pod_ip.as_deref());
+    let addresses =
+        listed.iter().map(|listed| &*listed.ip).chain(first).filter(|address| !address.is_empty());
+    let ipv4 = addresses.filter(|address| address.parse::<Ipv6Addr>().is_err());
+    let addresses = ipv4.map(|text| address(text, "status.podIPs")).collect::<Result<_, _>>();
+    Ok(Pod {
+        addresses: addresses.map_err(|reason| Invalid { kind: policies::POD, name: name.clone(), reason })?,
+        labels: labels(&object.metadata),
+        node: spec.and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty()).map(Into::into),
+        host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
+        finished: status
+            .and_then(|status| status.phase.as_deref())
+            .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed")),
+        name,
+    })
+}
+
+/// Reads a policy, and lists what of it is not implemented.
+///
+/// # Errors
+/// When a part of it that the API server always checks is missing or impossible.
+pub fn policy(object: &NetworkPolicy) -> Result<(Policy, Vec<Unsupported>), Invalid> {
+    let name = name(&object.metadata);
+    let mut reader = Reader { policy: name.clone(), unsupported: Vec::new() };
+    match reader.policy(object.spec.as_ref().unwrap_or(&NetworkPolicySpec::default())) {
+        Ok(policy) => Ok((policy, reader.unsupported)),
+        Err(reason) => Err(Invalid { kind: policies::POLICY, name, reason }),
+    }
+}
+
+fn labels(metadata: &ObjectMeta) -> Labels {
+    Arc::new(metadata.labels.clone().unwrap_or_default())
+}
+
+struct Reader {
+    policy: ObjectName,
+    unsupported: Vec<Unsupported>,
+}
+
+impl Reader {
+    fn policy(&mut self, spec: &NetworkPolicySpec) -> Result<Policy, String> {
+        let (ingress, egress) = directions(spec)?;
+        let ingress_rules = || spec.ingress.iter().flatten().map(|rule| (&rule.from, &rule.ports));
+        let egress_rules = || spec.egress.iter().flatten().map(|rule| (&rule.to, &rule.ports));
+        Ok(Policy {
+            name: self.policy.clone(),
+            pods: selector(spec.pod_selector.as_ref(), "spec.podSelector")?,
+            ingress: ingress.then(|| self.rules("spec.ingress", "from", ingress_rules())).transpose()?,
+            egress: egress.then(|| self.rules("spec.egress", "to", egress_rules())).transpose()?,
+        })
+    }
+
+    fn rules<'a>(
+        &mut self,
+        field: &str,
+        peers: &str,
+        rules: impl Iterator<Item = (&'a Option<Vec<ApiPeer>>, &'a Option<Vec<NetworkPolicyPort>>)>,
+    ) -> Result<Vec<Rule>, String> {
+        let read = rules.enumerate().map(|(index, (from, ports))| {
+            let field = format!("{field}[{index}]");
+            Ok(Rule {
+                peers: self.parts(&format!("{field}.{peers}"), from.as_deref(), Self::peer)?,
+                ports: self.parts(&format!("{field}.ports"), ports.as_deref(), Self::ports)?,
+            })
+        });
+        read.collect()
+    }
+
+    /// The API's lists: missing or empty is no restriction. What is left out of a list that has entries leaves a list, be it an empty one.
+    fn parts<A, T>(
+        &mut self,
+        field: &str,
+        list: Option<&[A]>,
+        read: impl Fn(&mut Self, &str, &A) -> Result<Option<T>, String>,
+    ) -> Result<Option<Vec<T>>, String> {
+        let Some(list) = list.filter(|list| !list.is_empty()) else { return Ok(None) };
+        let mut parts = Vec::new();
+        for (index, part) in list.iter().enumerate() {
+            parts.extend(read(self, &format!("{field}[{index}]"), part)?);
+        }
+        Ok(Some(parts))
+    }
+
+    fn peer(&mut self, field: &str, peer: &ApiPeer) -> Result<Option<Peer>, String> {
+        match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
+            (Some(block), None, None) => self.block(&format!("{field}.ipBlock"), block),
+            (Some(_), _, _) => Err(format!("{field} has an ipBlock and a selector")),
+            (None, None, None) => Err(format!("{field} has no peer")),
+            (None, namespaces, pods) => {
+                let select = |of| selector(Some(of), &format!("{field}.namespaceSelector"));
+                Ok(Some(Peer::Pods {
+                    namespaces: namespaces.as_ref().map(select).transpose()?,
+                    pods: selector(pods.as_ref(), &format!("{field}.podSelector"))?,
+                }))
+            }
+        }
+    }
+
+    fn block(&mut self, field: &str, block: &IPBlock) -> Result<Option<Peer>, String> {
+        let Some(cidr) = cidr(&block.cidr, &format!("{field}.cidr"))? else {
+            self.leave_out(&format!("{field}.cidr"), format!("the IPv6 block {}", block.cidr));
+            return Ok(None);
+        };
+        let mut except = Vec::new();
+        for (index, text) in block.except.iter().flatten().enumerate() {
+            let field = format!("{field}.except[{index}]");
+            except.push(
+                self::cidr(text, &field)?.ok_or_else(|| format!("{field} {text:?} is not inside {cidr}"))?,
+            );
+        }
+        Ok(Some(Peer::Block { cidr, except }))
+    }
+
+    fn ports(&mut self, field: &str, port: &NetworkPolicyPort) -> Result<Option<Ports>, String> {
+        let range = range(field, port)?;
+        let Some(protocol) = protocol(port.protocol.as_deref()) else {
+            let name = port.protocol.as_deref().unwrap_or_default();
+            if name != "SCTP" {
+                return Err(format!("{field}.protocol {name:?} is none of TCP, UDP and SCTP"));
+            }
+            self.leave_out(&format!("{field}.protocol"), "SCTP".to_owned());
+            return Ok(None);
+        };
+        match range {
+            Ok(range) => Ok(Some(Ports { protocol, range })),
+            Err(named) => {
+                self.leave_out(&format!("{field}.port"), format!("the named port {named:?}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn leave_out(&mut self, field: &str, what: String) {
+        self.unsupported.push(Unsupported { policy: self.policy.clone(), field: field.to_owned(), what });
+    }
+}
+
+/// Whether a policy isolates ingress and egress: what it says, else ingress, and egress when it has rules for it.
+fn directions(spec: &NetworkPolicySpec) -> Result<(bool, bool), String> {
+    let types = spec.policy_types.as_deref().unwrap_or_default();
+    if types.is_empty() {
+        return Ok((true, spec.egress.as_ref().is_some_and(|rules| !rules.is_empty())));
+    }
+    if let Some(other) = types.iter().find(|name| !matches!(&***name, "Ingress" | "Egress")) {
+        return Err(format!("spec.policyTypes {other:?} is neither Ingress nor Egress"));
+    }
+    let has = |name: &str| types.iter().any(|listed| listed == name);
+    Ok((has("Ingress"), has("Egress")))
+}
+
+/// The numbers of a port entry, or its name.
+fn range(field: &str, port: &NetworkPolicyPort) -> Result<Result<RangeInclusive<u16>, String>, String> {
+    let at = |reason: String| format!("{field}: {reason}");
+    match (&port.port, port.end_port) {
+        (None, None) => Ok(Ok(ports::ALL)),
+        (Some(IntOrString::String(name)), None) => Ok(Err(name.clone())),
+        (None | Some(IntOrString::String(_)), Some(_)) => Err(at("endPort without a port number".into())),
+        (Some(IntOrString::Int(first)), last) => {
+            let (first, last) = (number(*first).map_err(at)?, number(last.unwrap_or(*first)).map_err(at)?);
+            if last < first {
+                Err(at(format!("endPort {last} is below port {first}")))
+            } else {
+                Ok(Ok(first..=last))
+            }
+        }
+    }
+}
+
+/// Reads a CIDR, host bits cleared as the API's reference implementations do; `None` when it is an IPv6 one.
+fn cidr(text: &str, field: &str) -> Result<Option<Ipv4Net>, String> {
+    let wrong = || format!("{field} {text:?} is not a CIDR");
+    let (address, length) = text.split_once('/').ok_or_else(wrong)?;
+    let length: u8 = length.parse().map_err(|_| wrong())?;
+    if address.parse::<Ipv6Addr>().is_ok() && length <= 128 {
+        return Ok(None);
+    }
+    let address = parse_ipv4(address).ok_or_else(wrong)?;
+    Ipv4Net::new(address, length).map(|net| Some(net.trunc())).map_err(|_| wrong())
+}
+
+/// Reads a label selector; a missing one selects everything, as an empty one does.
+fn selector(selector: Option<&LabelSelector>, field: &str) -> Result<Selector, String> {
+    let Some(selector) = selector else { return Ok(Selector::default()) };
+    let labels: BTreeMap<_, _> = selector.match_labels.clone().unwrap_or_default();
+    let equal = labels.into_iter().map(|(key, value)| Ok(Requirement::In(key, [value].into())));
+    let listed = selector.match_expressions.iter().flatten().enumerate();
+    let expressions = listed.map(|(index, of)| {
+        requirement(of).map_err(|reason| format!("{field}.matchExpressions[{index}] {reason}"))
+    });
+    equal.chain(expressions).collect::<Result<_, _>>().map(Selector)
+}
+
+fn requirement(expression: &LabelSelectorRequirement) -> Result<Requirement, String> {
+    let key = expression.key.clone();
+    let values: std::collections::BTreeSet<_> = expression.values.iter().flatten().cloned().collect();
+    match (&*expression.operator, values.is_empty()) {
+        ("In", false) => Ok(Requirement::In(key, values)),
+        ("NotIn", false) => Ok(Requirement::NotIn(key, values)),
+        ("Exists", true) => Ok(Requirement::Exists(key)),
+        ("DoesNotExist", true) => Ok(Requirement::DoesNotExist(key)),
+        ("In" | "NotIn", true) => Err(format!("has no values for {}", expression.operator)),
+        ("Exists" | "DoesNotExist", false) => Err(format!("has values for {}", expression.operator)),
+        (other, _) => {
+            Err(format!("has the operator {other:?}, which is none of In, NotIn, Exists, DoesNotExist"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
