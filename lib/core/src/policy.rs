@@ -6,6 +6,7 @@ pub mod class;
 pub mod compile;
 pub mod explain;
 mod leaves;
+pub mod naive;
 pub mod ports;
 pub mod selector;
 
@@ -19,7 +20,7 @@ use ipnet::Ipv4Net;
 
 pub use self::{
     class::{Class, Numbers, Who},
-    compile::{Compiled, Isolation, Rules, Table, compile},
+    compile::{Compiled, Compiler, Isolation, Rules, Table, Work, compile},
     explain::{Explanation, Party, Side, explain},
     ports::Ports,
     selector::{Requirement, Selector},
@@ -186,6 +187,13 @@ impl World {
         let from = ObjectName::new(namespace, "");
         let all = self.policies.range(from..).map(|(_, policy)| policy);
         all.take_while(move |policy| *policy.name.namespace == *namespace)
+    }
+
+    /// The pods of a namespace, by name.
+    fn pods_of(&self, namespace: &str) -> impl Iterator<Item = &Pod> {
+        let from = ObjectName::new(namespace, "");
+        let all = self.pods.range(from..).map(|(_, pod)| pod);
+        all.take_while(move |pod| *pod.name.namespace == *namespace)
     }
 
     /// The pods that have an address; more than one only while the API is behind the truth.

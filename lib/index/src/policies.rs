@@ -1,6 +1,9 @@
 //! Pods, namespaces and policies, and what they mean to this node.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::{
     core::v1::{Namespace as NamespaceObject, Pod as PodObject},
@@ -9,7 +12,7 @@ use k8s_openapi::api::{
 use netkeel_core::{
     address::Address,
     name::ObjectName,
-    policy::{Compiled, Numbers, Pod, Policy, World, compile},
+    policy::{Compiled, Compiler, Numbers, Pod, Policy, Work, World},
 };
 
 use crate::{Invalid, Problems, convert, convert::policy::Unsupported};
@@ -24,11 +27,12 @@ pub const POLICY: &str = "NetworkPolicy";
 /// All pods, namespaces and policies, and the addresses of the nodes. A change answers whether it may mean something new for the kernel.
 #[derive(Debug)]
 pub struct Policies {
-    own_node: Arc<str>,
-    world: World,
-    numbers: Numbers,
-    compiled: Option<Compiled>,
-    unsupported: std::collections::BTreeMap<ObjectName, Vec<Unsupported>>,
+    compiler: Compiler,
+    /// Addresses that this node gave to its pods.
+    placed: BTreeMap<ObjectName, Address>,
+    /// Policies that are deleted while their namespace is on its way out, where they stay in force as long as it exists.
+    outlived: BTreeSet<ObjectName>,
+    unsupported: BTreeMap<ObjectName, Vec<Unsupported>>,
     problems: Problems,
 }
 
@@ -37,11 +41,10 @@ impl Policies {
     #[must_use]
     pub fn new(own_node: &str, numbers: Numbers) -> Self {
         Self {
-            own_node: own_node.into(),
-            world: World::default(),
-            numbers,
-            compiled: None,
-            unsupported: std::collections::BTreeMap::new(),
+            compiler: Compiler::new(own_node, numbers),
+            placed: BTreeMap::new(),
+            outlived: BTreeSet::new(),
+            unsupported: BTreeMap::new(),
             problems: Problems::default(),
         }
     }
@@ -51,8 +54,7 @@ impl Policies {
         match convert::policy::pod(object) {
             Ok(pod) => {
                 self.problems.clear(POD, &pod.name);
-                let old = self.world.pods.insert(pod.name.clone(), pod.clone());
-                self.changed(old.as_ref() != Some(&pod))
+                self.put_pod(pod)
             }
             Err(invalid) => {
                 self.problems.add(invalid);
@@ -64,15 +66,14 @@ impl Policies {
     /// A pod is gone.
     pub fn delete_pod(&mut self, name: &ObjectName) -> bool {
         self.problems.clear(POD, name);
-        let known = self.world.pods.remove(name).is_some();
-        self.changed(known)
+        self.compiler.remove_pod(name)
     }
 
     /// These are all pods that there are. `unread` are names of pods that exist but could not be decoded.
     pub fn reset_pods(&mut self, objects: &[PodObject], unread: &[ObjectName]) -> bool {
         let present = present(objects.iter().map(|object| convert::name(&object.metadata)), unread);
         self.problems.retain(POD, |name| present.contains(name));
-        let gone: Vec<_> = self.world.pods.keys().filter(|name| !present.contains(name)).cloned().collect();
+        let gone: Vec<_> = self.world().pods.keys().filter(|name| !present.contains(name)).cloned().collect();
         let changed = gone.iter().fold(false, |changed, name| self.delete_pod(name) | changed);
         objects.iter().fold(changed, |changed, object| self.apply_pod(object) | changed)
     }
@@ -81,22 +82,22 @@ impl Policies {
     pub fn apply_namespace(&mut self, object: &NamespaceObject) -> bool {
         let namespace = convert::policy::namespace(object);
         self.problems.clear(NAMESPACE, &ObjectName::new("", &namespace.name));
-        let old = self.world.namespaces.insert(Arc::clone(&namespace.name), namespace.clone());
-        self.changed(old.as_ref() != Some(&namespace))
+        self.compiler.put_namespace(namespace)
     }
 
     /// A namespace is gone.
     pub fn delete_namespace(&mut self, name: &ObjectName) -> bool {
         self.problems.clear(NAMESPACE, name);
-        let known = self.world.namespaces.remove(&name.name).is_some();
-        self.changed(known)
+        let outlived = self.outlived.extract_if(.., |policy| policy.namespace == name.name);
+        let policies = outlived.fold(false, |changed, policy| self.compiler.remove_policy(&policy) | changed);
+        self.compiler.remove_namespace(&name.name) | policies
     }
 
     /// These are all namespaces that there are. `unread` are names of namespaces that exist but could not be decoded.
     pub fn reset_namespaces(&mut self, objects: &[NamespaceObject], unread: &[ObjectName]) -> bool {
         let present = present(objects.iter().map(|object| convert::name(&object.metadata)), unread);
         self.problems.retain(NAMESPACE, |name| present.contains(name));
-        let known = self.world.namespaces.keys().map(|name| ObjectName::new("", name));
+        let known = self.world().namespaces.keys().map(|name| ObjectName::new("", name));
         let gone: Vec<_> = known.filter(|name| !present.contains(name)).collect();
         let changed = gone.iter().fold(false, |changed, name| self.delete_namespace(name) | changed);
         objects.iter().fold(changed, |changed, object| self.apply_namespace(object) | changed)
@@ -111,18 +112,25 @@ impl Policies {
                 if !unsupported.is_empty() {
                     self.unsupported.insert(policy.name.clone(), unsupported);
                 }
-                self.put_policy(policy)
+                self.outlived.remove(&policy.name);
+                self.compiler.put_policy(policy)
             }
             Err(invalid) => self.unreadable(invalid),
         }
     }
 
-    /// A policy is gone.
+    /// A policy is gone. One that goes with its namespace stays in force until the namespace is gone: pods may live longer than their policies.
     pub fn delete_policy(&mut self, name: &ObjectName) -> bool {
         self.problems.clear(POLICY, name);
         self.unsupported.remove(name);
-        let known = self.world.policies.remove(name).is_some();
-        self.changed(known)
+        let namespace = self.world().namespaces.get(&name.namespace);
+        if namespace.is_some_and(|namespace| namespace.terminating)
+            && self.world().policies.contains_key(name)
+        {
+            self.outlived.insert(name.clone());
+            return false;
+        }
+        self.compiler.remove_policy(name)
     }
 
     /// These are all policies that there are. `unread` are names of policies that exist but could not be decoded.
@@ -130,7 +138,7 @@ impl Policies {
         let present = present(objects.iter().map(|object| convert::name(&object.metadata)), unread);
         self.problems.retain(POLICY, |name| present.contains(name));
         let gone: Vec<_> =
-            self.world.policies.keys().filter(|name| !present.contains(name)).cloned().collect();
+            self.world().policies.keys().filter(|name| !present.contains(name)).cloned().collect();
         let mut changed = gone.iter().fold(false, |changed, name| self.delete_policy(name) | changed);
         for name in unread {
             changed |= self.close(name);
@@ -140,10 +148,22 @@ impl Policies {
 
     /// These are all addresses of nodes, those inside the overlay included, with the nodes' names.
     pub fn set_nodes(&mut self, nodes: impl IntoIterator<Item = (Address, Arc<str>)>) -> bool {
-        let nodes = nodes.into_iter().collect();
-        let changed = self.world.nodes != nodes;
-        self.world.nodes = nodes;
-        self.changed(changed)
+        self.compiler.set_nodes(nodes.into_iter().collect())
+    }
+
+    /// This node gave a pod an address, or took its address away (`None`). What the API says of its addresses counts only while this node
+    /// says nothing: its news is older.
+    pub fn place(&mut self, name: &ObjectName, address: Option<Address>) -> bool {
+        let before = match address {
+            Some(address) => self.placed.insert(name.clone(), address),
+            None => self.placed.remove(name),
+        };
+        if before == address {
+            return false;
+        }
+        let Some(mut pod) = self.pod(name).cloned() else { return false };
+        pod.addresses = address.into_iter().collect();
+        self.compiler.put_pod(pod)
     }
 
     /// An object could not be decoded: what was known of it stays in force. A policy that was never known closes its namespace.
@@ -157,20 +177,19 @@ impl Policies {
 
     /// What all this means to this node. Call it once pods, namespaces, policies and nodes have been read.
     pub fn compile(&mut self) -> &Compiled {
-        let (world, numbers) = (&self.world, &mut self.numbers);
-        self.compiled.get_or_insert_with(|| compile(world, &self.own_node, numbers))
+        self.compiler.compile()
     }
 
     /// A pod by name.
     #[must_use]
     pub fn pod(&self, name: &ObjectName) -> Option<&Pod> {
-        self.world.pods.get(name)
+        self.world().pods.get(name)
     }
 
     /// The numbers of classes and rules, as of the last [`Policies::compile`].
     #[must_use]
     pub fn numbers(&self) -> &Numbers {
-        &self.numbers
+        self.compiler.numbers()
     }
 
     /// What policies ask for that is not implemented. It allows nothing.
@@ -187,12 +206,20 @@ impl Policies {
     /// All that is known, for [`netkeel_core::policy::explain`].
     #[must_use]
     pub fn world(&self) -> &World {
-        &self.world
+        self.compiler.world()
     }
 
-    fn put_policy(&mut self, policy: Policy) -> bool {
-        let old = self.world.policies.insert(policy.name.clone(), policy.clone());
-        self.changed(old.as_ref() != Some(&policy))
+    /// What was done so far, for tests and metrics.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.compiler.work()
+    }
+
+    fn put_pod(&mut self, mut pod: Pod) -> bool {
+        if let Some(&address) = self.placed.get(&pod.name) {
+            pod.addresses = [address].into();
+        }
+        self.compiler.put_pod(pod)
     }
 
     fn unreadable(&mut self, invalid: Invalid) -> bool {
@@ -203,17 +230,10 @@ impl Policies {
 
     /// A policy exists, who knows which: unless an earlier version is in force, its namespace's pods are isolated.
     fn close(&mut self, name: &ObjectName) -> bool {
-        if self.world.policies.contains_key(name) {
+        if self.world().policies.contains_key(name) {
             return false;
         }
-        self.put_policy(Policy::closed(name.clone()))
-    }
-
-    fn changed(&mut self, changed: bool) -> bool {
-        if changed {
-            self.compiled = None;
-        }
-        changed
+        self.compiler.put_policy(Policy::closed(name.clone()))
     }
 }
 

@@ -104,10 +104,19 @@ impl Numbers {
         number
     }
 
-    /// Forgets the classes and rules that are not among these, whose numbers will mean nothing from now on.
-    pub(super) fn retain(&mut self, class: impl Fn(u32) -> bool, rule: impl Fn(u32) -> bool) {
-        self.classes.retain(|_, number| class(*number));
-        self.rules.retain(|_, number| rule(*number));
+    /// Forgets a class without members: its number will mean nothing from now on.
+    pub(super) fn forget(&mut self, class: &Class) {
+        self.classes.remove(class);
+    }
+
+    /// Forgets the classes whose numbers `keep` refuses.
+    pub(super) fn retain_classes(&mut self, keep: impl Fn(u32) -> bool) {
+        self.classes.retain(|_, number| keep(*number));
+    }
+
+    /// Forgets the rules whose numbers `keep` refuses.
+    pub(super) fn retain_rules(&mut self, keep: impl Fn(u32) -> bool) {
+        self.rules.retain(|_, number| keep(*number));
     }
 
     /// The classes that have a number of their own, in no order.

@@ -3,10 +3,13 @@
 //! Everything that depends on more than one rule is settled here: entries only allow, and an address has one identity whose entries
 //! were worked out for its leaf, so that no rule's prefix length outweighs another rule.
 
+mod identities;
 mod table;
+mod tables;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
     sync::Arc,
 };
 
@@ -15,11 +18,11 @@ use netkeel_dataplane_common::{
     tunnels::Block,
 };
 
-use self::table::Part;
-use super::{
-    Class, Direction, Numbers, Pod, RuleName, Who, World,
-    leaves::{self, Leaves},
+use self::{
+    identities::Identities,
+    tables::{Tables, View},
 };
+use super::{Direction, Labels, Namespace, Numbers, Pod, Policy, RuleName, World, leaves};
 use crate::{address::Address, name::ObjectName};
 
 /// An entry of a table; its table number is 0, to be filled in.
@@ -59,75 +62,207 @@ pub struct Compiled {
     pub rules: BTreeMap<u32, RuleName>,
 }
 
+/// How much was done since the compiler was made: what a change costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Addresses whose class was looked up.
+    pub addresses: u64,
+    /// Times that a class was matched with the rules of a policy's direction.
+    pub matches: u64,
+    /// Times that a policy was matched with the labels of the own node's pods.
+    pub selections: u64,
+    /// Tables that were written out.
+    pub tables: u64,
+}
+
 /// Compiles everything for the node of this name, from nothing.
-pub fn compile(world: &World, own_node: &str, numbers: &mut Numbers) -> Compiled {
-    let mut leaves = Leaves::default();
-    for block in world.policies.values().flat_map(leaves::named) {
-        leaves.add(block);
+#[must_use]
+pub fn compile(world: &World, own_node: &str, numbers: Numbers) -> Compiled {
+    let mut compiler = Compiler::new(own_node, numbers);
+    for namespace in world.namespaces.values() {
+        compiler.put_namespace(namespace.clone());
     }
-    let mut compiled = Compiled::default();
-    let mut classes = BTreeMap::new();
-    for (address, class) in addresses(world, &leaves) {
-        if let Some(number) = numbers.class(&class) {
-            compiled.identities.insert(address, number);
-            classes.insert(number, class);
+    for pod in world.pods.values() {
+        compiler.put_pod(pod.clone());
+    }
+    for policy in world.policies.values() {
+        compiler.put_policy(policy.clone());
+    }
+    compiler.set_nodes(world.nodes.clone());
+    compiler.compile();
+    compiler.compiled
+}
+
+/// Keeps the meaning of a changing world: a change is worked out where it matters, when [`Compiler::compile`] is called.
+#[derive(Debug)]
+pub struct Compiler {
+    own_node: Arc<str>,
+    world: World,
+    identities: Identities,
+    tables: Tables,
+    stale: Stale,
+    compiled: Compiled,
+    work: Work,
+}
+
+/// What has changed since the last time.
+#[derive(Debug, Default)]
+struct Stale {
+    addresses: BTreeSet<Address>,
+    blocks: BTreeSet<ipnet::Ipv4Net>,
+    /// Pods of the own node, known or gone.
+    pods: BTreeSet<ObjectName>,
+    policies: BTreeSet<ObjectName>,
+}
+
+impl Compiler {
+    /// An empty world, seen from the node of this name. Classes that have a number keep it, if [`Compiler::compile`] finds them.
+    #[must_use]
+    pub fn new(own_node: &str, numbers: Numbers) -> Self {
+        Self {
+            own_node: own_node.into(),
+            world: World::default(),
+            identities: Identities::new(numbers),
+            tables: Tables::default(),
+            stale: Stale::default(),
+            compiled: Compiled::default(),
+            work: Work::default(),
         }
     }
-    for leaf in leaves.iter() {
-        let class = Class { who: Who::World, leaf: Some(leaf) };
-        if let Some(number) = numbers.class(&class) {
-            compiled.cidrs.insert(Block::new(leaf.network(), leaf.prefix_len()), number);
-            classes.insert(number, class);
-        }
+
+    /// All that is known.
+    #[must_use]
+    pub const fn world(&self) -> &World {
+        &self.world
     }
-    let mut tables = HashMap::new();
-    let own = |pod: &&Pod| pod.node.as_deref() == Some(own_node) && pod.is_subject();
-    for pod in world.pods.values().filter(own) {
-        let mut table = |direction| {
-            let policies = isolating(world, pod, direction);
-            if policies.is_empty() {
-                return Table::Open;
-            }
-            let key = (direction, policies);
-            if let Some(table) = tables.get(&key) {
-                return Table::Rules(Arc::clone(table));
-            }
-            let policies = key.1.iter().filter_map(|name| world.policies.get(name));
-            let parts: Vec<_> =
-                policies.map(|policy| Part::new(policy, direction, &classes, numbers)).collect();
-            compiled.rules.extend(parts.iter().flat_map(Part::names));
-            let table = Arc::new(table::merge(parts.iter()));
-            tables.insert(key, Arc::clone(&table));
-            Table::Rules(table)
+
+    /// The numbers, as of the last [`Compiler::compile`].
+    #[must_use]
+    pub const fn numbers(&self) -> &Numbers {
+        &self.identities.numbers
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub const fn work(&self) -> Work {
+        self.work
+    }
+
+    /// A pod was made or changed. Returns whether that may mean anything new.
+    pub fn put_pod(&mut self, pod: Pod) -> bool {
+        let name = pod.name.clone();
+        let old = self.world.pods.insert(name.clone(), pod);
+        self.pod_changed(&name, old.as_ref())
+    }
+
+    /// A pod is gone. Returns whether that may mean anything new.
+    pub fn remove_pod(&mut self, name: &ObjectName) -> bool {
+        let old = self.world.pods.remove(name);
+        self.pod_changed(name, old.as_ref())
+    }
+
+    /// A namespace was made or changed. Returns whether that may mean anything new.
+    pub fn put_namespace(&mut self, namespace: Namespace) -> bool {
+        let (name, labels) = (Arc::clone(&namespace.name), Arc::clone(&namespace.labels));
+        let old = self.world.namespaces.insert(Arc::clone(&name), namespace);
+        if old.is_some_and(|old| old.labels == labels) {
+            return false;
+        }
+        self.namespace_changed(&name)
+    }
+
+    /// A namespace is gone. Returns whether that may mean anything new.
+    pub fn remove_namespace(&mut self, name: &str) -> bool {
+        self.world.namespaces.remove(name).is_some() && self.namespace_changed(name)
+    }
+
+    /// A policy was made or changed. Returns whether that means anything new.
+    pub fn put_policy(&mut self, policy: Policy) -> bool {
+        if self.world.policies.get(&policy.name) == Some(&policy) {
+            return false;
+        }
+        let added = leaves::named(&policy).filter(|&block| self.identities.leaves.add(block));
+        self.stale.blocks.extend(added);
+        self.forget_policy(&policy.name);
+        self.world.policies.insert(policy.name.clone(), policy);
+        true
+    }
+
+    /// A policy is gone. Returns whether it was known.
+    pub fn remove_policy(&mut self, name: &ObjectName) -> bool {
+        self.forget_policy(name)
+    }
+
+    /// These are all addresses of nodes, with the nodes' names. Returns whether anything changed.
+    pub fn set_nodes(&mut self, nodes: BTreeMap<Address, Arc<str>>) -> bool {
+        let old = mem::replace(&mut self.world.nodes, nodes);
+        let changed = old != self.world.nodes;
+        let here = |nodes: &BTreeMap<_, _>| nodes.keys().copied().collect::<BTreeSet<Address>>();
+        self.stale.addresses.extend(&here(&old) ^ &here(&self.world.nodes));
+        changed
+    }
+
+    /// What all this means. Costs by what changed since the last call; nothing when nothing did.
+    pub fn compile(&mut self) -> &Compiled {
+        let stale = mem::take(&mut self.stale);
+        let changes = self.identities.settle(&self.world, &stale, &mut self.compiled, &mut self.work);
+        let mut view = View {
+            own_node: &self.own_node,
+            world: &self.world,
+            members: &self.identities.members,
+            numbers: &mut self.identities.numbers,
+            work: &mut self.work,
         };
-        let isolation = Isolation { ingress: table(Direction::Ingress), egress: table(Direction::Egress) };
-        compiled.pods.insert(pod.name.clone(), isolation);
+        self.tables.settle(&mut view, &stale, &changes, &mut self.compiled);
+        &self.compiled
     }
-    compiled
+
+    fn pod_changed(&mut self, name: &ObjectName, old: Option<&Pod>) -> bool {
+        let new = self.world.pods.get(name);
+        let is_own = |pod: &&Pod| pod.node.as_ref() == Some(&self.own_node);
+        let mut changed = false;
+        if old.filter(is_own).and_then(subject) != new.filter(is_own).and_then(subject) {
+            changed |= self.stale.pods.insert(name.clone());
+        }
+        let (from, to) = (old.and_then(peer), new.and_then(peer));
+        if from != to {
+            let none = BTreeSet::new();
+            let addresses = |of: Option<(_, _)>| of.map_or(&none, |(addresses, _)| addresses);
+            self.identities.move_claims(name, addresses(from), addresses(to));
+            self.stale.addresses.extend(addresses(from).union(addresses(to)));
+            changed |= !(addresses(from).is_empty() && addresses(to).is_empty());
+        }
+        changed
+    }
+
+    fn namespace_changed(&mut self, name: &str) -> bool {
+        let pods = self.world.pods_of(name).filter(|pod| pod.is_subject());
+        let before = self.stale.addresses.len();
+        self.stale.addresses.extend(pods.flat_map(|pod| &pod.addresses));
+        self.stale.addresses.len() > before
+    }
+
+    fn forget_policy(&mut self, name: &ObjectName) -> bool {
+        self.stale.policies.insert(name.clone());
+        let Some(old) = self.world.policies.remove(name) else { return false };
+        let gone = leaves::named(&old).filter(|&block| self.identities.leaves.remove(block));
+        self.stale.blocks.extend(gone);
+        true
+    }
+}
+
+/// What decides which policies isolate a pod; `None` when none can.
+fn subject(pod: &Pod) -> Option<&Labels> {
+    pod.is_subject().then_some(&pod.labels)
+}
+
+/// What decides whom rules mean by a pod; `None` when they do not mean it.
+fn peer(pod: &Pod) -> Option<(&BTreeSet<Address>, &Labels)> {
+    pod.is_subject().then_some((&pod.addresses, &pod.labels))
 }
 
 /// The policies that isolate a pod in a direction, by name.
 pub(super) fn isolating(world: &World, pod: &Pod, direction: Direction) -> Vec<ObjectName> {
     let policies = world.policies_of(&pod.name.namespace);
     policies.filter(|policy| policy.isolates(pod, direction)).map(|policy| policy.name.clone()).collect()
-}
-
-/// The addresses of pods and nodes and their classes. An address that two pods claim is neither's.
-fn addresses<'a>(world: &'a World, leaves: &'a Leaves) -> impl Iterator<Item = (Address, Class)> + 'a {
-    let pods = world.pods.values().filter(|pod| pod.is_subject());
-    let mut claims: BTreeMap<Address, Option<&Pod>> = BTreeMap::new();
-    for pod in pods {
-        for &address in &pod.addresses {
-            claims.entry(address).and_modify(|claim| *claim = None).or_insert(Some(pod));
-        }
-    }
-    let all: BTreeSet<Address> = claims.keys().chain(world.nodes.keys()).copied().collect();
-    all.into_iter().filter_map(move |address| {
-        let who = if world.nodes.contains_key(&address) {
-            Who::Node
-        } else {
-            world.who(claims.get(&address).copied().flatten()?)
-        };
-        Some((address, Class { who, leaf: leaves.of(address.ipv4()?) }))
-    })
 }

@@ -22,9 +22,9 @@ impl Leaves {
         blocks.map(|block| block.trunc()).find(|block| self.named.contains_key(block))
     }
 
-    /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Ipv4Net> {
-        self.named.keys().copied()
+    /// Whether the CIDR is named.
+    pub(super) fn contains(&self, block: Ipv4Net) -> bool {
+        self.named.contains_key(&block)
     }
 
     /// One more names the CIDR. Returns whether it is new.

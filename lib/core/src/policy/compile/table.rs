@@ -1,13 +1,13 @@
 //! Rules to entries.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use netkeel_dataplane_common::{
     identities::ANY,
     policies::{ALLOW, Match, PROTOCOL_BITS, Verdict},
 };
 
-use super::Rules;
+use super::{Rules, identities::Members};
 use crate::policy::{Class, Direction, Numbers, Peer, Policy, Rule, RuleName, ports};
 
 /// One direction of one policy, matched with all classes.
@@ -32,14 +32,14 @@ impl Part {
     pub(super) fn new(
         policy: &Policy,
         direction: Direction,
-        classes: &BTreeMap<u32, Class>,
+        members: &Members,
         numbers: &mut Numbers,
     ) -> Self {
         let rules = policy.rules(direction).unwrap_or_default().iter().enumerate();
         let mut part = Self {
             rules: rules.map(|(index, rule)| Matched::new(policy, direction, index, rule, numbers)).collect(),
         };
-        for (&identity, class) in classes {
+        for (&identity, (class, _)) in members {
             part.add(identity, class);
         }
         part
@@ -52,6 +52,11 @@ impl Part {
             changed |= rule.identities.insert(identity);
         }
         changed
+    }
+
+    /// A class is gone. Returns whether any rule meant it.
+    pub(super) fn remove(&mut self, identity: u32) -> bool {
+        self.rules.iter_mut().fold(false, |changed, rule| rule.identities.remove(&identity) | changed)
     }
 
     /// Numbers and names of the rules.
