@@ -1,6 +1,6 @@
 //! Why traffic passes or does not, for `netkeel why`.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use super::{
     Class, Direction, Pod, RuleName, Who, World,
@@ -124,6 +124,13 @@ impl<'a> End<'a> {
     }
 }
 
+impl End<'_> {
+    /// Whether it is an address, and one of these.
+    fn is_at(&self, addresses: &BTreeSet<Address>) -> bool {
+        matches!(&self.party, Party::Address(address) if addresses.contains(address))
+    }
+}
+
 struct Traffic<'a> {
     world: &'a World,
     protocol: u8,
@@ -138,7 +145,7 @@ impl Traffic<'_> {
             (None, Party::Address(_)) => return Side::NotAPod,
             _ => return Side::Unknown,
         };
-        if own.party == other.party {
+        if own.party == other.party || other.is_at(&pod.addresses) {
             return Side::Itself;
         }
         if direction == Direction::Ingress && other.node.is_some() && other.node == pod.node.as_deref() {
