@@ -4,6 +4,7 @@
 //! were worked out for its leaf, so that no rule's prefix length outweighs another rule.
 
 mod identities;
+mod lookup;
 mod table;
 mod tables;
 

@@ -6,8 +6,8 @@ use super::*;
 
 /// Reads a policy whose `spec` is given in YAML.
 fn read(spec: &str) -> Result<(Policy, Vec<Unsupported>), String> {
-    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
-    let text = format!("metadata: {{namespace: shop, name: web}}\nspec:\n{spec}");
+    let spec = spec.replace('\n', "\n  ");
+    let text = format!("metadata: {{namespace: shop, name: web}}\nspec:\n  {spec}");
     policy(&serde_yaml_ng::from_str(&text).unwrap()).map_err(|invalid| invalid.to_string())
 }
 
