@@ -169,3 +169,67 @@ impl From<Saved> for Numbers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{name::ObjectName, policy::Direction};
+
+    fn class(app: &str) -> Class {
+        let labels = Arc::new([("app".to_owned(), app.to_owned())].into());
+        let who = Who::Pod { namespace: "shop".into(), namespace_labels: None, labels };
+        Class { who, leaf: Some(Ipv4Net::default()) }
+    }
+
+    fn rule(index: usize) -> RuleName {
+        RuleName { policy: ObjectName::new("shop", "web"), direction: Direction::Egress, index }
+    }
+
+    fn text(numbers: &Numbers) -> String {
+        serde_json::to_string(numbers).unwrap()
+    }
+
+    #[test]
+    fn numbers_survive_a_restart_and_forgotten_ones_are_not_given_again() {
+        let mut numbers = Numbers::default();
+        assert_eq!([numbers.class(&class("a")), numbers.class(&class("b"))], [Some(FIRST), Some(FIRST + 1)]);
+        assert_eq!([numbers.rule(&rule(0)), numbers.rule(&rule(1)), numbers.rule(&rule(0))], [1, 2, 1]);
+        numbers.forget(&class("b"));
+        numbers.retain_rules(|number| number == 1);
+        let mut kept: Numbers = serde_json::from_str(&text(&numbers)).unwrap();
+        assert_eq!(kept, numbers);
+        assert_eq!([kept.class(&class("b")), kept.class(&class("a"))], [Some(FIRST + 2), Some(FIRST)]);
+        assert_eq!([kept.rule(&rule(1)), kept.rule(&rule(0))], [3, 1]);
+    }
+
+    #[test]
+    fn the_world_and_nodes_outside_of_every_cidr_have_fixed_numbers() {
+        let mut numbers = Numbers::default();
+        let plain = |who| Class { who, leaf: None };
+        assert_eq!(numbers.class(&plain(Who::World)), Some(WORLD));
+        assert_eq!(numbers.class(&plain(Who::Node)), Some(NODE));
+        assert_eq!(numbers.classes().count(), 0);
+    }
+
+    #[test]
+    fn a_damaged_file_gives_no_class_the_number_of_another() {
+        let mut numbers = Numbers::default();
+        for app in ["a", "b", "c"] {
+            numbers.class(&class(app));
+        }
+        // The second class has the first one's number, the third one that of nodes, and the count is behind.
+        let damaged = text(&numbers).replace("257", "256").replace("258", "2").replace("259", "0");
+        let mut read: Numbers = serde_json::from_str(&damaged).unwrap();
+        let given = ["a", "b", "c", "d"].map(|app| read.class(&class(app)).unwrap());
+        assert_eq!(given.iter().collect::<HashSet<_>>().len(), 4, "{given:?}");
+        assert!(given.iter().all(|number| *number >= FIRST), "{given:?}");
+    }
+
+    #[test]
+    fn when_the_numbers_are_used_up_there_are_none_rather_than_old_ones() {
+        let full = format!(r#"{{"next_class":{0},"next_rule":{0},"classes":[],"rules":[]}}"#, u32::MAX - 1);
+        let mut numbers: Numbers = serde_json::from_str(&full).unwrap();
+        assert_eq!([numbers.class(&class("a")), numbers.class(&class("b"))], [Some(u32::MAX - 1), None]);
+        assert_eq!([numbers.rule(&rule(0)), numbers.rule(&rule(1))], [u32::MAX - 1, 0]);
+    }
+}

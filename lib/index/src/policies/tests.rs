@@ -1,5 +1,6 @@
 //! Events in, tables out.
 
+use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use netkeel_core::policy::{Direction, Table};
 use serde_json::{Value, json};
 
@@ -191,6 +192,39 @@ fn only_pods_of_the_own_node_have_tables_and_host_network_pods_have_none() {
     assert!(policies.compile().pods.keys().eq([&name("db")]));
     assert!(policies.apply_pod(&pod("web", "web", "a", "10.0.0.2")));
     assert!(policies.compile().pods.keys().eq([&name("db"), &name("web")]));
+}
+
+#[test]
+fn pods_of_the_same_policies_share_a_table_and_a_table_stays_until_it_says_something_else() {
+    let mut policies = shop();
+    policies.apply_pod(&pod("db-2", "db", "a", "10.0.0.11"));
+    let table = |policies: &mut Policies, pod: &str| {
+        let Table::Rules(rules) = policies.compile().pods[&name(pod)].ingress.clone() else { panic!("open") };
+        rules
+    };
+    let before = table(&mut policies, "db");
+    assert!(Arc::ptr_eq(&before, &table(&mut policies, "db-2")));
+    policies.apply_pod(&pod("other", "other", "b", "10.0.0.12"));
+    let everybody = policy("for-others", &json!({"podSelector": {}}), &json!(81));
+    policies.apply_policy(&NetworkPolicy {
+        metadata: from_web().metadata,
+        spec: from_web()
+            .spec
+            .map(|spec| NetworkPolicySpec { policy_types: Some(vec!["Ingress".into()]), ..spec }),
+    });
+    assert!(Arc::ptr_eq(&before, &table(&mut policies, "db")), "the same said in other words");
+    policies.apply_policy(&everybody);
+    assert!(!Arc::ptr_eq(&before, &table(&mut policies, "db")));
+    assert_eq!(before.len(), 1, "what somebody holds does not change");
+}
+
+#[test]
+fn a_verdicts_rule_has_a_name() {
+    let mut policies = shop();
+    let compiled = policies.compile();
+    let Table::Rules(rules) = &compiled.pods[&name("db")].ingress else { panic!("open") };
+    let names: Vec<_> = rules.values().map(|verdict| compiled.rules[&verdict.rule].to_string()).collect();
+    assert_eq!(names, ["shop/from-web, ingress rule 0"]);
 }
 
 #[test]
