@@ -7,6 +7,7 @@ pub mod compile;
 pub mod explain;
 mod leaves;
 pub mod naive;
+mod named;
 pub mod ports;
 pub mod selector;
 

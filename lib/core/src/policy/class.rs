@@ -31,9 +31,9 @@ pub enum Who {
     Pod {
         /// Name of its namespace.
         namespace: Arc<str>,
-        /// Labels of its namespace; `None` while the namespace is not known: then no namespace selector selects it.
+        /// Labels of its namespace that rules ask for; `None` while the namespace is not known: then no namespace selector selects it.
         namespace_labels: Option<Labels>,
-        /// Its own labels.
+        /// Its own labels that rules ask for.
         labels: Labels,
     },
 }

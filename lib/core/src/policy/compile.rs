@@ -23,7 +23,7 @@ use self::{
     identities::Identities,
     tables::{Tables, View},
 };
-use super::{Direction, Labels, Namespace, Numbers, Pod, Policy, RuleName, World, leaves};
+use super::{Direction, Labels, Namespace, Numbers, Pod, Policy, RuleName, World, leaves, named};
 use crate::{address::Address, name::ObjectName};
 
 /// An entry of a table; its table number is 0, to be filled in.
@@ -111,6 +111,8 @@ pub struct Compiler {
 struct Stale {
     addresses: BTreeSet<Address>,
     blocks: BTreeSet<ipnet::Ipv4Net>,
+    /// Keys of labels that rules ask for now, or do not any more.
+    keys: BTreeSet<named::Key>,
     /// Pods of the own node, known or gone.
     pods: BTreeSet<ObjectName>,
     policies: BTreeSet<ObjectName>,
@@ -184,6 +186,8 @@ impl Compiler {
         }
         let added = leaves::named(&policy).filter(|&block| self.identities.leaves.add(block));
         self.stale.blocks.extend(added);
+        let asked = named::keys(&policy).filter(|key| self.identities.keys.add(key.clone()));
+        self.stale.keys.extend(asked);
         self.forget_policy(&policy.name);
         self.world.policies.insert(policy.name.clone(), policy);
         true
@@ -248,6 +252,8 @@ impl Compiler {
         let Some(old) = self.world.policies.remove(name) else { return false };
         let gone = leaves::named(&old).filter(|&block| self.identities.leaves.remove(block));
         self.stale.blocks.extend(gone);
+        let unasked = named::keys(&old).filter(|key| self.identities.keys.remove(key.clone()));
+        self.stale.keys.extend(unasked);
         true
     }
 }

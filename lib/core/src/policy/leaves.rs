@@ -1,62 +1,47 @@
 //! The CIDRs that policies name. An address belongs to the smallest of them that contains it, its leaf; every other one contains
 //! the address exactly when it contains the leaf.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Peer, Policy};
+use super::{Peer, Policy, named::Named};
 
-/// All named CIDRs, and how often each is named.
+/// All named CIDRs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Leaves {
-    named: BTreeMap<Ipv4Net, usize>,
-    /// How many of them have each prefix length.
-    lengths: BTreeMap<u8, usize>,
+    blocks: Named<Ipv4Net>,
+    /// The prefix lengths that any of them has.
+    lengths: Named<u8>,
 }
 
 impl Leaves {
     /// The smallest named CIDR that contains the address.
     pub(super) fn of(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
-        let blocks = self.lengths.keys().rev().filter_map(|&length| Ipv4Net::new(address, length).ok());
-        blocks.map(|block| block.trunc()).find(|block| self.named.contains_key(block))
+        let blocks = self.lengths.descending().filter_map(|&length| Ipv4Net::new(address, length).ok());
+        blocks.map(|block| block.trunc()).find(|block| self.blocks.contains(block))
     }
 
     /// Whether the CIDR is named.
     pub(super) fn contains(&self, block: Ipv4Net) -> bool {
-        self.named.contains_key(&block)
+        self.blocks.contains(&block)
     }
 
     /// One more names the CIDR. Returns whether it is new.
     pub(super) fn add(&mut self, block: Ipv4Net) -> bool {
-        let count = self.named.entry(block).or_default();
-        *count += 1;
-        let new = *count == 1;
-        if new {
-            *self.lengths.entry(block.prefix_len()).or_default() += 1;
+        self.blocks.add(block) && {
+            self.lengths.add(block.prefix_len());
+            true
         }
-        new
     }
 
     /// One less names the CIDR. Returns whether nobody does any more.
     pub(super) fn remove(&mut self, block: Ipv4Net) -> bool {
-        if !lower(&mut self.named, block) {
-            return false;
+        self.blocks.remove(block) && {
+            self.lengths.remove(block.prefix_len());
+            true
         }
-        lower(&mut self.lengths, block.prefix_len());
-        true
     }
-}
-
-/// Counts down; returns whether zero was reached, which removes the entry.
-fn lower<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) -> bool {
-    let std::collections::btree_map::Entry::Occupied(mut entry) = counts.entry(key) else { return false };
-    *entry.get_mut() -= 1;
-    let gone = *entry.get() == 0;
-    if gone {
-        entry.remove();
-    }
-    gone
 }
 
 /// The CIDRs that a policy names, each as often as it names it.

@@ -219,6 +219,26 @@ fn pods_of_the_same_policies_share_a_table_and_a_table_stays_until_it_says_somet
 }
 
 #[test]
+fn labels_that_no_rule_asks_for_tell_no_classes_apart() {
+    let mut policies = shop();
+    let labelled = |revision: &str| {
+        let mut object = pod("other", "web", "b", "10.0.0.12");
+        object.metadata.labels.as_mut().unwrap().insert("revision".into(), revision.into());
+        object
+    };
+    policies.apply_pod(&labelled("1"));
+    let identity = |policies: &mut Policies, last| policies.compile().identity(address(last));
+    assert_eq!(identity(&mut policies, 12), identity(&mut policies, 2));
+    let asks = policy("asks", &json!({"podSelector": {"matchLabels": {"revision": "1"}}}), &json!(81));
+    policies.apply_policy(&asks);
+    assert_ne!(identity(&mut policies, 12), identity(&mut policies, 2));
+    policies.apply_pod(&labelled("2"));
+    assert!(!policies.compile().allows(&name("db"), Direction::Ingress, address(12), 6, 81));
+    policies.delete_policy(&name("asks"));
+    assert_eq!(identity(&mut policies, 12), identity(&mut policies, 2));
+}
+
+#[test]
 fn a_verdicts_rule_has_a_name() {
     let mut policies = shop();
     let compiled = policies.compile();

@@ -13,7 +13,11 @@ use super::{Compiled, Stale, Work};
 use crate::{
     address::Address,
     name::ObjectName,
-    policy::{Class, Numbers, Who, World, leaves::Leaves},
+    policy::{
+        Class, Numbers, Pod, Who, World,
+        leaves::Leaves,
+        named::{Key, Named, Of},
+    },
 };
 
 /// Addresses, pods that say that they have them, and classes that have members now.
@@ -21,6 +25,8 @@ use crate::{
 pub(super) struct Identities {
     pub(super) numbers: Numbers,
     pub(super) leaves: Leaves,
+    /// Keys of labels that rules ask for: others tell no classes apart.
+    pub(super) keys: Named<Key>,
     pub(super) members: Members,
     claims: BTreeMap<Address, BTreeSet<ObjectName>>,
     /// Numbers of an earlier run may still be among the numbers.
@@ -44,6 +50,7 @@ impl Identities {
         Self {
             numbers,
             leaves: Leaves::default(),
+            keys: Named::default(),
             members: Members::new(),
             claims: BTreeMap::new(),
             inherited: true,
@@ -83,6 +90,7 @@ impl Identities {
             let class = self.leaves.contains(block).then_some(class);
             self.put(&mut compiled.cidrs, key(block), class, &mut before);
         }
+        addresses.extend(self.with_labels(world, &stale.keys));
         for &address in &addresses {
             work.addresses += 1;
             let class = self.class(world, address);
@@ -97,9 +105,37 @@ impl Identities {
             Who::Node
         } else {
             let claims = self.claims.get(&address).filter(|claims| claims.len() == 1)?;
-            world.who(world.pods.get(claims.first()?)?)
+            self.who(world, world.pods.get(claims.first()?)?)
         };
         Some(Class { who, leaf: self.leaves.of(address.ipv4()?) })
+    }
+
+    /// What rules can see of a pod.
+    fn who(&self, world: &World, pod: &Pod) -> Who {
+        match world.who(pod) {
+            Who::Pod { namespace, namespace_labels, labels } => Who::Pod {
+                namespace,
+                namespace_labels: namespace_labels.map(|labels| self.keys.asked(Of::Namespace, &labels)),
+                labels: self.keys.asked(Of::Pod, &labels),
+            },
+            who => who,
+        }
+    }
+
+    /// The addresses of pods that have any of these labels, themselves or by their namespace.
+    fn with_labels(&self, world: &World, keys: &BTreeSet<Key>) -> Vec<Address> {
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let has = |name: &ObjectName| {
+            let namespace = world.namespaces.get(&name.namespace).map(|namespace| &namespace.labels);
+            let pod = world.pods.get(name).map(|pod| &pod.labels);
+            keys.iter().any(|(whose, key)| {
+                let labels = if *whose == Of::Pod { pod } else { namespace };
+                labels.is_some_and(|labels| labels.contains_key(key))
+            })
+        };
+        self.claims.iter().filter(|(_, pods)| pods.iter().any(has)).map(|(address, _)| *address).collect()
     }
 
     /// Makes a key's value the identity of its class, and counts the members.
