@@ -1,7 +1,7 @@
 //! The one address type of maps and programs.
 
 use core::{
-    fmt,
+    fmt, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -40,23 +40,16 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn from_words(words: [u32; 4]) -> Self {
-        let [a, b, c, d] = words;
-        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_ne_bytes(), b.to_ne_bytes());
-        let ([c0, c1, c2, c3], [d0, d1, d2, d3]) = (c.to_ne_bytes(), d.to_ne_bytes());
-        Self([a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3])
+        // SAFETY: arrays of integers of one size. Not put together from bytes: the kernel side would keep each of them apart.
+        Self(unsafe { mem::transmute::<[u32; 4], [u8; 16]>(words) })
     }
 
     /// Four words as they lie in memory (network byte order).
     #[must_use]
     #[inline(always)]
     pub const fn words(&self) -> [u32; 4] {
-        let [a0, a1, a2, a3, b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = self.0;
-        [
-            u32::from_ne_bytes([a0, a1, a2, a3]),
-            u32::from_ne_bytes([b0, b1, b2, b3]),
-            u32::from_ne_bytes([c0, c1, c2, c3]),
-            u32::from_ne_bytes([d0, d1, d2, d3]),
-        ]
+        // SAFETY: as in `from_words`.
+        unsafe { mem::transmute::<[u8; 16], [u32; 4]>(self.0) }
     }
 
     /// The IPv4 address as a word in network byte order, when this is a v4-mapped address.
@@ -67,6 +60,14 @@ impl Address {
             [0, 0, MAPPED, word] => Some(word),
             _ => None,
         }
+    }
+
+    /// Whether both are the same address. Word by word, where `==` makes the kernel side compare bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        let (a, b) = (self.words(), other.words());
+        (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
     }
 
     /// Whether this is a v4-mapped address.
@@ -139,6 +140,17 @@ mod tests {
         assert!(address.is_v4());
         assert_eq!(address.as_v4_word(), Some(u32::from_ne_bytes([10, 96, 0, 1])));
         assert_eq!(address.ip(), IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)));
+    }
+
+    #[test]
+    fn an_address_is_itself_alone() {
+        let address = Address::from_words([1, 2, 3, 4]);
+        for byte in 0..16 {
+            let mut other = address;
+            assert!(address.is(&other));
+            other.0[byte] ^= 1;
+            assert!(!address.is(&other), "byte {byte}");
+        }
     }
 
     #[test]

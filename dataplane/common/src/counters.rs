@@ -46,6 +46,12 @@ reasons! {
     ForgedTunnel = 8 => "forged_tunnel",
     /// A client asked for a service without endpoints and was refused.
     NoEndpoints = 9 => "no_endpoints",
+    /// The policy of the sending pod does not allow it, or is not known.
+    PolicyEgress = 10 => "policy_egress",
+    /// The policy of the receiving pod does not allow it, or is not known.
+    PolicyIngress = 11 => "policy_ingress",
+    /// A fragment whose first one was not let through, or not seen.
+    Fragment = 12 => "fragment",
 }
 
 #[cfg(test)]

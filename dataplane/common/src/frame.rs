@@ -3,6 +3,8 @@
 
 use crate::{Address, Reason, links::Link};
 
+/// Bytes of an Ethernet header.
+pub const ETHERNET_LEN: usize = 14;
 /// Bytes of an Ethernet and an IPv4 header without options.
 pub const IPV4_LEN: usize = 34;
 /// Bytes of an Ethernet header and an ARP packet for IPv4.
@@ -34,6 +36,27 @@ pub struct Ipv4 {
     pub source: Address,
     /// Destination address.
     pub destination: Address,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Where the header ends, in bytes from the start of the frame: 34 to 74.
+    pub payload: usize,
+    /// Identification, the same in all fragments of a packet; network byte order.
+    pub id: u16,
+    /// How much of a packet this is.
+    pub part: Part,
+}
+
+/// How much of a packet is in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The first fragment, which has the ports.
+    First,
+    /// A fragment without ports.
+    Later,
+    /// A fragment that starts 8 bytes behind the ports: over the rest of a TCP header.
+    Second,
 }
 
 /// Reads the head of a frame.
@@ -50,8 +73,12 @@ pub fn parse(head: &Head) -> Result<Packet, Reason> {
     }
 }
 
+/// Reads the head of a frame that carries IPv4, whatever its Ethernet header says.
+///
+/// # Errors
+/// The header is not one.
 #[inline(always)]
-const fn ipv4(head: &Head) -> Result<Ipv4, Reason> {
+pub const fn ipv4(head: &Head) -> Result<Ipv4, Reason> {
     let (version, words) = (head[14] >> 4, head[14] & 0x0f);
     if version != 4 || words < 5 {
         return Err(Reason::Malformed);
@@ -60,14 +87,31 @@ const fn ipv4(head: &Head) -> Result<Ipv4, Reason> {
         source_mac: [head[6], head[7], head[8], head[9], head[10], head[11]],
         source: Address::v4([head[26], head[27], head[28], head[29]]),
         destination: Address::v4([head[30], head[31], head[32], head[33]]),
+        protocol: head[23],
+        payload: ETHERNET_LEN + words as usize * 4,
+        id: u16::from_ne_bytes([head[18], head[19]]),
+        part: part(u16::from_be_bytes([head[20], head[21]])),
     })
+}
+
+/// From the flags and the offset of a header.
+#[inline(always)]
+const fn part(word: u16) -> Part {
+    const MORE: u16 = 0x2000;
+    const OFFSET: u16 = 0x1fff;
+    match (word & OFFSET, word & MORE) {
+        (0, 0) => Part::Whole,
+        (0, _) => Part::First,
+        (1, _) => Part::Second,
+        _ => Part::Later,
+    }
 }
 
 /// Whether the pod behind `link` may send this packet.
 #[must_use]
 #[inline(always)]
 pub fn is_from(packet: &Ipv4, link: &Link) -> bool {
-    packet.source == link.address && same_mac(packet.source_mac, link.mac)
+    packet.source.is(&link.address) && same_mac(packet.source_mac, link.mac)
 }
 
 /// Whether the pod behind `link` may send this ARP packet: Ethernet and IPv4, and sender MAC and address its own.
@@ -81,7 +125,7 @@ pub fn arp_is_from(frame: &[u8; ARP_LEN], link: &Link) -> bool {
     same_mac(fixed, [0, 1, 8, 0, 6, 4])
         && same_mac(frame_mac, link.mac)
         && same_mac(sender_mac, link.mac)
-        && sender == link.address
+        && sender.is(&link.address)
 }
 
 /// Six bytes compared without a call: the kernel side has no `memcmp`.
@@ -101,7 +145,7 @@ const fn same_mac(a: [u8; 6], b: [u8; 6]) -> bool {
 pub fn check_tunnel(owner: Option<Address>, outer: Address, vni: u32) -> Result<(), Reason> {
     match owner {
         None => Err(Reason::UnknownSource),
-        Some(owner) if owner == outer && vni == crate::VNI => Ok(()),
+        Some(owner) if owner.is(&outer) && vni == crate::VNI => Ok(()),
         Some(_) => Err(Reason::ForgedTunnel),
     }
 }

@@ -15,3 +15,22 @@ pub const WORLD: u32 = 1;
 pub const NODE: u32 = 2;
 /// The first number of a set of labels or a CIDR.
 pub const FIRST: u32 = 256;
+
+/// Who an address is: `exact` is its entry in this map, `block` finds its entry in [`cidrs`](crate::cidrs).
+#[must_use]
+#[inline(always)]
+pub fn identity(exact: Option<u32>, block: impl FnOnce() -> Option<u32>) -> u32 {
+    exact.or_else(block).unwrap_or(WORLD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_itself_then_its_block_then_the_world() {
+        assert_eq!(identity(Some(300), || panic!("not asked")), 300);
+        assert_eq!(identity(None, || Some(301)), 301);
+        assert_eq!(identity(None, || None), WORLD);
+    }
+}

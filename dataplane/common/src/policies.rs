@@ -3,7 +3,7 @@
 //! A table is one direction of one compiled policy; endpoints of the same policy share it. Its content never changes:
 //! new content gets a new number, the endpoint is given that number in one write, and the old entries go afterwards.
 
-use crate::pod::map_abi;
+use crate::{identities, pod::map_abi};
 
 /// Name of the map, without the layout version.
 pub const NAME: &str = "POLICIES";
@@ -103,9 +103,84 @@ impl Match {
     }
 }
 
+/// Whether a table lets traffic pass. `find` is the action of the longest match in this map; 0 when nothing matches.
+#[must_use]
+#[inline(always)]
+pub fn allows(
+    table: u32,
+    identity: impl FnOnce() -> u32,
+    protocol: u8,
+    port: u16,
+    find: impl Fn(Traffic) -> u32,
+) -> bool {
+    let allowed = |identity| find(Traffic::from_wire(table, identity, protocol, port)) == ALLOW;
+    match table {
+        CLOSED => false,
+        OPEN => true,
+        _ => allowed(identity()) || allowed(identities::ANY),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The action of the longest match among these entries.
+    fn find(entries: &[(Match, u32)], traffic: Traffic) -> u32 {
+        let bits = |traffic: Traffic| {
+            let [high, low] = [traffic.table, traffic.identity];
+            let port = u128::from(u16::from_be(traffic.port));
+            (u128::from(high) << 96)
+                | (u128::from(low) << 64)
+                | (u128::from(traffic.protocol) << 56)
+                | (port << 32)
+        };
+        let matches = |entry: &Match| {
+            entry.prefix_len == 0
+                || bits(entry.traffic) >> (128 - entry.prefix_len)
+                    == bits(traffic) >> (128 - entry.prefix_len)
+        };
+        let longest =
+            entries.iter().filter(|(entry, _)| matches(entry)).max_by_key(|(entry, _)| entry.prefix_len);
+        longest.map_or(0, |(_, action)| *action)
+    }
+
+    #[test]
+    fn a_table_allows_what_one_of_its_entries_allows() {
+        let entries = [
+            (Match::identity(7, 300), ALLOW),
+            (Match::protocol(7, 301, 17), ALLOW),
+            (Match::ports(7, 302, 6, 8080, 12), ALLOW),
+            (Match::ports(7, identities::ANY, 6, 443, 16), ALLOW),
+            (Match::ports(7, 300, 6, 22, 16), 0),
+            (Match::identity(8, 303), ALLOW),
+        ];
+        for (story, table, identity, protocol, port, allowed) in [
+            ("an identity, whatever it does", 7, 300, 1, 0, true),
+            ("its protocol", 7, 301, 17, 53, true),
+            ("another protocol", 7, 301, 6, 53, false),
+            ("a port of the prefix", 7, 302, 6, 8081, true),
+            ("a port behind the prefix", 7, 302, 6, 8096, false),
+            ("everybody's port", 7, 999, 6, 443, true),
+            ("everybody's port over another protocol", 7, 999, 17, 443, false),
+            ("what is not allowed says no", 7, 300, 6, 22, false),
+            ("an entry of another table", 7, 303, 6, 80, false),
+            ("open", OPEN, 999, 6, 80, true),
+            ("closed", CLOSED, 300, 6, 80, false),
+        ] {
+            let answer =
+                allows(table, || identity, protocol, u16::to_be(port), |traffic| find(&entries, traffic));
+            assert_eq!(answer, allowed, "{story}");
+        }
+    }
+
+    #[test]
+    fn open_and_closed_tables_ask_nobody() {
+        for (table, allowed) in [(OPEN, true), (CLOSED, false)] {
+            let answer = allows(table, || panic!("who it is"), 6, 80, |_| panic!("what the table says"));
+            assert_eq!(answer, allowed);
+        }
+    }
 
     #[test]
     fn a_prefix_of_ports_keeps_its_bits_in_network_byte_order() {

@@ -5,6 +5,7 @@
 #![expect(clippy::inline_always, reason = "no structs between functions: five registers, 512 bytes of stack")]
 #![expect(clippy::needless_pass_by_value, reason = "the program macros hand the context over by value")]
 
+mod flow;
 mod maps;
 mod overlay;
 mod packet;

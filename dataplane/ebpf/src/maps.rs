@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The maps. Since Linux 6.1 a hash that allocates on demand may reuse an entry at once, for another key and while
-//! it is being read. A socket keeps what it was told: for it, [`settled`] reads until two lookups agree. A packet
-//! that is misled by one read is lost or dropped, like any other that meets a pod's end.
+//! it is being read; an LRU hash always may. A socket keeps what it was told, and so does a flow: for them, [`settled`]
+//! reads until two lookups agree. A packet that is sent astray by one read is lost or dropped, like any other that meets a pod's end.
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
+    helpers::generated::bpf_ktime_get_coarse_ns,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use netkeel_dataplane_common::{
     Address, Config, Reason,
     backends::{self, Backend, Slot},
-    cidrs, counters,
+    cidrs,
+    conntrack::{self, Entry},
+    counters,
     endpoints::{self, Endpoint},
+    flow::Flow,
+    fragments::{self, Recorded},
     identities,
     links::{self, Link},
     policies::{self, Traffic, Verdict},
@@ -44,6 +49,12 @@ static POLICIES: LpmTrie<Traffic, Verdict> = LpmTrie::with_max_entries(policies:
 #[map]
 static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
+pub(crate) static CT_TCP: LruHashMap<Flow, Entry> = LruHashMap::with_max_entries(conntrack::TCP_MAX, 0);
+#[map]
+pub(crate) static CT_ANY: LruHashMap<Flow, Entry> = LruHashMap::with_max_entries(conntrack::ANY_MAX, 0);
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<Flow, Recorded> = LruHashMap::with_max_entries(fragments::MAX, 0);
+#[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counters::MAX, 0);
 
 /// Counts a packet or connection that is not let through.
@@ -71,6 +82,15 @@ fn settled<V: Copy + PartialEq>(find: impl Fn() -> Option<*const V>) -> Option<V
         before = now;
     }
     None
+}
+
+/// What two lookups find, as [`settled`], without more tries. For decisions that take nothing for less.
+#[inline(always)]
+fn certain<V: Copy + PartialEq>(find: impl Fn() -> Option<*const V>) -> Option<V> {
+    // SAFETY: as in `settled`.
+    let read = || find().map(|element| unsafe { element.read_volatile() });
+    let (before, now) = (read()?, read()?);
+    (before == now).then_some(now)
 }
 
 /// The index of the host side of a local pod's link.
@@ -109,4 +129,61 @@ pub(crate) fn service(frontend: Frontend) -> Option<Service> {
 #[inline(always)]
 pub(crate) fn backend(service: u32, slot: u32) -> Option<Backend> {
     settled(|| BACKENDS.get_ptr(Slot { service, slot }))
+}
+
+/// The monotonic clock, in ticks of [`conntrack`].
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    // SAFETY: takes nothing.
+    conntrack::ticks(unsafe { bpf_ktime_get_coarse_ns() })
+}
+
+/// The epoch of policy and identity.
+#[inline(always)]
+pub(crate) fn epoch() -> u32 {
+    // SAFETY: an aligned word of an array; volatile, because user space writes it.
+    EPOCH.get_ptr(0).map_or(0, |epoch| unsafe { epoch.read_volatile() })
+}
+
+/// What the first fragment of this packet said.
+#[inline(always)]
+pub(crate) fn recorded(packet: &Flow) -> Option<Recorded> {
+    certain(|| FRAGMENTS.get_ptr(packet))
+}
+
+/// The policy table of what comes to a pod of this node.
+#[inline(always)]
+pub(crate) fn ingress(address: &Address) -> Option<u32> {
+    // SAFETY: a place in an element that stays mapped until the program ends.
+    certain(|| ENDPOINTS.get_ptr(address).map(|endpoint| unsafe { &raw const (*endpoint).ingress }))
+}
+
+/// The policy table of what a pod of this node sends.
+#[inline(always)]
+pub(crate) fn egress(address: &Address) -> Option<u32> {
+    // SAFETY: as in `ingress`.
+    let ifindex =
+        certain(|| ENDPOINTS.get_ptr(address).map(|endpoint| unsafe { &raw const (*endpoint).ifindex }))?;
+    let table = certain(|| {
+        let link = LINKS.get_ptr(ifindex)?;
+        // SAFETY: as in `ingress`; an aligned address, read as words.
+        let owner = unsafe { (&raw const (*link).address).cast::<[u32; 4]>().read_volatile() };
+        // SAFETY: as in `ingress`.
+        Address::from_words(owner).is(address).then_some(unsafe { &raw const (*link).egress })
+    });
+    // A pod without a link of its own is on its way in or out.
+    Some(table.unwrap_or(policies::CLOSED))
+}
+
+/// Who an address is in policies.
+#[inline(always)]
+pub(crate) fn identity(address: &Address) -> u32 {
+    let exact = certain(|| IDENTITIES.get_ptr(address));
+    identities::identity(exact, || CIDRS.get(Key::new(128, *address)).copied())
+}
+
+/// What a policy table says of this traffic; 0 when it says nothing.
+#[inline(always)]
+pub(crate) fn policy(traffic: Traffic) -> u32 {
+    POLICIES.get(Key::new(policies::PORT_BITS, traffic)).map_or(0, |verdict| verdict.action)
 }

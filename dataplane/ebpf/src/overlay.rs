@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The VXLAN device. `to_overlay`: what the host sends gets its tunnel by destination. `from_overlay`: only
-//! known nodes, each with its own pods as source; then straight into the local pod, or to the host stack.
+//! known nodes, each with its own pods as source; then straight into the local pod where policy lets it, or to the host stack.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use netkeel_dataplane_common::{
@@ -9,8 +9,9 @@ use netkeel_dataplane_common::{
 };
 
 use crate::{
+    flow::{Ends, admit},
     maps,
-    packet::{NEXT, for_this_host, read, set_tunnel, to_local_pod, tunnel, verdict},
+    packet::{NEXT, for_this_host, into_pod, read, set_tunnel, tunnel, verdict},
 };
 
 #[classifier]
@@ -40,8 +41,10 @@ fn receive(ctx: &TcContext) -> Result<i32, Reason> {
     let (outer, vni) = tunnel(ctx).ok_or(Reason::ForgedTunnel)?;
     let Packet::Ipv4(packet) = read(ctx)? else { return Err(Reason::UnknownProtocol) };
     frame::check_tunnel(maps::owner(packet.source), outer, vni)?;
-    Ok(to_local_pod(ctx, packet.destination).unwrap_or_else(|| {
+    let Some(ifindex) = maps::local_pod(packet.destination) else {
         for_this_host(ctx);
-        NEXT
-    }))
+        return Ok(NEXT);
+    };
+    admit(ctx, &packet, Ends { from_pod: false, to_pod: true, from_node: false })?;
+    Ok(into_pod(ctx, ifindex))
 }

@@ -39,14 +39,13 @@ pub(crate) fn read(ctx: &TcContext) -> Result<Packet, Reason> {
     frame::parse(&head)
 }
 
-/// Straight into a local pod; `None` when the address is none.
+/// Straight into the local pod behind the link with this index.
 #[inline(always)]
-pub(crate) fn to_local_pod(ctx: &TcContext, address: Address) -> Option<i32> {
-    let ifindex = maps::local_pod(address)?;
+pub(crate) fn into_pod(ctx: &TcContext, ifindex: u32) -> i32 {
     for_this_host(ctx);
     // SAFETY: takes two numbers. `ENDPOINTS` holds only host sides of veth pairs, and both callers run at ingress.
     let action = unsafe { bpf_redirect_peer(ifindex, 0) };
-    i32::try_from(action).ok()
+    i32::try_from(action).unwrap_or(TC_ACT_SHOT)
 }
 
 /// Lets the packet into the host stack, which drops what another MAC address was written on.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! `from_pod`: what a pod sends. Only as itself; then straight to the local pod, into the tunnel, or to the host stack.
+//! The two ends of a pod's link on the host side. `from_pod`: what the pod sends, only as itself and where policy lets it;
+//! then straight to the local pod, into the tunnel, or to the host stack. `to_pod`: what the host stack sends to the pod.
 
 use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
 use netkeel_dataplane_common::{
@@ -9,8 +10,9 @@ use netkeel_dataplane_common::{
 };
 
 use crate::{
+    flow::{Ends, admit},
     maps,
-    packet::{NEXT, read, set_tunnel, to_local_pod, verdict},
+    packet::{NEXT, into_pod, read, set_tunnel, verdict},
 };
 
 #[classifier]
@@ -29,7 +31,9 @@ fn decide(ctx: &TcContext) -> Result<i32, Reason> {
     match read(ctx)? {
         Packet::Arp => arp(ctx, &link),
         Packet::Ipv4(packet) if frame::is_from(&packet, &link) => {
-            to_local_pod(ctx, packet.destination).map_or_else(|| to_remote(ctx, &packet), Ok)
+            let local = maps::local_pod(packet.destination);
+            admit(ctx, &packet, Ends { from_pod: true, to_pod: local.is_some(), from_node: false })?;
+            local.map_or_else(|| to_remote(ctx, &packet), |ifindex| Ok(into_pod(ctx, ifindex)))
         }
         Packet::Ipv4(_) => Err(Reason::SpoofedSource),
     }
@@ -50,4 +54,28 @@ fn to_remote(ctx: &TcContext, packet: &frame::Ipv4) -> Result<i32, Reason> {
     // SAFETY: takes two numbers.
     let action = unsafe { bpf_redirect(config.vxlan_ifindex, 0) };
     i32::try_from(action).map_err(|_| Reason::NoTunnel)
+}
+
+#[classifier]
+fn to_pod(ctx: TcContext) -> i32 {
+    verdict(deliver(&ctx))
+}
+
+#[inline(always)]
+fn deliver(ctx: &TcContext) -> Result<i32, Reason> {
+    match read(ctx)? {
+        Packet::Arp => {}
+        Packet::Ipv4(packet) => {
+            // SAFETY: the context is the kernel's.
+            let came_over = unsafe { (*ctx.skb.skb).ingress_ifindex };
+            admit(ctx, &packet, Ends { from_pod: false, to_pod: true, from_node: came_over == 0 })?;
+        }
+    }
+    Ok(NEXT)
+}
+
+/// Does nothing: what the kernel takes to run a program at all, for measurements.
+#[classifier]
+fn empty(_ctx: TcContext) -> i32 {
+    NEXT
 }

@@ -15,20 +15,20 @@ use aya::{
     programs::{ProgramError, ProgramFd},
 };
 use netkeel_dataplane_common::{
-    Address, Config, Reason, backends, cidrs, config, counters, endpoints, epoch, identities, links,
-    policies, reverse, services, tunnels,
+    Address, Config, Reason, backends, cidrs, config, conntrack, counters, endpoints, epoch, flow, fragments,
+    identities, links, policies, reverse, services, tunnels,
 };
 
 use crate::{
     OBJECT,
     pins::{PinError, Pins},
     probe::{Facts, Options, probe},
-    sys::{self, Hook},
+    sys::{self, Direction, Hook, Run},
     tables::{KernelTable, TableError},
 };
 
 /// Every map.
-const MAPS: [&str; 12] = [
+const MAPS: [&str; 15] = [
     config::NAME,
     endpoints::NAME,
     links::NAME,
@@ -41,9 +41,14 @@ const MAPS: [&str; 12] = [
     cidrs::NAME,
     policies::NAME,
     epoch::NAME,
+    conntrack::TCP_NAME,
+    conntrack::ANY_NAME,
+    fragments::NAME,
 ];
 
-const FROM_POD: &str = "from_pod";
+/// The filters of a pod's host side.
+const POD_PROGRAMS: [(&str, Direction); 2] =
+    [("from_pod", Direction::Ingress), ("to_pod", Direction::Egress)];
 const FROM_OVERLAY: &str = "from_overlay";
 const TO_OVERLAY: &str = "to_overlay";
 
@@ -120,6 +125,22 @@ pub struct Verdict {
     pub frame: Vec<u8>,
 }
 
+/// Where a frame is in [`Datapath::dry_run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the device that the program filters.
+    pub device: u32,
+    /// Index of the device that the frame came in on; 0 for one that the host's own stack made.
+    pub came_over: u32,
+}
+
+/// A frame that comes in on the device with this index.
+impl From<u32> for Way {
+    fn from(device: u32) -> Self {
+        Self { device, came_over: device }
+    }
+}
+
 /// The loaded programs, and the way to their maps.
 #[derive(Debug)]
 pub struct Datapath {
@@ -173,30 +194,35 @@ impl Datapath {
         self.attach_device(TO_OVERLAY, device, Hook::Egress(ifindex), ifindex)
     }
 
-    /// Makes `from_pod` the filter at the ingress of a pod's host side, or replaces the one of an earlier load in one
-    /// step. It goes with the device; nothing is pinned (docs/adr/0006).
+    /// Makes `from_pod` and `to_pod` the filters at the ingress and the egress of a pod's host side, or replaces those of an
+    /// earlier load, each in one step. They go with the device; nothing is pinned (docs/adr/0006).
     ///
     /// # Errors
-    /// When the device cannot take it.
+    /// When the device cannot take one of them.
     pub fn attach_pod(&self, ifindex: u32, device: &str) -> Result<(), Error> {
-        let attached = sys::filter_attach(self.program(FROM_POD)?, ifindex, FROM_POD);
-        attached.map_err(|source| Error::Attach {
-            program: FROM_POD.to_owned(),
-            target: device.to_owned(),
-            source,
+        POD_PROGRAMS.iter().try_for_each(|(name, direction)| {
+            sys::filter_attach(self.program(name)?, ifindex, *direction, name).map_err(|source| {
+                Error::Attach { program: (*name).to_owned(), target: device.to_owned(), source }
+            })
         })
     }
 
-    /// Whether `from_pod` filters what comes from a device.
+    /// Whether `from_pod` and `to_pod` filter what comes from a device and what goes to it.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn pod_attached(&self, ifindex: u32) -> Result<bool, Error> {
-        sys::filter_attached(ifindex).map_err(|source| Error::Attach {
-            program: FROM_POD.to_owned(),
-            target: format!("device {ifindex}"),
-            source,
-        })
+        for (name, direction) in POD_PROGRAMS {
+            let attached = sys::filter_attached(ifindex, direction).map_err(|source| Error::Attach {
+                program: name.to_owned(),
+                target: format!("device {ifindex}"),
+                source,
+            })?;
+            if !attached {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Packets and connections that were not let through, by reason, summed over all processors.
@@ -280,6 +306,22 @@ impl Datapath {
         self.table(epoch::NAME, 1)
     }
 
+    /// Known TCP connections.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn connections(&self) -> Result<KernelTable<flow::Flow, conntrack::Entry>, Error> {
+        self.table(conntrack::TCP_NAME, conntrack::TCP_MAX)
+    }
+
+    /// Known flows of other protocols.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn flows(&self) -> Result<KernelTable<flow::Flow, conntrack::Entry>, Error> {
+        self.table(conntrack::ANY_NAME, conntrack::ANY_MAX)
+    }
+
     /// Addresses of services.
     ///
     /// # Errors
@@ -304,15 +346,36 @@ impl Datapath {
         names
     }
 
-    /// Runs a packet program (`from_pod`, `from_overlay`, `to_overlay`) over a frame as if it had come over a
-    /// device, without sending it anywhere. Counters count it.
+    /// Runs a packet program (`from_pod`, `to_pod`, `from_overlay`, `to_overlay`, `empty`) over a frame as if it were on a
+    /// device, without sending it anywhere. Counters count it, maps keep it.
     ///
     /// # Errors
     /// When there is no such program or device, or the kernel refuses the frame.
-    pub fn dry_run(&self, program: &str, frame: &[u8], ifindex: u32) -> Result<Verdict, Error> {
-        let run = sys::test_run(self.program(program)?, frame, ifindex);
-        let (action, frame) = run.map_err(|source| Error::Run { name: program.to_owned(), source })?;
-        Ok(Verdict { action, frame })
+    pub fn dry_run(&self, program: &str, frame: &[u8], way: impl Into<Way>) -> Result<Verdict, Error> {
+        let Way { device, came_over } = way.into();
+        let ran = self.run(program, Run { frame, device, came_over, repeat: 1 })?;
+        Ok(Verdict { action: ran.action, frame: ran.frame })
+    }
+
+    /// Runs a packet program so often over a frame that came over a device; returns what one run took, in nanoseconds, on
+    /// average.
+    ///
+    /// # Errors
+    /// As [`Self::dry_run`].
+    pub fn dry_run_timed(
+        &self,
+        program: &str,
+        frame: &[u8],
+        ifindex: u32,
+        repeat: u32,
+    ) -> Result<u32, Error> {
+        let ran = self.run(program, Run { frame, device: ifindex, came_over: ifindex, repeat })?;
+        Ok(ran.nanoseconds)
+    }
+
+    fn run(&self, program: &str, run: Run<'_>) -> Result<sys::Ran, Error> {
+        sys::test_run(self.program(program)?, run)
+            .map_err(|source| Error::Run { name: program.to_owned(), source })
     }
 
     fn program(&self, name: &str) -> Result<BorrowedFd<'_>, Error> {

@@ -7,7 +7,7 @@ pub mod probe;
 mod sys;
 pub mod tables;
 
-pub use datapath::{Datapath, Error, Verdict};
+pub use datapath::{Datapath, Error, Verdict, Way};
 pub use netkeel_dataplane_common as common;
 pub use pins::{PinnedLink, pinned_links, remove};
 pub use probe::{Facts, Options, find_cgroup2, probe};

@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn pins_are_named_after_program_device_and_layout() {
         let pins = Pins::at("/sys/fs/bpf".as_ref());
-        assert_eq!(pins.map("SERVICES"), Path::new("/sys/fs/bpf/netkeel/maps/SERVICES-v1"));
+        let map = format!("/sys/fs/bpf/netkeel/maps/SERVICES-v{LAYOUT}");
+        assert_eq!(pins.map("SERVICES"), Path::new(&map));
         assert_eq!(pins.link("connect4", None), Path::new("/sys/fs/bpf/netkeel/links/connect4"));
         let pod = pins.link("from_pod", Some("nk0123456789ab"));
         assert_eq!(pod, Path::new("/sys/fs/bpf/netkeel/links/from_pod-nk0123456789ab"));

@@ -12,13 +12,14 @@ use std::{
 
 mod filter;
 mod map;
+mod run;
 
-pub(crate) use filter::{filter_attach, filter_attached};
+pub(crate) use filter::{Direction, filter_attach, filter_attached};
 pub(crate) use map::{delete, dump, lookup, update};
+pub(crate) use run::{Ran, Run, test_run};
 
 const BPF_OBJ_PIN: u32 = 6;
 const BPF_OBJ_GET: u32 = 7;
-const BPF_PROG_TEST_RUN: u32 = 10;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 const BPF_PROG_QUERY: u32 = 16;
 const BPF_LINK_CREATE: u32 = 28;
@@ -166,53 +167,6 @@ pub(crate) fn query_tcx(ifindex: u32) -> io::Result<u32> {
     // SAFETY: there is room for no program ids, and none is asked for.
     unsafe { bpf(BPF_PROG_QUERY, &mut attr) }?;
     Ok(attr.count)
-}
-
-/// Runs a packet program over a frame that came in on a device; returns its verdict and the frame afterwards.
-pub(crate) fn test_run(program: BorrowedFd<'_>, frame: &[u8], ifindex: u32) -> io::Result<(i32, Vec<u8>)> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct Attr {
-        program: RawFd,
-        verdict: u32,
-        size_in: u32,
-        size_out: u32,
-        data_in: u64,
-        data_out: u64,
-        repeat: u32,
-        duration: u32,
-        context_size_in: u32,
-        context_size_out: u32,
-        context_in: u64,
-        context_out: u64,
-        flags: u32,
-        cpu: u32,
-        batch: u32,
-        reserved: u32,
-    }
-    /// Room for what a program may add in front of the frame.
-    const ROOM: usize = 256;
-    /// Size of the head of `__sk_buff` up to and with `ifindex`, and the place of `ifindex` in it, in words.
-    const CONTEXT_WORDS: usize = 11;
-    const IFINDEX: usize = 10;
-    let mut context = [0_u32; CONTEXT_WORDS];
-    context[IFINDEX] = ifindex;
-    let mut out = vec![0; frame.len() + ROOM];
-    let size = |len: usize| u32::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let mut attr = Attr {
-        program: program.as_raw_fd(),
-        size_in: size(frame.len())?,
-        size_out: size(out.len())?,
-        data_in: frame.as_ptr().addr() as u64,
-        data_out: out.as_mut_ptr().addr() as u64,
-        context_size_in: size(mem::size_of_val(&context))?,
-        context_in: context.as_ptr().addr() as u64,
-        ..Attr::default()
-    };
-    // SAFETY: all three buffers are as long as said and outlive the call.
-    unsafe { bpf(BPF_PROG_TEST_RUN, &mut attr) }?;
-    out.truncate(attr.size_out as usize);
-    Ok((attr.verdict.cast_signed(), out))
 }
 
 /// The magic number of the file system that a path lies in.

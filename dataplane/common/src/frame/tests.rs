@@ -9,6 +9,8 @@ fn head(ethertype: [u8; 2], first: u8) -> Head {
     head[6..12].copy_from_slice(&MAC);
     head[12..14].copy_from_slice(&ethertype);
     head[14] = first;
+    head[18..20].copy_from_slice(&[0x12, 0x34]);
+    head[23] = 17;
     head[26..30].copy_from_slice(&[10, 244, 0, 7]);
     head[30..34].copy_from_slice(&[10, 244, 1, 9]);
     head
@@ -26,9 +28,36 @@ fn arp() -> [u8; ARP_LEN] {
 
 #[test]
 fn an_ipv4_packet_is_read() {
-    let wanted = Ipv4 { source_mac: MAC, source: POD, destination: Address::v4([10, 244, 1, 9]) };
+    let wanted = Ipv4 {
+        source_mac: MAC,
+        source: POD,
+        destination: Address::v4([10, 244, 1, 9]),
+        protocol: 17,
+        payload: 34,
+        id: 0x1234_u16.to_be(),
+        part: Part::Whole,
+    };
     assert_eq!(parse(&head(ETHERTYPE_IPV4, 0x45)), Ok(Packet::Ipv4(wanted)));
-    assert_eq!(parse(&head(ETHERTYPE_IPV4, 0x4f)), Ok(Packet::Ipv4(wanted)), "options do not matter");
+    let with_options = Ipv4 { payload: 74, ..wanted };
+    assert_eq!(parse(&head(ETHERTYPE_IPV4, 0x4f)), Ok(Packet::Ipv4(with_options)));
+}
+
+#[test]
+fn fragments_are_told_apart() {
+    const DONT_FRAGMENT: u16 = 0x4000;
+    for (word, part) in [
+        (0, Part::Whole),
+        (DONT_FRAGMENT, Part::Whole),
+        (0x2000, Part::First),
+        (0x2001, Part::Second),
+        (1, Part::Second),
+        (0x2002, Part::Later),
+        (0x1fff, Part::Later),
+    ] {
+        let mut head = head(ETHERTYPE_IPV4, 0x45);
+        head[20..22].copy_from_slice(&u16::to_be_bytes(word));
+        assert_eq!(ipv4(&head).unwrap().part, part, "{word:#06x}");
+    }
 }
 
 #[test]

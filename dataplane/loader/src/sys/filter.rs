@@ -1,4 +1,4 @@
-//! A program as the one filter of ours at a device's ingress (`clsact`, `bpf` filter with direct action), by rtnetlink.
+//! A program as the one filter of ours at a device's ingress or egress (`clsact`, `bpf` filter with direct action), by rtnetlink.
 //! It belongs to the device and goes with it; attaching again replaces it in one step (docs/adr/0006).
 
 use std::{
@@ -13,9 +13,10 @@ const HANDLE: u32 = 1;
 const PRIORITY: u32 = 1;
 /// `ETH_P_ALL` in network byte order, as `tcm_info` wants it.
 const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
-/// `TC_H_CLSACT` as the parent of the qdisc, and its ingress.
+/// `TC_H_CLSACT` as the parent of the qdisc, its ingress and its egress.
 const CLSACT: u32 = 0xffff_fff1;
 const INGRESS: u32 = 0xffff_fff2;
+const EGRESS: u32 = 0xffff_fff3;
 /// The handle that the `clsact` qdisc always has.
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 
@@ -29,8 +30,31 @@ const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 
 const CREATE: i32 = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE;
 
-/// Makes `program` the filter at the ingress of the device, in place of one that is there.
-pub(crate) fn filter_attach(program: BorrowedFd<'_>, ifindex: u32, name: &str) -> io::Result<()> {
+/// Which packets of a device a filter sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// What comes from the device.
+    Ingress,
+    /// What goes to it.
+    Egress,
+}
+
+impl Direction {
+    const fn parent(self) -> u32 {
+        match self {
+            Self::Ingress => INGRESS,
+            Self::Egress => EGRESS,
+        }
+    }
+}
+
+/// Makes `program` the filter of the device in this direction, in place of one that is there.
+pub(crate) fn filter_attach(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    direction: Direction,
+    name: &str,
+) -> io::Result<()> {
     let socket = open()?;
     let mut qdisc = Message::new(libc::RTM_NEWQDISC, CREATE | libc::NLM_F_EXCL, ifindex);
     qdisc.target(CLSACT_HANDLE, CLSACT, 0);
@@ -40,7 +64,7 @@ pub(crate) fn filter_attach(program: BorrowedFd<'_>, ifindex: u32, name: &str) -
         _ => {}
     }
     let mut filter = Message::new(libc::RTM_NEWTFILTER, CREATE, ifindex);
-    filter.target(HANDLE, INGRESS, (PRIORITY << 16) | ALL_PROTOCOLS);
+    filter.target(HANDLE, direction.parent(), (PRIORITY << 16) | ALL_PROTOCOLS);
     filter.attribute(TCA_KIND, b"bpf\0");
     let mut options = Vec::new();
     append(&mut options, TCA_BPF_FD, &program.as_raw_fd().to_ne_bytes());
@@ -50,10 +74,10 @@ pub(crate) fn filter_attach(program: BorrowedFd<'_>, ifindex: u32, name: &str) -
     filter.request(&socket)
 }
 
-/// Whether our filter is at the ingress of the device.
-pub(crate) fn filter_attached(ifindex: u32) -> io::Result<bool> {
+/// Whether our filter is on the device in this direction.
+pub(crate) fn filter_attached(ifindex: u32, direction: Direction) -> io::Result<bool> {
     let mut filter = Message::new(libc::RTM_GETTFILTER, libc::NLM_F_REQUEST | libc::NLM_F_ACK, ifindex);
-    filter.target(HANDLE, INGRESS, (PRIORITY << 16) | ALL_PROTOCOLS);
+    filter.target(HANDLE, direction.parent(), (PRIORITY << 16) | ALL_PROTOCOLS);
     filter.attribute(TCA_KIND, b"bpf\0");
     match filter.request(&open()?) {
         Ok(()) => Ok(true),

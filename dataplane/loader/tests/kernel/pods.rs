@@ -39,13 +39,14 @@ impl Pod {
             "link add {device} address {host_text} type veth peer name eth0 address {pod_text} netns {path}"
         ));
         netns.run(|| {
-            fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1").unwrap(); // its packets would be counted
+            without_ipv6("eth0");
             ip(&format!("address add {address}/32 dev eth0"));
             ip("link set eth0 up mtu 1450");
             ip("route add 169.254.1.1 dev eth0 scope link");
             ip("route add default via 169.254.1.1");
             ip(&format!("neigh replace 169.254.1.1 lladdr {host_text} dev eth0 nud permanent"));
         });
+        without_ipv6(&device);
         ip(&format!("link set {device} up mtu 1450"));
         ip(&format!("route add {address}/32 dev {device}"));
         ip(&format!("neigh replace {address} lladdr {pod_text} dev {device} nud permanent"));
@@ -63,6 +64,11 @@ impl Pod {
     pub(crate) fn ask(&self, to: impl Into<SocketAddr> + Send, payload: &[u8]) -> (Vec<u8>, SocketAddr) {
         self.netns.run(|| ask(self.address, to.into(), payload))
     }
+}
+
+/// Its packets would be counted.
+fn without_ipv6(device: &str) {
+    fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
 }
 
 fn text(mac: Mac) -> String {
