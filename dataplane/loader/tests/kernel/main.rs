@@ -12,6 +12,8 @@ mod pins;
 #[cfg(test)]
 mod pods;
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod privileges;
 #[cfg(test)]
 mod sockets;

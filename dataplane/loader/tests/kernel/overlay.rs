@@ -36,28 +36,30 @@ const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
 const PORT: u16 = 8472;
 const DEVICE: &str = "netkeel.vxlan";
 
-struct Cluster {
-    datapath: Datapath,
-    pod: Pod,
-    /// The other node's namespace, and what keeps its programs.
-    peer: Netns,
-    remote: Pod,
+pub(crate) struct Cluster {
+    pub(crate) datapath: Datapath,
+    pub(crate) pod: Pod,
+    /// The other node's namespace and programs.
+    pub(crate) peer: Netns,
+    pub(crate) peers_datapath: Datapath,
+    pub(crate) remote: Pod,
 }
 
 /// A node with a pod in this namespace, and another in a namespace of its own. Addresses `10.244.<number>.0/24`.
-fn cluster(lab: &Lab) -> Cluster {
+pub(crate) fn cluster(lab: &Lab) -> Cluster {
     let peer = Netns::new();
     ip(&format!("link add wire type veth peer name wire netns {}", peer.path()));
     let datapath = node(&lab.options, &[NODE], OVERLAY, &[(1, PEER), (2, THIRD)]);
     let pod = Pod::add(&datapath, POD);
     let other = lab.other_node();
-    let remote = peer.run(|| {
+    let (peers_datapath, remote) = peer.run(|| {
         let datapath = node(&other, &[PEER, THIRD, STRANGER], REMOTE_NODE, &[(0, NODE)]);
         wait_until_up("wire");
-        Pod::add(&datapath, REMOTE)
+        let remote = Pod::add(&datapath, REMOTE);
+        (datapath, remote)
     });
     wait_until_up("wire");
-    Cluster { datapath, pod, peer, remote }
+    Cluster { datapath, pod, peer, peers_datapath, remote }
 }
 
 /// Makes this namespace a node that has `overlay` and reaches other nodes' blocks.

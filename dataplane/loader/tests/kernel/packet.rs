@@ -39,6 +39,66 @@ impl Datagram {
     }
 }
 
+/// An IPv4 packet with a valid header checksum in an Ethernet frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Ip {
+    pub(crate) mac: (Mac, Mac),
+    pub(crate) from: Ipv4Addr,
+    pub(crate) to: Ipv4Addr,
+    pub(crate) protocol: u8,
+    pub(crate) id: u16,
+    /// Flags and offset, in units of 8 bytes.
+    pub(crate) fragment: u16,
+    /// Bytes of options, a multiple of four.
+    pub(crate) options: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Ip {
+    /// The packet without its Ethernet header.
+    pub(crate) fn packet(&self) -> Vec<u8> {
+        let header = 20 + self.options.len();
+        let mut ip = vec![0x40 | u8::try_from(header / 4).unwrap(), 0];
+        ip.extend(u16::try_from(header + self.payload.len()).unwrap().to_be_bytes());
+        ip.extend(self.id.to_be_bytes());
+        ip.extend(self.fragment.to_be_bytes());
+        ip.extend([64, self.protocol, 0, 0]);
+        ip.extend(self.from.octets());
+        ip.extend(self.to.octets());
+        ip.extend(&self.options);
+        let sum = checksum(&ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        ip.extend(&self.payload);
+        ip
+    }
+
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        ethernet(self.mac, 0x0800, &self.packet())
+    }
+}
+
+/// A TCP header with these ports and flags. The checksum is not filled in.
+pub(crate) fn tcp((from, to): (u16, u16), flags: u8) -> Vec<u8> {
+    let ports = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]].concat()
+}
+
+/// A UDP header and payload, without a checksum.
+pub(crate) fn udp((from, to): (u16, u16), payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(8 + payload.len()).unwrap();
+    let header = [from.to_be_bytes(), to.to_be_bytes(), len.to_be_bytes(), [0, 0]].concat();
+    [&header[..], payload].concat()
+}
+
+/// An ICMP packet of this type; `id` is where an echo has its identifier.
+pub(crate) fn icmp(kind: u8, id: u16, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    let mut packet = [&[kind, 0, 0, 0, high, low, 0, 1], payload].concat();
+    let sum = checksum(&packet);
+    packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
 /// A frame from the first MAC address to the second.
 pub(crate) fn ethernet((from, to): (Mac, Mac), ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [&to[..], &from, &ethertype.to_be_bytes(), payload].concat()
@@ -57,7 +117,8 @@ pub(crate) fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
 }
 
 fn checksum(header: &[u8]) -> u16 {
-    let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let word = |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+    let sum: u32 = header.chunks(2).map(word).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
 }

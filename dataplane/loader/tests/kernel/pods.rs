@@ -24,6 +24,8 @@ pub(crate) struct Pod {
     pub(crate) netns: Netns,
     pub(crate) address: Ipv4Addr,
     pub(crate) mac: Mac,
+    /// Index of the host side of its link.
+    pub(crate) link: u32,
 }
 
 impl Pod {
@@ -57,7 +59,7 @@ impl Pod {
         let endpoint = Endpoint { ifindex: index, ingress: OPEN };
         datapath.endpoints().unwrap().put(&address.into(), &endpoint).unwrap();
         datapath.attach_pod(index, &device).unwrap();
-        Self { netns, address, mac }
+        Self { netns, address, mac, link: index }
     }
 
     /// Sends a datagram and returns the answer and who gave it.
