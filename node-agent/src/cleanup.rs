@@ -7,6 +7,7 @@ use std::{
 };
 
 use netkeel_dataplane_loader as loader;
+pub use netkeel_telemetry::chain;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkMessage},
@@ -90,18 +91,6 @@ fn note<E: StdError>(failed: &mut Vec<String>, outcome: Result<(), E>) {
     if let Err(error) = outcome {
         failed.push(chain(&error));
     }
-}
-
-/// An error with all its causes, on one line.
-#[must_use]
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -3,12 +3,10 @@
 #[cfg(test)]
 mod interleavings;
 
-use std::error::Error as _;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use netkeel_crds::{ClusterNetwork, TRACEPARENT};
-use netkeel_telemetry::context;
+use netkeel_telemetry::{chain, context};
 use tracing::{Instrument, Span};
 
 use crate::{
@@ -59,7 +57,7 @@ pub async fn pass<C: Cluster>(
     let span = if outcome.steps.is_empty() { Span::none() } else { span(network, &mut outcome) };
     async {
         let applied = apply(cluster, &outcome.steps).await;
-        let failure = applied.as_ref().err().map(chain);
+        let failure = applied.as_ref().err().map(|error| chain(error));
         report(cluster, &seen, &outcome, failure.as_deref(), now).await.or_else(ignore_gone(&outcome))?;
         let next = match applied? {
             Next::OnChange if outcome.removing => Next::Soon,
@@ -147,16 +145,4 @@ fn name(step: &Step) -> String {
         }
         step => format!("{step:?}"),
     }
-}
-
-/// An error with its causes.
-#[must_use]
-pub fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -10,6 +10,7 @@ use netkeel_client::{ApiServers, ConnectError, ServersError, connect};
 use netkeel_telemetry::{
     Guard, Options,
     admin::{self, Health},
+    chain,
     metrics::{Counter, Family, Labels, Registry},
     shutdown,
 };
@@ -25,7 +26,7 @@ use crate::{
     install,
     leader::Candidate,
     probe,
-    reconcile::{Next, chain, pass},
+    reconcile::{Next, pass},
     uninstall,
 };
 

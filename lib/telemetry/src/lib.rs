@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod chain;
 pub mod context;
 mod init;
 pub mod metrics;
 pub mod shutdown;
 mod traces;
 
+pub use chain::chain;
 pub use init::{Error, Guard, LogFormat, Options, init};

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+pub use netkeel_telemetry::chain;
 use serde::{Deserialize, Serialize};
 
 /// A failed call, as the runtime is told. `code` is one of the constants here.
@@ -43,15 +44,4 @@ impl Failure {
     pub fn caused(code: u32, msg: impl Into<String>, error: &dyn StdError) -> Self {
         Self { code, msg: msg.into(), details: chain(error) }
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
