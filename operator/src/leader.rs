@@ -1,5 +1,6 @@
 //! One operator of several leads. The lease spares double work and keeps status to one writer; it is no fence,
-//! so nothing relies on it for correctness (ADR 0002). The chart brings the Lease object, and takes it away.
+//! so nothing relies on it for correctness (ADR 0002). The chart brings the Lease object, and takes it away; one that
+//! somebody else deletes is made anew.
 
 use std::time::{Duration, Instant};
 
@@ -135,8 +136,7 @@ impl Candidate {
 
     async fn attempt(&mut self) -> Result<Step, kube::Error> {
         let Some(lease) = self.leases.get_opt(LEASE).await? else {
-            tracing::warn!(lease = LEASE, "there is no Lease, nobody can lead: helm upgrade restores it");
-            return Ok(Step::Wait);
+            return self.create().await;
         };
         let now = Instant::now();
         match &lease.spec {
@@ -151,6 +151,22 @@ impl Candidate {
         match self.write(lease, spec).await {
             Ok(()) => Ok(step),
             // Another candidate was faster.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Step::Wait),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the lease that somebody deleted, and holds it; of several that try, the API server lets one.
+    async fn create(&mut self) -> Result<Step, kube::Error> {
+        self.seen = None;
+        tracing::warn!(lease = LEASE, "the Lease is gone, making it anew");
+        let mut lease = Lease {
+            spec: Some(written(None, &self.identity, Step::Take, Timestamp::now())),
+            ..Lease::default()
+        };
+        lease.metadata.name = Some(LEASE.to_owned());
+        match self.leases.create(&PostParams::default(), &lease).await {
+            Ok(_) => Ok(Step::Take),
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(Step::Wait),
             Err(error) => Err(error),
         }
@@ -181,6 +197,8 @@ impl Candidate {
 
 #[cfg(test)]
 mod tests {
+    use netkeel_testkit::api::FakeApi;
+
     use super::*;
 
     fn spec(holder: &str, renewed: i64) -> LeaseSpec {
@@ -230,5 +248,40 @@ mod tests {
         }
         assert_eq!(now.duration_since(start), RENEW_DEADLINE, "an attempt that hangs does not prolong it");
         assert!(RENEW_DEADLINE + RETRY < DURATION);
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_deleted_is_made_anew_and_has_one_holder() {
+        let api = FakeApi::start().await.unwrap();
+        let leases = || Api::<Lease>::namespaced(api.client().unwrap(), "netkeel-system");
+        let stop = CancellationToken::new();
+        let candidates = ["a", "b"].map(|name| {
+            let (leading, leads) = watch::channel(false);
+            (leads, tokio::spawn(Candidate::new(leases(), name.to_owned()).run(leading, stop.clone())))
+        });
+        let held = async || loop {
+            let lease = leases().get_opt(LEASE).await.unwrap();
+            let holder = lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity);
+            if let Some(holder) = holder.filter(|holder| !holder.is_empty()) {
+                break holder;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let in_time = RETRY * 5;
+        timeout(in_time, held()).await.expect("somebody leads where there was no lease");
+        api.delete("coordination.k8s.io/v1", "Lease", Some("netkeel-system"), LEASE);
+        let holder = timeout(in_time, held()).await.expect("somebody leads again");
+        let settled = async || loop {
+            let leading = candidates.each_ref().map(|(leads, _)| *leads.borrow());
+            if leading == [holder == "a", holder == "b"] {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        timeout(in_time, settled()).await.expect("the holder of the lease leads, and nobody else");
+        stop.cancel();
+        for (_, candidate) in candidates {
+            candidate.await.unwrap();
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! A small API server on loopback, for programs that list and watch: the objects are what the test puts
 //! there, of whatever kind and however malformed. Lists, gets and watches (plain or with initial events,
-//! bookmarks, 410 for versions too old); no writes over HTTP, no authentication, no schemas.
+//! bookmarks, 410 for versions too old), creations, replacements and merge patches; no authentication, no schemas.
 
 mod http;
 mod store;
+mod write;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -97,12 +98,7 @@ impl FakeApi {
     }
 
     fn change(&self, edit: impl FnOnce(&mut Store)) {
-        let version = {
-            let mut store = self.state.lock();
-            edit(&mut store);
-            store.version()
-        };
-        self.state.signal.send_modify(|signal| signal.version = version);
+        self.state.change(edit);
     }
 }
 
@@ -114,6 +110,20 @@ impl Drop for FakeApi {
 }
 
 impl State {
+    /// Adds or replaces an object, and wakes watches.
+    pub(crate) fn put(&self, object: Value) {
+        self.change(|store| store.put(object));
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut Store)) {
+        let version = {
+            let mut store = self.lock();
+            edit(&mut store);
+            store.version()
+        };
+        self.signal.send_modify(|signal| signal.version = version);
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }

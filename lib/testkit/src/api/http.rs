@@ -4,35 +4,43 @@ use std::convert::Infallible;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{StatusCode, Uri, header};
+use axum::extract::Request as HttpRequest;
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::store::Change;
-use super::{Signal, State};
+use super::{Signal, State, write};
 
 pub(crate) fn router(state: State) -> Router {
-    Router::new().fallback(move |uri: Uri| {
+    Router::new().fallback(move |request: HttpRequest| {
         let state = state.clone();
-        async move { answer(&state, &uri) }
+        async move {
+            let (head, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, BODY).await.unwrap_or_default();
+            answer(&state, &head.method, &head.uri, &body)
+        }
     })
 }
 
+/// The largest body of a write, bytes.
+const BODY: usize = 1 << 20;
+
 /// What a path and query ask for.
 #[derive(Debug)]
-struct Request {
-    resource: String,
-    namespace: Option<String>,
-    name: Option<String>,
+pub(super) struct Request {
+    pub(super) resource: String,
+    pub(super) namespace: Option<String>,
+    pub(super) name: Option<String>,
     version: Option<u64>,
     watch: bool,
     initial: bool,
     bookmarks: bool,
 }
 
-fn answer(state: &State, uri: &Uri) -> Response {
+fn answer(state: &State, method: &Method, uri: &Uri, body: &[u8]) -> Response {
     if state.signal.borrow().down {
         return status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "the server plays dead");
     }
@@ -47,7 +55,11 @@ fn answer(state: &State, uri: &Uri) -> Response {
         _ => {}
     }
     let Some(request) = parse(uri) else { return status(StatusCode::NOT_FOUND, "NotFound", "no such path") };
-    if request.watch { watch(state, request) } else { read(state, &request) }
+    match *method {
+        Method::GET if request.watch => watch(state, request),
+        Method::GET => read(state, &request),
+        _ => write::write(state, method, &request, body),
+    }
 }
 
 fn parse(uri: &Uri) -> Option<Request> {
@@ -57,6 +69,8 @@ fn parse(uri: &Uri) -> Option<Request> {
     let (namespace, plural, name) = match rest {
         ["namespaces", namespace, plural] => (Some(*namespace), *plural, None),
         ["namespaces", namespace, plural, name] => (Some(*namespace), *plural, Some(*name)),
+        ["namespaces", namespace, plural, name, "status"] => (Some(*namespace), *plural, Some(*name)),
+        [plural, name, "status"] => (None, *plural, Some(*name)),
         [plural] => (None, *plural, None),
         [plural, name] => (None, *plural, Some(*name)),
         _ => return None,
@@ -186,12 +200,12 @@ fn bookmark(version: u64, annotations: &Value) -> String {
     line("BOOKMARK", &json!({"kind": "Bookmark", "apiVersion": "v1", "metadata": metadata}))
 }
 
-fn status(code: StatusCode, reason: &str, message: &str) -> Response {
+pub(super) fn status(code: StatusCode, reason: &str, message: &str) -> Response {
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "code": code.as_u16(), "reason": reason, "message": message});
     json_response(code, &body)
 }
 
-fn json_response(code: StatusCode, body: &Value) -> Response {
+pub(super) fn json_response(code: StatusCode, body: &Value) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

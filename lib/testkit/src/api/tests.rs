@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use serde_json::json;
 
@@ -47,6 +47,26 @@ async fn objects_are_listed_and_read_by_name() {
     assert!(services.get_opt("c").await.unwrap().is_none());
     let elsewhere: Api<Service> = Api::namespaced(api.client().unwrap(), "elsewhere");
     assert!(elsewhere.list(&ListParams::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn objects_are_made_once_replaced_at_their_version_and_merged() {
+    let api = FakeApi::start().await.unwrap();
+    let services: Api<Service> = Api::namespaced(api.client().unwrap(), "shop");
+    let made = serde_json::from_value(service("a")).unwrap();
+    services.create(&PostParams::default(), &made).await.unwrap();
+    let twice = services.create(&PostParams::default(), &made).await.unwrap_err();
+    assert!(matches!(twice, kube::Error::Api(status) if status.code == 409));
+    let read = services.get("a").await.unwrap();
+    services.replace("a", &PostParams::default(), &read).await.unwrap();
+    let late = services.replace("a", &PostParams::default(), &read).await.unwrap_err();
+    assert!(matches!(late, kube::Error::Api(status) if status.code == 409));
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"tier": "web"}}}));
+    services.patch_status("a", &PatchParams::default(), &patch).await.unwrap();
+    let labels = services.get("a").await.unwrap().metadata.labels.unwrap();
+    assert_eq!(labels["tier"], "web");
+    let missing = services.patch("b", &PatchParams::default(), &patch).await.unwrap_err();
+    assert!(matches!(missing, kube::Error::Api(status) if status.code == 404));
 }
 
 #[tokio::test]
