@@ -158,15 +158,35 @@ fn a_node_that_came_back_as_another_object_inherits_nothing() {
 #[test]
 fn overlaps_are_told_and_the_last_good_configuration_stays() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, Change); 2] = [
-        ("PoolOverlapsServices", |seen| seen.service_cidrs = vec!["10.244.128.0/20".parse().unwrap()]),
-        ("PoolOverlapsNode", |seen| seen.nodes[0].addresses = vec![IpAddr::from([10, 244, 3, 4])]),
+    let cases: [(&str, &str, Change); 4] = [
+        (
+            "PoolOverlapsServices",
+            "pool default (10.244.0.0/16) overlaps the service addresses 10.244.128.0/20",
+            |seen| {
+                seen.service_cidrs.push("10.244.128.0/20".parse().unwrap());
+            },
+        ),
+        ("PoolOverlapsServices", "overlaps the service addresses 10.0.0.0/8", |seen| {
+            seen.service_cidrs = vec!["10.0.0.0/8".parse().unwrap()];
+        }),
+        (
+            "PoolOverlapsNode",
+            "pool default (10.244.0.0/16) contains 10.244.3.4, the address of node a",
+            |seen| {
+                seen.nodes[0].addresses = vec![IpAddr::from([10, 244, 3, 4])];
+            },
+        ),
+        ("PoolOverlapsNode", "contains 10.244.3.4, the address of node b", |seen| {
+            seen.nodes[1].addresses.push(IpAddr::from([10, 244, 3, 4]));
+        }),
     ];
-    for (reason, change) in cases {
+    for (reason, message, change) in cases {
         let mut fresh = seen();
         change(&mut fresh);
         let outcome = planned(&fresh);
         assert_eq!(reasons(&outcome), [(kind::DEGRADED, reason)]);
+        let said = &outcome.problems[0].message;
+        assert!(said.contains(message) && said.contains("another CIDR in spec.podNetwork.pools"), "{said}");
         assert!(
             outcome.config.is_none() && outcome.steps.is_empty(),
             "nothing begins with an impossible network"
