@@ -7,7 +7,12 @@ pub(crate) mod fake;
 
 use netkeel_crds::{ClusterNetwork, ClusterNetworkStatus};
 
-use crate::{observed::Observed, plan::Step};
+use serde_json::Value;
+
+use crate::{
+    observed::{Observed, Unreadable},
+    plan::Step,
+};
 
 /// Why the cluster could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -52,5 +57,12 @@ pub trait Cluster: Send + Sync {
         &self,
         network: &ClusterNetwork,
         status: &ClusterNetworkStatus,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Writes the conditions of a `ClusterNetwork` that cannot be read, and nothing else of it.
+    fn report_unreadable(
+        &self,
+        network: &Unreadable,
+        conditions: &[Value],
     ) -> impl Future<Output = Result<(), Error>> + Send;
 }

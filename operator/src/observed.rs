@@ -4,12 +4,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netkeel_crds::{AddressBlock, ClusterNetwork, NodeNetwork};
+use serde_json::Value;
 
 /// The cluster at the time of one pass.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The one `ClusterNetwork`.
     pub network: Option<ClusterNetwork>,
+    /// The one `ClusterNetwork`, when it is there and cannot be read.
+    pub unreadable_network: Option<Unreadable>,
     /// All claims.
     pub blocks: Vec<AddressBlock>,
     /// All `NodeNetworks`.
@@ -35,6 +38,15 @@ impl Observed {
             object.split_once(' ').filter(|(of, _)| *of == kind).map(|(_, name)| name)
         })
     }
+}
+
+/// An object that does not say what its kind says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The object as the API server has it.
+    pub object: Value,
+    /// Which part is wrong.
+    pub error: String,
 }
 
 /// A Node object.

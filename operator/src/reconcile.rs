@@ -11,10 +11,10 @@ use tracing::{Instrument, Span};
 
 use crate::{
     cluster::{Cluster, Effect, Error},
-    observed::Observed,
+    observed::{Observed, Unreadable},
     plan::{Outcome, Step, plan},
     settings::Settings,
-    status::status,
+    status::{status, unreadable},
 };
 
 /// What a pass did.
@@ -50,6 +50,9 @@ pub async fn pass<C: Cluster>(
     send_traces_to: &(dyn Fn(Option<&str>) + Sync),
 ) -> Result<Pass, Error> {
     let seen = cluster.observe().await?;
+    if let Some(unreadable) = &seen.unreadable_network {
+        return complain(cluster, unreadable, now).await;
+    }
     let Some(network) = &seen.network else { return Ok(Pass::default()) };
     send_traces_to(network.spec.observability.traces.endpoint.as_deref());
     let mut outcome = plan(&seen, settings, age(network, now));
@@ -67,6 +70,15 @@ pub async fn pass<C: Cluster>(
     }
     .instrument(span)
     .await
+}
+
+/// Nothing is done for a network that cannot be read: what the nodes have stays in force. The user is told why.
+async fn complain<C: Cluster>(cluster: &C, network: &Unreadable, now: Timestamp) -> Result<Pass, Error> {
+    if let Some(conditions) = unreadable(network, &Time(now)) {
+        tracing::error!(error = network.error, "ClusterNetwork default cannot be read, all stays as it is");
+        cluster.report_unreadable(network, &conditions).await?;
+    }
+    Ok(Pass::default())
 }
 
 /// The last step of a removal lets the object go, whose status can then not be written.

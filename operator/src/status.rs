@@ -11,7 +11,12 @@ use netkeel_crds::{
     condition::{self, kind},
 };
 
-use crate::{observed::Observed, plan::Outcome};
+use serde_json::Value;
+
+use crate::{
+    observed::{Observed, Unreadable},
+    plan::Outcome,
+};
 
 /// How many nodes a message names.
 const NAMED: usize = 3;
@@ -54,6 +59,34 @@ pub fn status(
     }
     status.conditions.sort_by_key(order);
     status
+}
+
+/// The conditions of a network that cannot be read: those it has, as they are, and `Degraded` with the reason. Nothing when
+/// they say so already.
+#[must_use]
+pub fn unreadable(network: &Unreadable, now: &Time) -> Option<Vec<Value>> {
+    let present = network.object.pointer("/status/conditions").and_then(Value::as_array).cloned();
+    let mut conditions = present.unwrap_or_default();
+    let message = format!(
+        "ClusterNetwork default cannot be read, what the nodes have stays in force: {}; correct it with kubectl edit \
+         clusternetwork default, or install the version of Netkeel that it is written for",
+        network.error
+    );
+    let mut new = condition::condition(kind::DEGRADED, true, "Undecodable", message, now.clone());
+    new.observed_generation = network.object["metadata"]["generation"].as_i64();
+    let position = conditions.iter().position(|condition| condition["type"] == kind::DEGRADED);
+    let old: Option<Condition> =
+        position.and_then(|position| serde_json::from_value(conditions[position].clone()).ok());
+    let mut degraded: Vec<Condition> = old.into_iter().collect();
+    if !condition::set(&mut degraded, new) {
+        return None;
+    }
+    let degraded = serde_json::to_value(&degraded[0]).unwrap_or_default();
+    match position {
+        Some(position) => conditions[position] = degraded,
+        None => conditions.push(degraded),
+    }
+    Some(conditions)
 }
 
 fn order(condition: &Condition) -> usize {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{Cluster, Effect, Error};
 use crate::{
-    observed::Observed,
+    observed::{Observed, Unreadable},
     plan::{Part, PartName, Step},
     settings::Settings,
 };
@@ -239,6 +239,20 @@ impl Cluster for ApiCluster {
         let api: Api<ClusterNetwork> = Api::all(self.client.clone());
         let parameters = PatchParams::apply(MANAGER).force();
         let reported = api.patch_status(DEFAULT, &parameters, &Patch::Apply(body)).await;
+        raced(reported).map_err(api_error("reporting", "ClusterNetwork", DEFAULT)).map(|_| ())
+    }
+
+    /// Merged, since an apply would take away all other fields of a status that is as little understood.
+    async fn report_unreadable(&self, network: &Unreadable, conditions: &[Value]) -> Result<(), Error> {
+        let metadata = &network.object["metadata"];
+        let change = json!({
+            "metadata": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+            "status": {"conditions": conditions},
+        });
+        let api: Api<DynamicObject> =
+            Api::all_with(self.client.clone(), &ApiResource::erase::<ClusterNetwork>(&()));
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let reported = api.patch_status(DEFAULT, &parameters, &Patch::Merge(change)).await;
         raced(reported).map_err(api_error("reporting", "ClusterNetwork", DEFAULT)).map(|_| ())
     }
 }

@@ -8,8 +8,13 @@ use k8s_openapi::api::{
     core::v1::{self, Pod, Service},
     networking::v1::ServiceCIDR,
 };
-use kube::{Api, Resource, ResourceExt, api::ListParams, core::DeserializeGuard};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ApiResource, DynamicObject, ListParams},
+    core::DeserializeGuard,
+};
 use netkeel_crds::{AddressBlock, ClusterNetwork, DEFAULT, NodeNetwork};
+use netkeel_telemetry::chain;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -17,7 +22,7 @@ use super::{
     api::{ApiCluster, api_error, version},
 };
 use crate::{
-    observed::{DnsSeen, DnsService, Node, Observed, Rival, Workload},
+    observed::{DnsSeen, DnsService, Node, Observed, Rival, Unreadable, Workload},
     plan::PartName,
     render,
 };
@@ -41,10 +46,7 @@ const KUBE_PROXY: &str = "kube-proxy";
 impl ApiCluster {
     pub(super) async fn look(&self) -> Result<Observed, Error> {
         let mut seen = Observed::default();
-        let networks: Api<DeserializeGuard<ClusterNetwork>> = Api::all(self.client.clone());
-        let network =
-            networks.get_opt(DEFAULT).await.map_err(api_error("reading", "ClusterNetwork", DEFAULT))?;
-        seen.network = decoded("ClusterNetwork", network, &mut seen.undecodable).next();
+        self.network(&mut seen).await?;
         let blocks = self.list_all::<DeserializeGuard<AddressBlock>>("AddressBlock").await?;
         seen.blocks = decoded("AddressBlock", blocks, &mut seen.undecodable).collect();
         let networks = self.list_all::<DeserializeGuard<NodeNetwork>>("NodeNetwork").await?;
@@ -58,6 +60,23 @@ impl ApiCluster {
         seen.agents = self.agents(&sets, removing, &seen.nodes).await?;
         seen.dns = self.dns(removing, &seen.nodes).await?;
         Ok(seen)
+    }
+
+    /// The network, or what keeps it from being read.
+    async fn network(&self, seen: &mut Observed) -> Result<(), Error> {
+        let kind = ApiResource::erase::<ClusterNetwork>(&());
+        let networks: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind);
+        let found =
+            networks.get_opt(DEFAULT).await.map_err(api_error("reading", "ClusterNetwork", DEFAULT))?;
+        let Some(object) = found else { return Ok(()) };
+        match object.clone().try_parse() {
+            Ok(network) => seen.network = Some(network),
+            Err(error) => {
+                let object = serde_json::to_value(&object).unwrap_or_default();
+                seen.unreadable_network = Some(Unreadable { object, error: chain(&error) });
+            }
+        }
+        Ok(())
     }
 
     async fn list_all<K>(&self, kind: &'static str) -> Result<Vec<K>, Error>

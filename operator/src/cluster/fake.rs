@@ -14,10 +14,11 @@ use netkeel_crds::{
     AddressBlock, AddressBlockSpec, CLEANUP, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus,
     NodeNetwork, NodeNetworkSpec, block_name,
 };
+use serde_json::Value;
 
 use super::{Cluster, Effect, Error};
 use crate::{
-    observed::{DnsSeen, DnsService, Node, Observed, Workload},
+    observed::{DnsSeen, DnsService, Node, Observed, Unreadable, Workload},
     plan::{PartName, Step},
 };
 
@@ -249,6 +250,11 @@ impl Cluster for FakeCluster {
             }
         })
         .await;
+        Ok(())
+    }
+
+    /// What this cluster holds is typed, so that all of it can be read.
+    async fn report_unreadable(&self, _: &Unreadable, _: &[Value]) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use netkeel_crds::{ClusterNetworkSpec, NodeNetworkSpec, NodeNetworkStatus, condition::condition};
 
 use super::*;
@@ -136,4 +138,28 @@ fn the_time_of_a_condition_is_that_of_its_last_change() {
     network.status = Some(status(&network, &good(), &outcome(), None, &now(1)));
     let later = status(&network, &good(), &outcome(), None, &now(2));
     assert_eq!(Some(&later), network.status.as_ref(), "nothing to write");
+}
+
+#[test]
+fn a_network_that_cannot_be_read_keeps_its_other_conditions_and_says_what_is_wrong() {
+    let other = json!({"type": "Available", "status": "True", "later": "field"});
+    let network = |degraded: Value| Unreadable {
+        object: json!({"metadata": {"generation": 4}, "status": {"conditions": [other.clone(), degraded]}}),
+        error: "missing field `cidrs`".to_owned(),
+    };
+    let before = json!({"type": "Degraded", "status": "False", "reason": "AsExpected", "message": "fine",
+        "lastTransitionTime": now(0)});
+    let told = unreadable(&network(before), &now(7)).expect("it is news");
+    assert_eq!(told[0], other, "what is not ours to say stays as it is");
+    let degraded = &told[1];
+    assert_eq!((&degraded["status"], &degraded["reason"]), (&json!("True"), &json!("Undecodable")));
+    assert_eq!(
+        (&degraded["observedGeneration"], &degraded["lastTransitionTime"]),
+        (&json!(4), &json!(now(7)))
+    );
+    let message = degraded["message"].as_str().unwrap();
+    assert!(message.contains("missing field `cidrs`") && message.contains("kubectl edit"), "{message}");
+    assert_eq!(unreadable(&network(degraded.clone()), &now(8)), None, "it is said once");
+    let bare = Unreadable { object: json!({"metadata": {}}), error: "spec: not a map".to_owned() };
+    assert_eq!(unreadable(&bare, &now(1)).map(|all| all.len()), Some(1), "nor is a status needed");
 }
