@@ -17,7 +17,9 @@ fn main() -> io::Result<()> {
         fs::create_dir_all(folder)?;
         println!("cargo:rerun-if-changed={}", folder.display());
     }
+    let stub = env::var_os("CARGO_FEATURE_STUB").is_some();
     let bytes = match fs::read(&object) {
+        _ if stub => Vec::new(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         read => read?,
     };

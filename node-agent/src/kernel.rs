@@ -40,7 +40,6 @@ impl Error {
             Self::Probe(Probe::NotCgroup2 { .. } | Probe::NoCgroup2 { .. }) => "NoCgroup2",
             Self::Probe(Probe::MissingCapability { .. }) => "MissingCapability",
             Self::Probe(_) => "ProbeFailed",
-            Self::Load(loader::Error::Stub) => "BuiltWithoutPrograms",
             Self::Load(_) => "DatapathFailed",
             Self::Restore(_) => "RestoreFailed",
         }

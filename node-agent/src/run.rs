@@ -46,6 +46,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Why the agent does not start at all. All other trouble is reported and healed while it runs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// This program was built without the kernel programs.
+    #[error(transparent)]
+    Stub(netkeel_dataplane_loader::Error),
     /// Nobody said which node this is.
     #[error("NODE_NAME is not set: name the Node object that this process serves")]
     NoNodeName,
@@ -106,6 +109,7 @@ fn start(config: Config) -> Result<(), Error> {
 /// # Errors
 /// When it cannot start.
 pub async fn run(config: Config) -> Result<(), Error> {
+    netkeel_dataplane_loader::built().map_err(Error::Stub)?;
     let signal = shutdown::signal().map_err(Error::Signal)?;
     let telemetry = netkeel_telemetry::init("netkeel-agent", &netkeel_telemetry::Options::from_env(VERSION))?;
     if config.node_name.is_empty() {

@@ -20,7 +20,6 @@ use netkeel_dataplane_common::{
 };
 
 use crate::{
-    OBJECT,
     pins::{PinError, Pins},
     probe::{Facts, Options, probe},
     sys::{self, Direction, Hook, Run},
@@ -157,9 +156,7 @@ impl Datapath {
     /// # Errors
     /// When the node lacks something, a map or a program is refused, or a link cannot be made or pinned.
     pub fn load(options: &Options) -> Result<Self, Error> {
-        if OBJECT.is_empty() {
-            return Err(Error::Stub);
-        }
+        crate::built()?;
         let facts = probe(options)?;
         let pins = Pins::at(&options.bpffs);
         pins.create()?;

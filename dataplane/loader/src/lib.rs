@@ -15,3 +15,11 @@ pub use tables::{Changes, FakeTable, KernelTable, Table, TableError, converge};
 
 /// The compiled kernel programs; empty when this crate was built without them.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/netkeel.o"));
+
+/// Whether this program holds kernel programs at all.
+///
+/// # Errors
+/// [`Error::Stub`], which says how to build one that does.
+pub fn built() -> Result<(), Error> {
+    if OBJECT.is_empty() { Err(Error::Stub) } else { Ok(()) }
+}

@@ -57,6 +57,8 @@ pub(super) const STEPS: &[Step] = &[
     step("ebpf", "the kernel programs compile", |_, log| xtask(log, &["ebpf"])),
     step("clippy", "lints of all targets", clippy),
     step("generated", "generated files are up to date", |_, log| xtask(log, &["generate", "--check"])),
+    // Before the test programs are built, since it leaves an agent without programs where theirs will be.
+    step("stub", "an agent without kernel programs refuses to start", stub),
     step("unit", "tests that need no root, no kernel feature and no network", unit),
     Step {
         needs: &[Need::Root, Need::Kernel],
@@ -156,6 +158,16 @@ fn deny(_: &mut Run, log: &mut Log) -> Result<Count> {
         cargo(log, &["install", "--locked", "cargo-deny"], BUILD)?;
     }
     cargo(log, &["deny", "check", "bans", "licenses", "sources"], QUICK)
+}
+
+fn stub(run: &mut Run, log: &mut Log) -> Result<Count> {
+    // The whole workspace with the features that the suite is built with: what others made is built once.
+    let features = suite::all_features(&run.root)?.into_iter().chain(["netkeel-agent/stub".to_owned()]);
+    let features = features.collect::<Vec<_>>().join(",");
+    let mut args = vec!["test", "--workspace", "--features", &features, "--test", "stub", "--"];
+    args.extend(run.filter.as_deref());
+    let (output, _) = log.try_run(workspace::cargo().args(&args), BUILD)?;
+    Count::of_libtest(&output).context("the tests of an agent without programs gave no result")
 }
 
 fn unit(run: &mut Run, log: &mut Log) -> Result<Count> {
