@@ -22,6 +22,7 @@ const NODE: &[(&str, &str)] = &[
     ("links", "ip -d -o link show"),
     ("addresses", "ip -o address show"),
     ("routes", "ip -4 route show table all; ip -6 route show table all"),
+    ("forwarding", "cat /proc/sys/net/ipv4/ip_forward"),
     ("rules", "ip -4 rule show; ip -6 rule show"),
     ("permanent neighbours", "ip neigh show nud permanent"),
     ("nftables", "nft list ruleset"),

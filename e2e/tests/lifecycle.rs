@@ -21,6 +21,10 @@ fn bare() -> &'static Bare {
     static BARE: OnceLock<Bare> = OnceLock::new();
     BARE.get_or_init(|| {
         let cluster = install::bare("lifecycle").expect("a cluster without Netkeel");
+        // A node takes this over from the machine, where it may be on; off is what the agent has to give back.
+        for node in node_names(&cluster) {
+            cluster.node_exec(&node, &["sysctl", "-w", "net.ipv4.ip_forward=0"]).expect("a setting");
+        }
         let before = Snapshot::take(&cluster).expect("a snapshot");
         Bare { cluster, before }
     })

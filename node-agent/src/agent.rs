@@ -17,7 +17,7 @@ use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
 use netkeel_index::{Nodes, Services};
 use netkeel_telemetry::{Guard, admin::Check, context};
 use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::events::Change;
 use crate::{
@@ -72,7 +72,9 @@ pub struct Agent {
     kernel: Option<Kernel>,
     applier: Applier,
     applied: Option<(Desired, Applied)>,
-    cni: Option<(CancellationToken, JoinHandle<()>)>,
+    cni: Option<(CancellationToken, JoinHandle<TaskTracker>)>,
+    /// Calls that went on when their server had ended.
+    calls: TaskTracker,
     load: Due,
     apply: Due,
     repair: Due,
@@ -104,7 +106,8 @@ impl Agent {
             Ok(objects) => drop(nodes.reset(&objects, &[])),
             Err(error) => tracing::warn!(error = chain(&error), "starting without what was known before"),
         }
-        let applier = Applier::new(settings::folder(&with.config.host_prefix));
+        let applier =
+            Applier::new(settings::folder(&with.config.host_prefix), with.config.run_folder.clone());
         Self {
             with,
             nodes,
@@ -116,6 +119,7 @@ impl Agent {
             applier,
             applied: None,
             cni: None,
+            calls: TaskTracker::new(),
             load: Due::now(REPAIR),
             apply: Due::now(REPAIR),
             repair: Due::now(REPAIR_SERVICES),
@@ -159,12 +163,13 @@ impl Agent {
         self.node.subscribe()
     }
 
-    /// Ends the CNI server and waits until the calls under way have ended.
+    /// Ends the CNI server and waits, for a few seconds, until the calls under way have ended.
     pub async fn stop(&mut self) {
         if let Some((stop, server)) = self.cni.take() {
             stop.cancel();
-            if let Err(error) = server.await {
-                tracing::error!(%error, "the CNI server broke off");
+            match server.await {
+                Ok(calls) => self.calls = calls,
+                Err(error) => tracing::error!(%error, "the CNI server broke off"),
             }
         }
     }

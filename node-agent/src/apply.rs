@@ -94,14 +94,15 @@ pub struct Applied {
 #[derive(Debug)]
 pub struct Applier {
     settings: PathBuf,
+    run_folder: PathBuf,
     attached: Option<Config>,
 }
 
 impl Applier {
-    /// `settings` is the folder of the kernel's network settings (`/proc/sys/net`).
+    /// `settings` is the folder of the kernel's network settings (`/proc/sys/net`); in `run_folder` is kept what was changed there.
     #[must_use]
-    pub fn new(settings: PathBuf) -> Self {
-        Self { settings, attached: None }
+    pub fn new(settings: PathBuf, run_folder: PathBuf) -> Self {
+        Self { settings, run_folder, attached: None }
     }
 
     /// Makes all of it so. Tunnels come before the routes that lead into them.
@@ -109,7 +110,7 @@ impl Applier {
     /// # Errors
     /// The first part that failed; what was done stays, and the next call goes on.
     pub fn apply(&mut self, desired: &Desired, datapath: &impl NodeDatapath) -> Result<Applied, Error> {
-        settings::forwarding(&self.settings)?;
+        settings::forwarding(&self.settings, &self.run_folder)?;
         let mut net = Rtnetlink::open().map_err(Error::Netlink)?;
         let underlay = overlay::underlay(&mut net, desired.node)?;
         let device = desired.device(underlay.mtu);

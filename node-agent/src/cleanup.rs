@@ -16,7 +16,7 @@ use rtnetlink::packet_route::{
 use crate::{
     install::Folders,
     link::{self, name::is_host_side, netlink::Rtnetlink, veth},
-    masquerade, overlay, route,
+    masquerade, overlay, route, settings,
 };
 
 /// Where everything is.
@@ -26,6 +26,10 @@ pub struct Places {
     pub folders: Folders,
     /// The BPF file system.
     pub bpffs: PathBuf,
+    /// The kernel's network settings.
+    pub settings: PathBuf,
+    /// Where what they were is kept: `/run/netkeel`.
+    pub kept: PathBuf,
     /// Folders whose contents are ours: `/run/netkeel`, `/var/lib/netkeel`.
     pub state: Vec<PathBuf>,
 }
@@ -53,7 +57,11 @@ pub fn clean(places: &Places) -> Result<(), Error> {
     }
     note(&mut failed, masquerade::remove());
     note(&mut failed, loader::remove(&places.bpffs));
-    for folder in &places.state {
+    let restored = settings::restore(&places.settings, &places.kept);
+    // Without it the next try would not know what the settings were.
+    let needed = restored.is_err().then_some(&places.kept);
+    note(&mut failed, restored);
+    for folder in places.state.iter().filter(|folder| Some(*folder) != needed) {
         let emptied = empty(folder);
         note(&mut failed, emptied);
     }

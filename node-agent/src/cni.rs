@@ -77,8 +77,9 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves CNI until `shutdown`: makes up for DELs that found no agent, brings the tables in line with the pods that
-/// exist, then answers calls. Returns when the calls under way have ended.
-pub async fn serve(listener: UnixListener, context: CniContext, shutdown: CancellationToken) {
+/// exist, then answers calls. Returns when the calls under way have ended, or after [`DRAIN`]: then the result holds those
+/// that go on.
+pub async fn serve(listener: UnixListener, context: CniContext, shutdown: CancellationToken) -> TaskTracker {
     let server = Arc::new(Server::new(context, tokio::runtime::Handle::current()));
     let start = server.clone();
     if let Err(error) = spawn_blocking(move || start.restore()).await {
@@ -97,8 +98,9 @@ pub async fn serve(listener: UnixListener, context: CniContext, shutdown: Cancel
     calls.close();
     tasks.wait().await;
     if timeout(DRAIN, calls.wait()).await.is_err() {
-        tracing::warn!(calls = calls.len(), "CNI calls were cut off by the end of the agent");
+        tracing::warn!(calls = calls.len(), "CNI calls go on after the end of their server");
     }
+    calls
 }
 
 async fn accept(listener: &UnixListener, server: &Arc<Server>, calls: &TaskTracker) {

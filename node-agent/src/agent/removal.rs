@@ -10,6 +10,7 @@ use crate::{
     cleanup::{self, Places, chain},
     install::Folders,
     node::NodeState,
+    settings,
     status::Part,
 };
 
@@ -20,6 +21,8 @@ impl Places {
         Self {
             folders: Folders::below(&config.host_prefix),
             bpffs: config.bpffs.clone(),
+            settings: settings::folder(&config.host_prefix),
+            kept: config.run_folder.clone(),
             state: vec![config.run_folder.clone(), config.state_folder.clone()],
         }
     }
@@ -33,6 +36,12 @@ impl Agent {
         }
         self.node.send_replace(None::<std::sync::Arc<NodeState>>);
         Handle::current().block_on(self.stop());
+        if !self.calls.is_empty() {
+            // What such a call makes from now on would outlive the clean-up.
+            let message = format!("waiting for {} CNI calls that are under way", self.calls.len());
+            self.removal.failed(now);
+            return self.fail(Part::Cleanup, "CallsUnderWay", message);
+        }
         self.kernel = None;
         self.applied = None;
         match cleanup::clean(&Places::of(&self.with.config)) {

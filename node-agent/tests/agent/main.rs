@@ -6,7 +6,9 @@ use std::{
     fs,
     io::ErrorKind,
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,6 +25,7 @@ use lab::{Lab, NODE, ip, isolated, run};
 
 const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 const CONFIGURATION: &str = "/mnt/host/etc/cni/net.d/05-netkeel.conflist";
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 fn node(number: u8, state: &str) -> NodeNetwork {
     let object = json!({"apiVersion": "netkeel.io/v1alpha1", "kind": "NodeNetwork",
@@ -72,6 +75,11 @@ fn ready(agent: &Agent) -> bool {
 
 fn stop(mut agent: Agent) {
     block_in_place(|| tokio::runtime::Handle::current().block_on(agent.stop()));
+}
+
+/// Whether the node forwards packets, as its kernel says it.
+fn forwarding() -> String {
+    fs::read_to_string(FORWARDING).expect("a setting")
 }
 
 /// Connects through the Service from this process, whose cgroup is the node's.
@@ -233,12 +241,14 @@ fn an_object_that_cannot_be_read_is_named_and_stops_nothing() {
 #[test]
 fn removal_leaves_the_node_as_it_was() {
     isolated(|lab| {
-        let before = (links(), ip("route show"), run("nft", &["list", "ruleset"]));
+        fs::write(FORWARDING, "0").expect("the node does not forward");
+        let before = (links(), ip("route show"), run("nft", &["list", "ruleset"]), forwarding());
         let (mut agent, _server) = up(lab);
+        assert_eq!(forwarding(), "1\n");
         ip("link add nk0123456789ab type veth peer name pod");
         let report = feed(&mut agent, [nodes("Removing")]);
         assert!(report.removed, "{report:?}");
-        let after = (links(), ip("route show"), run("nft", &["list", "ruleset"]));
+        let after = (links(), ip("route show"), run("nft", &["list", "ruleset"]), forwarding());
         assert_eq!(after, before);
         assert!(!Path::new("/mnt/bpf/netkeel").exists());
         for folder in ["/mnt/run", "/mnt/state", "/mnt/host/etc/cni/net.d", "/mnt/host/opt/cni/bin"] {
@@ -251,5 +261,24 @@ fn removal_leaves_the_node_as_it_was() {
             agent.is_wanted_again() && !Path::new(CONFIGURATION).exists(),
             "only a new process starts over"
         );
+    });
+}
+
+#[test]
+fn removal_waits_for_a_call_that_is_under_way() {
+    isolated(|lab| {
+        let (mut agent, _server) = up(lab);
+        // A plugin that has connected and not yet said what it wants: the agent waits for it longer than for its own end.
+        let call = UnixStream::connect("/mnt/run/agent.sock").expect("the agent listens");
+        thread::sleep(Duration::from_millis(500));
+        let report = feed(&mut agent, [nodes("Removing")]);
+        assert_eq!(report.problems[&Part::Cleanup].reason, "CallsUnderWay", "{report:?}");
+        assert!(!report.removed && Path::new("/mnt/bpf/netkeel").exists(), "the call may still need it");
+        drop(call);
+        let removed = (1..20).any(|seconds| {
+            thread::sleep(Duration::from_millis(50));
+            work(&mut agent, Duration::from_secs(seconds * 30)).removed
+        });
+        assert!(removed && !Path::new("/mnt/bpf/netkeel").exists());
     });
 }

@@ -245,7 +245,7 @@ fn run(
         // Nobody waits for an agent in a process of its own.
         let _ = listens.send(());
         tokio::select! {
-            () = cni::serve(listener, context, shutdown) => {}
+            _ = cni::serve(listener, context, shutdown) => {}
             Ok(()) = killed => {}
         }
     });
