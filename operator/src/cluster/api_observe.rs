@@ -234,8 +234,12 @@ fn number(count: i32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jiff::Timestamp;
+    use netkeel_testkit::api::FakeApi;
     use serde_json::json;
+
+    use super::*;
+    use crate::{reconcile::pass, settings::Settings};
 
     #[test]
     fn a_pod_on_a_node_that_does_not_report_is_not_waited_for() {
@@ -253,5 +257,26 @@ mod tests {
             let pod: Pod = serde_json::from_value(json!({"spec": spec.clone()})).expect("a pod");
             assert_eq!(can_end(&pod, &nodes), counts, "{spec}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_network_that_cannot_be_read_is_told_in_its_own_conditions() {
+        let api = FakeApi::start().await.unwrap();
+        api.put(json!({"apiVersion": "netkeel.io/v1alpha1", "kind": "ClusterNetwork",
+            "metadata": {"name": "default", "generation": 3}, "spec": {"podNetwork": {"vxlan": {"port": "many"}}},
+            "status": {"pools": [{"of": "another version"}]}}));
+        let cluster = ApiCluster::new(api.client().unwrap(), Settings::default());
+        for _ in 0..2 {
+            let done = pass(&cluster, &Settings::default(), Timestamp::UNIX_EPOCH, &|_| {}).await.unwrap();
+            assert_eq!(done.applied, 0, "nothing is done for it");
+        }
+        let kind = ApiResource::erase::<ClusterNetwork>(&());
+        let networks: Api<DynamicObject> = Api::all_with(api.client().unwrap(), &kind);
+        let network = networks.get(DEFAULT).await.unwrap();
+        let told = &network.data["status"]["conditions"];
+        assert_eq!((&told[0]["type"], &told[0]["reason"]), (&json!("Degraded"), &json!("Undecodable")));
+        assert!(told[0]["message"].as_str().unwrap().contains("\"many\""), "{told}");
+        assert_eq!(network.metadata.resource_version.as_deref(), Some("2"), "it is written once");
+        assert_eq!(network.data["status"]["pools"][0]["of"], "another version", "the rest is not touched");
     }
 }
