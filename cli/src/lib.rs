@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod lister;
 mod status;
 
 use std::process::ExitCode;
 
 use args::{Args, Command, Output};
+use lister::Lister;
 use status::{fetch, render};
 
 /// Does what the command line asks for. The exit code is 1 when the network has a problem, 2 when the cluster cannot
@@ -37,7 +39,10 @@ fn tell(context: Option<&str>, output: Output) -> ExitCode {
 
 fn ask(context: Option<&str>) -> anyhow::Result<status::Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(fetch::fetch(context))
+    runtime.block_on(async {
+        let client = netkeel_client::connect_as_user(context).await?;
+        fetch::fetch(Lister::new(client)).await
+    })
 }
 
 /// An error with its causes, less those that the text before repeats.

@@ -1,20 +1,34 @@
 //! How the network is, as a value: what was found in the cluster, the problems in it, and the next step.
 
+mod component;
 pub(crate) mod fetch;
+mod node;
+mod read;
 pub(crate) mod render;
+#[cfg(test)]
+mod tests;
 
 use serde::Serialize;
 
-/// What `netkeel status` found.
+pub(crate) use component::Component;
+pub(crate) use node::{Agent, Node};
+
+/// What `netkeel status` found. Its JSON is documented in docs/reference.md: fields may be added, none changes its meaning.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
     /// How far the installation is.
     pub(crate) installation: Installation,
-    /// Conditions of the ClusterNetwork.
+    /// The programs in the cluster.
+    pub(crate) components: Vec<Component>,
+    /// Conditions of the ClusterNetwork, as the operator wrote them last.
     pub(crate) conditions: Vec<Condition>,
+    /// The pools of addresses.
+    pub(crate) pools: Vec<Pool>,
     /// All nodes, by name.
     pub(crate) nodes: Vec<Node>,
+    /// Kinds that this user may not list, so that nothing is said of them.
+    pub(crate) forbidden: Vec<String>,
 }
 
 /// How far the installation is.
@@ -42,21 +56,23 @@ pub(crate) struct Condition {
     pub(crate) message: String,
 }
 
-/// One node of the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Node {
+/// One pool of addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Pool {
     pub(crate) name: String,
-    /// Blocks of pod addresses, in CIDR notation.
-    pub(crate) blocks: Vec<String>,
-    /// Revision the operator wants; none without a NodeNetwork.
-    pub(crate) revision: Option<String>,
-    /// Revision the agent has applied.
-    pub(crate) applied_revision: Option<String>,
-    /// Addresses in use and in all, if the agent has told.
-    pub(crate) addresses: Option<(u64, u64)>,
-    /// Conditions of the NodeNetwork.
-    pub(crate) conditions: Vec<Condition>,
+    /// In CIDR notation.
+    pub(crate) cidr: String,
+    /// Blocks that nodes have, and all there are.
+    pub(crate) blocks: Usage,
+    /// Addresses of pods in use, and those of the blocks that nodes have.
+    pub(crate) addresses: Usage,
+}
+
+/// A part of a whole that is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Usage {
+    pub(crate) used: u64,
+    pub(crate) total: u64,
 }
 
 /// Something that is wrong, and what to do about it.
@@ -82,67 +98,53 @@ impl Condition {
     }
 }
 
-impl Node {
-    /// Whether the agent has applied what the operator wants.
-    fn is_current(&self) -> bool {
-        self.revision.is_some() && self.revision == self.applied_revision
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.used, self.total)
     }
+}
 
-    fn problem(&self) -> Option<Problem> {
-        let name = &self.name;
-        let agent =
-            format!("kubectl -n netkeel-system get pods -o wide --field-selector spec.nodeName={name}");
-        let found = |what: String, next: String| Some(Problem { what: format!("node {name}: {what}"), next });
-        if self.revision.is_none() {
-            return found(
-                "no NodeNetwork yet".into(),
-                "kubectl -n netkeel-system logs deploy/netkeel-operator".into(),
-            );
-        }
-        if let Some(bad) = self.conditions.iter().find(|condition| condition.is_bad()) {
-            return found(bad.told(), format!("kubectl describe nodenetwork {name}"));
-        }
-        if self.blocks.is_empty() {
-            return found("no block of addresses".into(), "kubectl describe clusternetwork default".into());
-        }
-        if self.applied_revision.is_none() {
-            return found("the agent has not reported".into(), agent);
-        }
-        (!self.is_current())
-            .then(|| found("the agent has not applied the latest configuration".into(), agent))
-            .flatten()
+impl Problem {
+    fn new(what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { what: what.into(), next: next.into() }
     }
 }
 
 impl Status {
     /// What is wrong, the most basic first.
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        let one = |what: &str, next: &str| vec![Problem { what: what.into(), next: next.into() }];
+        if self.installation == Installation::Absent {
+            let install = "helm install netkeel ./helm/netkeel -n netkeel-system --create-namespace";
+            return vec![Problem::new("Netkeel is not installed", install)];
+        }
+        let asked = !self.forbidden.iter().any(|kind| kind == "deployments" || kind == "daemonsets");
+        let mut problems = if asked { component::problems(&self.components) } else { Vec::new() };
+        let operates = !asked || self.components.iter().any(|one| one.name == "operator" && one.ready > 0);
         match self.installation {
-            Installation::Absent => one(
-                "Netkeel is not installed",
-                "helm install netkeel ./helm/netkeel -n netkeel-system --create-namespace",
-            ),
-            Installation::WithoutNetwork => one(
+            Installation::WithoutNetwork => problems.push(Problem::new(
                 "there is no ClusterNetwork named default",
                 "kubectl apply -f - <<< '{\"apiVersion\": \"netkeel.io/v1alpha1\", \"kind\": \"ClusterNetwork\", \
                  \"metadata\": {\"name\": \"default\"}, \"spec\": {}}'",
-            ),
-            Installation::Unreported => one(
+            )),
+            Installation::Unreported if operates => problems.push(Problem::new(
                 "the operator has not reported on the ClusterNetwork",
                 "kubectl -n netkeel-system get pods; kubectl -n netkeel-system logs deploy/netkeel-operator",
-            ),
-            Installation::Reported => self.reported_problems(),
+            )),
+            _ => {}
         }
-    }
-
-    fn reported_problems(&self) -> Vec<Problem> {
-        let bad = self.conditions.iter().filter(|condition| condition.is_bad());
-        let network = bad.map(|condition| Problem {
-            what: format!("network: {}", condition.told()),
-            next: "kubectl describe clusternetwork default".into(),
-        });
-        // a node says more than the sum of all nodes does
-        self.nodes.iter().filter_map(Node::problem).chain(network).collect()
+        if self.installation != Installation::WithoutNetwork {
+            // a node says more than the sum of all nodes does
+            problems.extend(self.nodes.iter().filter_map(Node::problem));
+        }
+        if self.installation == Installation::Reported {
+            let bad = self.conditions.iter().filter(|condition| condition.is_bad());
+            problems.extend(bad.map(|condition| {
+                Problem::new(
+                    format!("network: {}", condition.told()),
+                    "kubectl describe clusternetwork default",
+                )
+            }));
+        }
+        problems
     }
 }
