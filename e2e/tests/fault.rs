@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netkeel_e2e::wait_until;
 use netkeel_e2e::workload::client::{Flow, Seen, Streams};
 use netkeel_e2e::workload::{Client, ECHO_PORT, Workload, install, node_names, shared};
@@ -219,4 +219,76 @@ fn another_cnis_configuration_is_reported() {
     });
     shared().node_exec(node, &["rm", path]).unwrap();
     println!("{}", said.unwrap());
+}
+
+/// The reason and the message of `Degraded`, while it says `status`.
+fn degraded(status: &str) -> Result<(String, String)> {
+    let network = shared().kubectl_json(&["get", "clusternetwork", "default"])?;
+    let conditions = network["status"]["conditions"].as_array().into_iter().flatten();
+    let found = conditions.into_iter().find(|condition| condition["type"] == "Degraded");
+    let found = found.context("there is no condition Degraded")?;
+    ensure!(found["status"] == status, "Degraded: {found}");
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    Ok((text("reason"), text("message")))
+}
+
+/// The configuration that each node should have.
+fn configurations() -> Result<String> {
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.spec.config}{'\\n'}{end}";
+    let names = node_names(shared());
+    let all = shared().kubectl(&["get", "nodenetwork", "-o", path])?;
+    Ok(all.lines().filter(|line| names.iter().any(|name| line.starts_with(name.as_str()))).collect())
+}
+
+#[test]
+fn a_pool_that_overlaps_a_node_or_services_is_told_and_what_the_nodes_have_stays() {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "ghost"}});
+    let address = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.244.77.7"}]}});
+    let services = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "inside-the-pool"}, "spec": {"cidrs": ["10.244.128.0/20"]}});
+    let before = configurations().unwrap();
+    for (kind, name, object, reason, said) in [
+        ("node", "ghost", &node, "PoolOverlapsNode", "contains 10.244.77.7, the address of node ghost"),
+        (
+            "servicecidr",
+            "inside-the-pool",
+            &services,
+            "PoolOverlapsServices",
+            "overlaps the service addresses 10.244.128.0/20",
+        ),
+    ] {
+        shared().apply(&object.to_string()).unwrap();
+        if kind == "node" {
+            let patch = address.to_string();
+            let arguments = ["patch", kind, name, "--subresource=status", "--type=merge", "-p", &patch];
+            shared().kubectl(&arguments).unwrap();
+        }
+        let told = wait_until("the overlap is told", HEALED, || {
+            let (found, message) = degraded("True")?;
+            ensure!(found == reason && message.contains(said), "{found}: {message}");
+            Ok(message)
+        });
+        let now = configurations();
+        shared().kubectl(&["delete", kind, name]).unwrap();
+        println!("{}", told.unwrap());
+        assert_eq!(now.unwrap(), before, "the nodes keep what they have");
+        wait_until("all is well again", HEALED, || degraded("False")).unwrap();
+    }
+}
+
+#[test]
+fn a_deleted_lease_is_made_anew_by_an_operator() {
+    let lease = ["lease", "netkeel-operator", "-n", install::NAMESPACE];
+    let holder = || {
+        let holder =
+            shared().kubectl(&[&["get"], &lease[..], &["-o", "jsonpath={.spec.holderIdentity}"]].concat())?;
+        ensure!(!holder.is_empty(), "nobody holds the lease");
+        Ok(holder)
+    };
+    holder().unwrap();
+    shared().kubectl(&[&["delete"], &lease[..]].concat()).unwrap();
+    let leader = wait_until("an operator leads again", HEALED, holder).unwrap();
+    shared()
+        .kubectl(&["get", "pod", "-n", install::NAMESPACE, &leader])
+        .expect("the holder is an operator's pod");
 }
