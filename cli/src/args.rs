@@ -1,6 +1,10 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::why::{End, Target};
 
 /// What the user asks for.
 #[derive(Debug, Parser)]
@@ -17,6 +21,19 @@ pub struct Args {
 pub(crate) enum Command {
     /// Say how the network is and what to do next. Exits with 1 when something is wrong.
     Status {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Say whether policy lets traffic pass, and which policy decides. Exits with 1 when it is denied.
+    Why {
+        /// Where the traffic comes from: NAMESPACE/POD, node/NAME or an IPv4 address.
+        from: End,
+        /// Where it goes: the same, with :PORT behind it, or :PORT/udp; without a port, every protocol and port is meant.
+        to: Target,
+        /// Ask the objects in this file, written by kubectl get -o yaml, instead of the API server.
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
         /// How to print it.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -51,5 +68,13 @@ mod tests {
         Args::command().debug_assert();
         let args = Args::try_parse_from(["netkeel", "status", "-o", "json"]).unwrap();
         assert!(matches!(args.command, Command::Status { output: Output::Json }));
+        let args =
+            Args::try_parse_from(["netkeel", "why", "shop/cart", "shop/db:5432", "--from-file", "a.yaml"])
+                .unwrap();
+        assert!(matches!(
+            args.command,
+            Command::Why { to: Target { port: Some((_, 5432)), .. }, from_file: Some(_), .. }
+        ));
+        assert_eq!(Args::try_parse_from(["netkeel", "why", "cart", "shop/db"]).unwrap_err().exit_code(), 2);
     }
 }

@@ -4,45 +4,49 @@
 pub mod args;
 mod lister;
 mod status;
+mod why;
 
 use std::process::ExitCode;
 
-use args::{Args, Command, Output};
+use args::{Args, Command};
 use lister::Lister;
 use status::{fetch, render};
 
-/// Does what the command line asks for. The exit code is 1 when the network has a problem, 2 when the cluster cannot
-/// be asked.
+/// Does what the command line asks for. The exit code is 1 when the network has a problem or traffic is denied, 2 when
+/// the cluster cannot be asked.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
-    match args.command {
+    let context = args.context.as_deref();
+    match &args.command {
         Command::Version => {
             println!("netkeel {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        Command::Status { output } => tell(args.context.as_deref(), output),
+        Command::Status { output } => tell(async {
+            let status = fetch::fetch(Lister::new(netkeel_client::connect_as_user(context).await?)).await?;
+            Ok((render::render(&status, *output), status.problems().is_empty()))
+        }),
+        Command::Why { from, to, from_file, output } => tell(async {
+            let answer = why::ask(context, from_file.as_deref(), from, to).await?;
+            Ok((why::render(&answer, *output), answer.explanation.allowed))
+        }),
     }
 }
 
-fn tell(context: Option<&str>, output: Output) -> ExitCode {
-    match ask(context) {
-        Ok(status) => {
-            print!("{}", render::render(&status, output));
-            if status.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+/// Prints an answer, or what kept it away; the exit code says whether it is good.
+fn tell(ask: impl Future<Output = anyhow::Result<(String, bool)>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answer = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(ask));
+    match answer {
+        Ok((text, good)) => {
+            print!("{text}");
+            if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(error) => {
             eprintln!("{}", told(&error));
             ExitCode::from(2)
         }
     }
-}
-
-fn ask(context: Option<&str>) -> anyhow::Result<status::Status> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let client = netkeel_client::connect_as_user(context).await?;
-        fetch::fetch(Lister::new(client)).await
-    })
 }
 
 /// An error with its causes, less those that the text before repeats.

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 pub(crate) use component::Component;
 pub(crate) use node::{Agent, Node};
+pub(crate) use read::nodes_of;
 
 /// What `netkeel status` found. Its JSON is documented in docs/reference.md: fields may be added, none changes its meaning.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

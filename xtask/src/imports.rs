@@ -69,7 +69,7 @@ const RULES: &[Rule] = &[
     ),
     rule(
         "netkeel-cli",
-        &[COMMON, CORE, CRDS, CLIENT],
+        &[COMMON, CORE, INDEX, CRDS, CLIENT],
         "the CLI only asks the API; what programs share goes to lib/core",
     ),
     rule("netkeel-e2e", &[], "e2e sees the cluster as a user does: programs and kubectl, none of our code"),

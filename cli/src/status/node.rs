@@ -65,7 +65,7 @@ impl Node {
     }
 
     /// The first thing that is wrong; what causes others comes first.
-    pub(super) fn problem(&self) -> Option<Problem> {
+    pub(crate) fn problem(&self) -> Option<Problem> {
         let name = &self.name;
         let found = |what: String, next: String| Some(Problem::new(format!("node {name}: {what}"), next));
         if let Some(message) = &self.not_ready

@@ -118,6 +118,15 @@ fn agent(pod: &KubePod) -> Agent {
     }
 }
 
+/// The nodes with what is known of their agents.
+pub(crate) fn nodes_of(
+    nodes_seen: Vec<DynamicObject>,
+    networks: Vec<DynamicObject>,
+    pods: Vec<DynamicObject>,
+) -> Vec<Node> {
+    nodes(nodes_seen, networks, Some(&agents(pods)))
+}
+
 fn nodes(
     nodes: Vec<DynamicObject>,
     networks: Vec<DynamicObject>,
