@@ -19,6 +19,9 @@ pub enum Error {
     /// An answer that is no rtnetlink message.
     #[error("the kernel's answer cannot be understood: {reason}")]
     Answer { reason: String },
+    /// No list without a change in the middle of it.
+    #[error("{what}: something changed each time, so that none can be trusted")]
+    Torn { what: String },
     /// A kernel setting could not be written.
     #[error("write {path}")]
     Setting { path: String, source: io::Error },

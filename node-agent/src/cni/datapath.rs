@@ -74,7 +74,7 @@ impl FakeDatapath {
         self.lock().clone()
     }
 
-    /// From now on `add` fails, or works again.
+    /// From now on `add` and `restore` fail, or work again.
     pub fn refuse(&self, refuses: bool) {
         self.refuses.store(refuses, Ordering::Relaxed);
     }
@@ -104,6 +104,9 @@ impl PodDatapath for FakeDatapath {
     }
 
     fn restore(&self, pods: &[PodLink]) -> Result<(), Error> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(Error { what: "restore".to_owned(), source: "the test said so".into() });
+        }
         *self.lock() = pods.iter().map(|pod| (pod.pod_address, pod.clone())).collect();
         Ok(())
     }

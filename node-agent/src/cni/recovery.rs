@@ -5,6 +5,8 @@ use std::{
     collections::HashMap,
     net::Ipv4Addr,
     sync::{Arc, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use super::{
@@ -22,28 +24,34 @@ use crate::{
     },
 };
 
+/// Times between attempts to restore the tables at the start. An ADD waits for the agent for longer than all of them.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::ZERO];
+
 impl Server {
-    /// DELs that found no agent, then the tables of the pods that still have a link.
+    /// DELs that found no agent, then the tables of the pods that still have a link: tried a few times while calls wait,
+    /// then left to the sweep, which does pod by pod.
     pub(super) fn restore(self: &Arc<Self>) {
         self.replay();
-        let pods = Rtnetlink::open().and_then(|mut host| seen::host_links(&mut host)).map(|links| {
-            let records = self.context.pool.records();
-            records.iter().filter_map(|record| pod_link(record, &links)).collect::<Vec<_>>()
-        });
-        match pods {
-            Err(error) => {
-                tracing::error!(error = chain(&error), "the links of earlier pods could not be listed");
-            }
-            Ok(pods) => {
-                tracing::info!(pods = pods.len(), "pods of an earlier agent found");
-                if let Err(error) = self.context.datapath.restore(&pods) {
-                    tracing::error!(
-                        error = chain(&error),
-                        "the tables of earlier pods could not be restored"
-                    );
+        for pause in PAUSES {
+            match self.restore_tables() {
+                Ok(pods) => return tracing::info!(pods, "pods of an earlier agent found"),
+                Err(failure) => {
+                    let details = &failure.details;
+                    tracing::error!(details, "the tables of earlier pods could not be restored: {failure}");
                 }
             }
+            thread::sleep(pause);
         }
+    }
+
+    /// Gives the number of pods that have a link.
+    fn restore_tables(&self) -> Result<usize, Failure> {
+        let links = Rtnetlink::open().and_then(|mut host| seen::host_links(&mut host))?;
+        let records = self.context.pool.records();
+        let pods: Vec<_> = records.iter().filter_map(|record| pod_link(record, &links)).collect();
+        self.context.datapath.restore(&pods)?;
+        Ok(pods.len())
     }
 
     /// Does the DELs of the journal; one that fails stays for the next time.
@@ -89,8 +97,8 @@ impl Server {
         };
         for record in &records {
             if let Err(failure) = self.mend(record, &links, &routes) {
-                let details = failure.details;
-                tracing::error!(address = %record.address, details, "a pod's route could not be set anew");
+                let details = &failure.details;
+                tracing::error!(address = %record.address, details, "a pod's link could not be mended: {failure}");
             }
         }
         let seen = Seen::of(&links, &routes);
@@ -105,17 +113,17 @@ impl Server {
         }
     }
 
-    /// Sets up the host side of a pod's link again where somebody took the pod's route.
+    /// Sets up the host side of a pod's link again where somebody took the pod's route, and enters the pod in the tables
+    /// again where they lack it.
     fn mend(
         &self,
         record: &Record,
         links: &HashMap<String, seen::Link>,
         routes: &HashMap<Ipv4Addr, u32>,
     ) -> Result<(), Failure> {
-        let Some(address) = record.ipv4() else { return Ok(()) };
-        let veth = PodVeth::new(&record.owner, address, 0);
-        let whole = |link: &seen::Link| routes.get(&address) == Some(&link.index);
-        if links.get(&veth.host_name).is_none_or(whole) {
+        let (Some(pod), Some(address)) = (pod_link(record, links), record.ipv4()) else { return Ok(()) };
+        let has_route = routes.get(&address) == Some(&pod.host_ifindex);
+        if has_route && self.context.datapath.holds(&pod)? {
             return Ok(());
         }
         // A call may have been under way when one looked.
@@ -123,10 +131,18 @@ impl Server {
         if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
             return Ok(());
         }
+        let veth = PodVeth::new(&record.owner, address, 0);
         let mut host = Rtnetlink::open()?;
         let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
-        veth.configure_host(&mut host, link.index, &self.context.settings)?;
-        tracing::warn!(%address, link = veth.host_name, "a pod's route was gone and is set anew");
+        if !has_route {
+            veth.configure_host(&mut host, link.index, &self.context.settings)?;
+            tracing::warn!(%address, link = veth.host_name, "a pod's route was gone and is set anew");
+        }
+        let pod = datapath_link(&veth, link.index);
+        if !self.context.datapath.holds(&pod)? {
+            self.context.datapath.add(&pod)?;
+            tracing::warn!(%address, link = veth.host_name, "the tables lacked a pod and hold it again");
+        }
         Ok(())
     }
 }

@@ -15,8 +15,8 @@ use nix::sys::{
 };
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
-        NetlinkMessage, NetlinkPayload,
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+        NetlinkHeader, NetlinkMessage, NetlinkPayload,
     },
     packet_route::RouteNetlinkMessage,
 };
@@ -29,6 +29,8 @@ const PATIENCE: TimeVal = TimeVal::new(10, 0);
 const BUFFER: usize = 32 * 1024;
 /// Changes in one write: their answers, about 800 bytes each, must fit into the socket's receive buffer (208 KiB).
 const CHUNK: usize = 128;
+/// Attempts at one list. Something that changes while the kernel lists makes the list worthless: what exists may be missing.
+const DUMPS: usize = 20;
 
 /// One thing to change, and how an error names it.
 #[derive(Debug)]
@@ -57,6 +59,13 @@ impl Change {
     pub fn change(what: impl Into<String>, message: RouteNetlinkMessage) -> Self {
         Self { what: what.into(), message, flags: 0 }
     }
+}
+
+/// What the kernel answered.
+struct Found {
+    messages: Vec<RouteNetlinkMessage>,
+    /// Nothing changed while the kernel listed.
+    whole: bool,
 }
 
 /// A connection to the routing side of one network namespace.
@@ -133,39 +142,41 @@ impl Rtnetlink {
     /// # Errors
     /// What the kernel says where it is not there, for example.
     pub fn get(&mut self, what: &str, question: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, Error> {
-        let mut found = self.ask(what, question, NLM_F_ACK)?;
+        let mut found = self.ask(what, question, NLM_F_ACK)?.messages;
         found.pop().ok_or_else(|| Error::Answer { reason: format!("{what}: nothing was sent") })
     }
 
-    /// Asks for all objects of a kind.
+    /// Asks for all objects of a kind, again where some changed meanwhile.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel says, or that no attempt gave a whole list.
     pub fn dump(
         &mut self,
         what: &str,
         question: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, Error> {
-        self.ask(what, question, NLM_F_DUMP)
+        for question in std::iter::repeat_n(question, DUMPS) {
+            let found = self.ask(what, question, NLM_F_DUMP)?;
+            if found.whole {
+                return Ok(found.messages);
+            }
+        }
+        Err(Error::Torn { what: what.to_owned() })
     }
 
-    fn ask(
-        &mut self,
-        what: &str,
-        question: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    fn ask(&mut self, what: &str, question: RouteNetlinkMessage, flags: u16) -> Result<Found, Error> {
         let mut bytes = Vec::new();
         append(&mut bytes, self.message(question, flags));
         self.write(&bytes)?;
-        let mut found = Vec::new();
+        let mut found = Found { messages: Vec::new(), whole: true };
         loop {
             for answer in self.read()? {
                 if answer.header.sequence_number != self.sequence {
                     continue;
                 }
+                found.whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
                 match answer.payload {
-                    NetlinkPayload::InnerMessage(message) => found.push(message),
+                    NetlinkPayload::InnerMessage(message) => found.messages.push(message),
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(Error::Refused { what: what.to_owned(), source: error.to_io() });
                     }
@@ -227,4 +238,53 @@ fn parse(mut bytes: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, E
         messages.push(message);
     }
     Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_core::DoneMessage;
+    use rtnetlink::packet_route::link::LinkMessage;
+    use std::os::unix::net::UnixDatagram;
+
+    /// Answers so many questions for links: each with one more link than the one before, and torn but for the one `whole`.
+    fn kernel(socket: &UnixDatagram, questions: u32, whole: u32) {
+        for number in 1..=questions {
+            let mut buffer = [0; 4096];
+            let length = socket.recv(&mut buffer).unwrap();
+            let asked = parse(&buffer[..length]).unwrap().remove(0);
+            let torn = if number == whole { 0 } else { NLM_F_DUMP_INTR };
+            let mut bytes = Vec::new();
+            for index in 1..=number {
+                let mut link = LinkMessage::default();
+                link.header.index = index;
+                let answer = NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link));
+                append(&mut bytes, NetlinkMessage::new(asked.header, answer));
+            }
+            let mut header = asked.header;
+            header.flags |= torn;
+            append(&mut bytes, NetlinkMessage::new(header, NetlinkPayload::Done(DoneMessage::default())));
+            socket.send(&bytes).unwrap();
+        }
+    }
+
+    fn list(questions: u32, whole: u32) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let (ours, kernels) = UnixDatagram::pair().unwrap();
+        let answering = std::thread::spawn(move || kernel(&kernels, questions, whole));
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let found = Rtnetlink::over(ours.into()).unwrap().dump("list links", question);
+        drop(answering.join());
+        found
+    }
+
+    #[test]
+    fn a_list_that_changed_while_it_was_made_is_asked_for_again() {
+        assert_eq!(list(3, 3).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_list_that_is_never_whole_is_an_error() {
+        let error = list(u32::try_from(DUMPS).unwrap(), 0).unwrap_err();
+        assert!(matches!(error, Error::Torn { .. }), "{error}");
+    }
 }

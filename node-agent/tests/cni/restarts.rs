@@ -10,7 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netkeel_agent::{cni::heartbeat, ipam::since_boot};
+use netkeel_agent::{
+    cni::{
+        datapath::{Error, FakeDatapath, PodDatapath, PodLink},
+        heartbeat,
+    },
+    ipam::since_boot,
+};
+use netkeel_core::address::Address;
 
 use super::host::{Host, Pod, address, eventually, ready};
 
@@ -130,6 +137,60 @@ fn pods_of_an_earlier_agent_are_known_to_the_next() {
         assert_eq!(address(&host.add(pod).ok()), *address_before);
     }
     assert_eq!(host.datapath.pods(), tables);
+}
+
+#[test]
+fn tables_that_could_not_be_restored_are_tried_again() {
+    let mut host = Host::started("10.244.0.0/26");
+    let pod = Pod::new("a");
+    host.add(&pod).ok();
+    let tables = host.datapath.pods();
+    host.kill();
+    host.datapath = Arc::default();
+    host.datapath.refuse(true);
+    host.start();
+    thread::sleep(Duration::from_millis(100));
+    assert!(host.datapath.pods().is_empty());
+    host.datapath.refuse(false);
+    eventually("the pod in the tables", || host.datapath.pods() == tables);
+}
+
+/// Tables that lose a pod while they are restored.
+#[derive(Default)]
+struct Forgetful(Arc<FakeDatapath>);
+
+impl PodDatapath for Forgetful {
+    fn add(&self, pod: &PodLink) -> Result<(), Error> {
+        self.0.add(pod)
+    }
+
+    fn remove(&self, pod_address: Address) -> Result<(), Error> {
+        self.0.remove(pod_address)
+    }
+
+    fn holds(&self, pod: &PodLink) -> Result<bool, Error> {
+        self.0.holds(pod)
+    }
+
+    fn restore(&self, pods: &[PodLink]) -> Result<(), Error> {
+        self.0.restore(pods.get(1..).unwrap_or_default())
+    }
+}
+
+#[test]
+fn a_pod_that_the_tables_lack_is_entered_again() {
+    let mut host = Host::started("10.244.0.0/26");
+    let pods = ["a", "b"].map(Pod::new);
+    for pod in &pods {
+        host.add(pod).ok();
+    }
+    let tables = host.datapath.pods();
+    host.kill();
+    host.datapath = Arc::default();
+    host.real = Some(Arc::new(Forgetful(host.datapath.clone())));
+    // The first sweep is at the start.
+    host.start();
+    eventually("both pods in the tables", || host.datapath.pods() == tables);
 }
 
 #[test]
