@@ -18,7 +18,10 @@ use netkeel_dataplane_common::{
     transport::{self, Kind, SHORT_LEN, Transport},
 };
 
-use crate::maps::{self, CT_ANY, CT_TCP, FRAGMENTS};
+use crate::{
+    maps::{self, CT_ANY, CT_TCP, FRAGMENTS},
+    packet::header,
+};
 
 /// What a hook knows of a packet's ends.
 #[derive(Clone, Copy)]
@@ -114,13 +117,14 @@ pub(crate) fn admit(ctx: &TcContext, packet: &Ipv4, ends: Ends) -> Result<(), Re
 /// What follows the packet's IPv4 header.
 #[inline(always)]
 fn transport(ctx: &TcContext, packet: &Ipv4) -> Result<Transport, Reason> {
-    let short = || ctx.load::<[u8; SHORT_LEN]>(packet.payload).map_err(|_| Reason::Malformed);
-    Ok(match packet.protocol {
-        transport::TCP => Transport::tcp(&ctx.load(packet.payload).map_err(|_| Reason::Malformed)?),
-        transport::UDP => Transport::udp(&short()?),
-        transport::ICMP => Transport::icmp(&short()?),
-        _ => Transport::PORTLESS,
-    })
+    let at = packet.payload;
+    let transport = match packet.protocol {
+        transport::TCP => header(ctx, at).map(Transport::tcp),
+        transport::UDP => header(ctx, at).map(Transport::udp),
+        transport::ICMP => header(ctx, at).map(Transport::icmp),
+        _ => Some(Transport::PORTLESS),
+    };
+    transport.ok_or(Reason::Malformed)
 }
 
 /// A known flow passes; the rest is judged.

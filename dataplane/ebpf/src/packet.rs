@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use netkeel_dataplane_common::{
     Address, Config, Reason, VNI,
-    frame::{self, Head, Packet},
+    frame::{self, Packet},
 };
 
 use crate::maps;
@@ -35,8 +35,28 @@ pub(crate) fn verdict(decision: Result<i32, Reason>) -> i32 {
 /// Reads the frame's head.
 #[inline(always)]
 pub(crate) fn read(ctx: &TcContext) -> Result<Packet, Reason> {
-    let head: Head = ctx.load(0).map_err(|_| Reason::Malformed)?;
-    frame::parse(&head)
+    frame::parse(header(ctx, 0).ok_or(Reason::Malformed)?)
+}
+
+/// The bytes of a header that begins at `offset`, where they lie; `None` when the packet is shorter. Not to be kept over a
+/// call for another header.
+#[inline(always)]
+pub(crate) fn header<const N: usize>(ctx: &TcContext, offset: usize) -> Option<&[u8; N]> {
+    // Nearly always the head of a packet is in one piece.
+    linear(ctx, offset).or_else(|| {
+        ctx.pull_data(u32::try_from(offset + N).ok()?).ok()?;
+        linear(ctx, offset)
+    })
+}
+
+#[inline(always)]
+fn linear<const N: usize>(ctx: &TcContext, offset: usize) -> Option<&[u8; N]> {
+    let start = ctx.data() + offset;
+    if start + N > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the bytes are in the packet, as just checked, and the kernel leaves them there until it is asked to move them.
+    Some(unsafe { &*(start as *const [u8; N]) })
 }
 
 /// Straight into the local pod behind the link with this index.
@@ -51,8 +71,11 @@ pub(crate) fn into_pod(ctx: &TcContext, ifindex: u32) -> i32 {
 /// Lets the packet into the host stack, which drops what another MAC address was written on.
 #[inline(always)]
 pub(crate) fn for_this_host(ctx: &TcContext) {
-    // Fails only on a type that is not PACKET_*.
-    let _: Result<(), _> = ctx.change_type(PACKET_HOST);
+    // SAFETY: the context is the kernel's.
+    if unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
+        // Fails only on a type that is not PACKET_*.
+        let _: Result<(), _> = ctx.change_type(PACKET_HOST);
+    }
 }
 
 /// Gives the packet the outer header that the VXLAN device will put on.

@@ -72,7 +72,9 @@ fn node(cgroup: &std::path::Path) -> Result<(Datapath, u32), Box<dyn Error>> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     mount(Some("bpf"), "/mnt", Some("bpf"), MsFlags::empty(), none)?;
     for (device, peer) in [("nk0", "p0"), ("nk1", "p1")] {
-        let made = Command::new("ip").args(["link", "add", device, "type", "veth", "peer", "name", peer]).status()?;
+        let made = Command::new("ip")
+            .args(["link", "add", device, "type", "veth", "peer", "name", peer])
+            .status()?;
         if !made.success() {
             return Err(format!("make {device}: {made}").into());
         }
