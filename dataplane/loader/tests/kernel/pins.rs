@@ -127,6 +127,9 @@ fn the_program_of_a_pod_is_replaced_in_place_and_goes_with_its_device() {
         let after = filters("nk0");
         assert_eq!((before.len(), after.len()), (1, 1), "{before:?} {after:?}");
         assert_ne!(before, after, "the old program is still there");
+        let removed = Command::new("tc").args(["filter", "del", "dev", "nk0", "egress"]).status().unwrap();
+        assert!(removed.success());
+        assert!(!datapath.pod_attached(ifindex("nk0")).unwrap(), "half is not attached");
         ip("link del nk0");
         ip("link add nk0 type veth peer name p0");
         assert!(!datapath.pod_attached(ifindex("nk0")).unwrap(), "another device of that name");
