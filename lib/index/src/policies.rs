@@ -49,6 +49,11 @@ impl Policies {
         }
     }
 
+    /// Gives no numbers up to these to classes and rules: see [`Numbers::skip`].
+    pub fn skip_numbers(&mut self, class: u32, rule: u32) {
+        self.compiler.skip_numbers(class, rule);
+    }
+
     /// A pod was made or changed.
     pub fn apply_pod(&mut self, object: &PodObject) -> bool {
         match convert::policy::pod(object) {

@@ -78,6 +78,12 @@ impl Default for Numbers {
 }
 
 impl Numbers {
+    /// Gives no numbers up to these: the kernel holds them of an earlier agent whose file is lost.
+    pub fn skip(&mut self, class: u32, rule: u32) {
+        self.next_class = self.next_class.max(class.saturating_add(1));
+        self.next_rule = self.next_rule.max(rule.saturating_add(1));
+    }
+
     /// The identity of a class; a new one where it has none. `None` when no number is left: nothing may be allowed by such a class.
     pub fn class(&mut self, class: &Class) -> Option<u32> {
         match class {

@@ -133,6 +133,11 @@ impl Compiler {
         }
     }
 
+    /// Gives no numbers up to these to classes and rules: see [`Numbers::skip`].
+    pub fn skip_numbers(&mut self, class: u32, rule: u32) {
+        self.identities.numbers.skip(class, rule);
+    }
+
     /// All that is known.
     #[must_use]
     pub const fn world(&self) -> &World {
