@@ -16,6 +16,9 @@ pub mod kind {
     pub const DNS_READY: &str = "DNSReady";
     /// The Services of the cluster can be served: its `ServiceCIDR` objects are known, and no pool overlaps them.
     pub const SERVICE_NETWORK_READY: &str = "ServiceNetworkReady";
+    /// Policies are in force as they are written, on the node of a `NodeNetwork` or on all nodes; the message names policy and field of
+    /// what is not.
+    pub const POLICY_READY: &str = "PolicyReady";
     /// Another program that does the same work is in the cluster.
     pub const CONFLICTS: &str = "Conflicts";
     /// Of a `NodeNetwork`: the agent has applied its configuration and serves the container runtime.

@@ -51,7 +51,7 @@ pub fn status(
     }
     let parts = [agents(seen, outcome), dns(seen, outcome), services(seen, outcome), conflicts(outcome)];
     let whole = whole(seen, outcome, failure, &parts);
-    for part in parts.into_iter().chain(whole) {
+    for part in parts.into_iter().chain(whole).chain(policy(seen)) {
         let mut new = condition::condition(part.kind, false, part.reason, part.message, now.clone());
         part.status.clone_into(&mut new.status);
         new.observed_generation = network.metadata.generation;
@@ -90,13 +90,14 @@ pub fn unreadable(network: &Unreadable, now: &Time) -> Option<Vec<Value>> {
 }
 
 fn order(condition: &Condition) -> usize {
-    const ORDER: [&str; 7] = [
+    const ORDER: [&str; 8] = [
         kind::AVAILABLE,
         kind::PROGRESSING,
         kind::DEGRADED,
         kind::AGENTS_READY,
         kind::DNS_READY,
         kind::SERVICE_NETWORK_READY,
+        kind::POLICY_READY,
         kind::CONFLICTS,
     ];
     ORDER.iter().position(|kind| *kind == condition.type_).unwrap_or(ORDER.len())
@@ -200,6 +201,38 @@ fn services(seen: &Observed, outcome: &Outcome) -> Says {
     let cidrs: Vec<String> = seen.service_cidrs.iter().map(IpNet::to_string).collect();
     says(kind::SERVICE_NETWORK_READY, true, "Known", format!("Services are in {}", cidrs.join(", ")))
 }
+
+/// Policies on all nodes: what one agent says of a policy all say, so each thing is told once. `None` before any agent has spoken.
+fn policy(seen: &Observed) -> Option<Says> {
+    let told = seen.node_networks.iter().filter_map(|network| {
+        let conditions = &network.status.as_ref()?.conditions;
+        let found = conditions.iter().find(|condition| condition.type_ == kind::POLICY_READY)?;
+        Some((network.metadata.name.as_deref().unwrap_or_default(), found))
+    });
+    let told: Vec<_> = told.collect();
+    let first = told.first()?;
+    let bad: Vec<_> = told.iter().filter(|(_, condition)| condition.status != "True").collect();
+    let Some((_, worst)) = bad.first() else {
+        return Some(says(kind::POLICY_READY, true, "InForce", first.1.message.clone()));
+    };
+    let mut by_message: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (node, condition) in &bad {
+        match by_message.iter_mut().find(|(message, _)| *message == condition.message) {
+            Some((_, nodes)) => nodes.push(node),
+            None => by_message.push((&condition.message, vec![node])),
+        }
+    }
+    let line = |(message, nodes): &(&str, Vec<&str>)| match nodes.as_slice() {
+        [node] => format!("node {node}: {message}"),
+        nodes => format!("{} nodes: {message}", nodes.len()),
+    };
+    let message = by_message.iter().take(NAMED).map(line).collect::<Vec<_>>().join("; ");
+    let reason = REASONS.iter().copied().find(|reason| *reason == worst.reason).unwrap_or("NotInForce");
+    Some(says(kind::POLICY_READY, false, reason, message))
+}
+
+/// What agents give as reasons for policies that are not in force.
+const REASONS: [&str; 5] = ["ProgrammingFailed", "Invalid", "Unsupported", "PodsUnknown", "Starting"];
 
 fn conflicts(outcome: &Outcome) -> Says {
     match problem(outcome, kind::CONFLICTS) {

@@ -163,3 +163,40 @@ fn a_network_that_cannot_be_read_keeps_its_other_conditions_and_says_what_is_wro
     let bare = Unreadable { object: json!({"metadata": {}}), error: "spec: not a map".to_owned() };
     assert_eq!(unreadable(&bare, &now(1)).map(|all| all.len()), Some(1), "nor is a status needed");
 }
+
+/// A node whose agent says this of policies.
+fn with_policy(name: &str, reason: &str, message: &str) -> NodeNetwork {
+    let mut network = node_network(name, "r2", true, "fine");
+    if let Some(status) = &mut network.status {
+        status.conditions.push(condition(kind::POLICY_READY, reason == "InForce", reason, message, now(0)));
+    }
+    network
+}
+
+#[test]
+fn policies_are_in_force_when_every_agent_says_so_and_nothing_is_said_before_the_first_does() {
+    let quiet = status(&network(), &good(), &outcome(), None, &now(1));
+    assert!(quiet.conditions.iter().all(|condition| condition.type_ != kind::POLICY_READY));
+    let nodes = vec![
+        with_policy("a", "InForce", "2 policies are in force"),
+        with_policy("b", "InForce", "2 policies are in force"),
+    ];
+    let status = status(&network(), &seen(nodes), &outcome(), None, &now(1));
+    assert_eq!(told(&status, kind::POLICY_READY).0, "True");
+}
+
+#[test]
+fn what_all_nodes_say_of_a_policy_is_told_once() {
+    let unsupported = "NetworkPolicy shop/web: spec.ingress[0].ports[0].port: the named port \"web\"";
+    let nodes = vec![
+        with_policy("a", "Unsupported", unsupported),
+        with_policy("b", "Unsupported", unsupported),
+        with_policy("c", "ProgrammingFailed", "pod shop/cart is closed"),
+        with_policy("d", "InForce", "2 policies are in force"),
+    ];
+    let status = status(&network(), &seen(nodes), &outcome(), None, &now(1));
+    let (state, reason, message) = told(&status, kind::POLICY_READY);
+    assert_eq!((state.as_str(), reason.as_str()), ("False", "Unsupported"));
+    assert_eq!(message, format!("2 nodes: {unsupported}; node c: pod shop/cart is closed"));
+    assert_eq!(told(&status, kind::AVAILABLE).0, "True", "pods have their network all the same");
+}
