@@ -1,7 +1,8 @@
 //! The agent's state and its work, step by step. Events change values; `work` then does what is due, and never waits.
 
-mod events;
+pub(crate) mod events;
 mod installation;
+mod policy;
 mod program;
 mod removal;
 mod report;
@@ -16,15 +17,20 @@ use netkeel_core::name::ObjectName;
 use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
 use netkeel_index::{Nodes, Services};
 use netkeel_telemetry::{Guard, admin::Check, context};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::events::Change;
+pub use self::events::{Change, PolicyChange};
+use self::policy::Policing;
 use crate::{
     apply::{Applied, Applier},
     args::Config,
     cleanup::chain,
     cni::{self, CniContext, kernel::KernelDatapath},
+    complaints::Complaints,
     desired::{Desired, desired},
     due::Due,
     ipam::Pool,
@@ -66,6 +72,7 @@ pub struct Agent {
     services: Services,
     /// Services whose meaning changed since they were written.
     changed: BTreeSet<ObjectName>,
+    policing: Policing,
     synced: Synced,
     /// The kernel has Services: all that are known, or those of an earlier agent.
     programmed: bool,
@@ -86,6 +93,7 @@ pub struct Agent {
     unsaved: bool,
     report: Report,
     reports: watch::Sender<Report>,
+    complaints: watch::Sender<Complaints>,
     node: watch::Sender<Option<Arc<NodeState>>>,
 }
 
@@ -108,7 +116,8 @@ impl Agent {
         }
         let applier =
             Applier::new(settings::folder(&with.config.host_prefix), with.config.run_folder.clone());
-        Self {
+        let mut this = Self {
+            policing: Policing::restore(&with.config),
             with,
             nodes,
             services: Services::default(),
@@ -130,8 +139,11 @@ impl Agent {
             unsaved: false,
             report: Report::default(),
             reports: watch::Sender::new(Report::default()),
+            complaints: watch::Sender::default(),
             node: watch::Sender::new(None),
-        }
+        };
+        this.nodes_known();
+        this
     }
 
     /// What the agent reports, as it changes.
@@ -140,18 +152,32 @@ impl Agent {
         self.reports.subscribe()
     }
 
+    /// What is wrong with policies, as it changes.
+    #[must_use]
+    pub fn complaints(&self) -> watch::Receiver<Complaints> {
+        self.complaints.subscribe()
+    }
+
+    /// Rung when a pod got its link or lost it: then there is work.
+    #[must_use]
+    pub fn pods_moved(&self) -> Arc<Notify> {
+        self.policing.moved()
+    }
+
     /// Does what is due.
     pub fn work(&mut self, now: Instant) {
         if self.own().is_some_and(|node| node.removing) {
             self.remove(now);
         } else if !self.report.removed {
             self.load(now);
+            self.police(now);
             self.serve_cni(now);
             self.apply(now);
             self.program(now);
             self.tell_node();
             self.install(now);
             self.save();
+            self.save_policy(now);
             self.measure(now);
         }
         self.publish();
@@ -183,8 +209,10 @@ impl Agent {
         if self.kernel.is_some() || !self.load.is(now) {
             return;
         }
-        match Kernel::load(&self.with.config.bpffs, &self.with.config.cgroups()) {
+        let config = &self.with.config;
+        match Kernel::load(&config.bpffs, &config.cgroups(), self.policing.moved()) {
             Ok(kernel) => {
+                self.policing.take_over(&kernel.policy);
                 tracing::info!(kernel = kernel.release, "kernel programs run");
                 self.solve(Part::Datapath);
                 self.programmed |= kernel.tables.frontends() > 0;
@@ -216,7 +244,7 @@ impl Agent {
             settings: settings::folder(&config.host_prefix),
             node: self.node.subscribe(),
             pool: self.with.pool.clone(),
-            datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone())),
+            datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(cni::serve(listener, context, stop.clone()));

@@ -39,6 +39,8 @@ pub struct Details {
     pub network: String,
     /// `namespace/name` of the pod, empty where the runtime did not say.
     pub pod: String,
+    /// UID of the pod, empty where the runtime did not say.
+    pub uid: String,
 }
 
 /// Allocations of one node.

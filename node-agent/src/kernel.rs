@@ -2,13 +2,18 @@
 
 use std::{path::Path, sync::Arc};
 
+use tokio::sync::Notify;
+
 use netkeel_core::service::{Backend, Frontend};
 use netkeel_dataplane_common::{backends::Slot, services::Service};
 use netkeel_dataplane_loader::{
     self as loader, Datapath, KernelTable, Options, TableError, find_cgroup2, probe,
 };
 
-use crate::services::ServiceTables;
+use crate::{
+    policy::{Programmer, maps::Maps},
+    services::ServiceTables,
+};
 
 /// The tables of services in the kernel.
 pub type Tables = ServiceTables<KernelTable<Frontend, Service>, KernelTable<Slot, Backend>>;
@@ -22,8 +27,8 @@ pub enum Error {
     /// The programs were refused.
     #[error(transparent)]
     Load(#[from] loader::Error),
-    /// The maps of services cannot be read.
-    #[error("take over the services of an earlier start")]
+    /// The maps of services or policy cannot be read.
+    #[error("take over the services and policies of an earlier start")]
     Restore(#[from] TableError),
 }
 
@@ -52,21 +57,24 @@ pub struct Kernel {
     pub datapath: Arc<Datapath>,
     /// The tables of services.
     pub tables: Tables,
+    /// Policy in the maps, and the pods.
+    pub policy: Arc<Programmer>,
     /// The kernel's release.
     pub release: String,
 }
 
 impl Kernel {
-    /// Loads the programs, or puts them in place of those of an earlier start.
+    /// Loads the programs, or puts them in place of those of an earlier start. `moved` is rung when a pod comes or goes.
     ///
     /// # Errors
     /// What is missing, or what the kernel refused. What ran before still runs.
-    pub fn load(bpffs: &Path, cgroups: &Path) -> Result<Self, Error> {
+    pub fn load(bpffs: &Path, cgroups: &Path, moved: Arc<Notify>) -> Result<Self, Error> {
         let options = Options { bpffs: bpffs.to_owned(), cgroup: find_cgroup2(cgroups)? };
         let facts = probe(&options)?;
         let datapath = Datapath::load(&options)?;
         let tables = ServiceTables::restore(datapath.services()?, datapath.backends()?)?;
-        Ok(Self { datapath: Arc::new(datapath), tables, release: facts.kernel })
+        let policy = Arc::new(Programmer::restore(Maps::of(&datapath)?, moved)?);
+        Ok(Self { datapath: Arc::new(datapath), tables, policy, release: facts.kernel })
     }
 
     /// Names of the programs that are loaded.

@@ -18,6 +18,24 @@ pub struct Metrics {
     pub services_failed: Gauge,
     /// From a batch of events to the last map write.
     pub programming: Histogram,
+    /// Policies that are known.
+    pub policies: Gauge,
+    /// Parts of policies that are not implemented.
+    pub policy_unsupported: Gauge,
+    /// Pods that are closed in a direction because their policy is not known or does not fit.
+    pub endpoints_closed: Gauge,
+    /// Tables of policies in the kernel.
+    pub policy_tables: Gauge,
+    /// Entries of all these tables.
+    pub policy_entries: Gauge,
+    /// Addresses with an identity.
+    pub identities: Gauge,
+    /// Leaves of the CIDRs of policies.
+    pub cidrs: Gauge,
+    /// Writes to the maps of policy.
+    pub policy_writes: Counter,
+    /// From the first event of a batch to its last map write.
+    pub policy_programming: Histogram,
     /// Failures to set up the node, by reason.
     pub failures: Family<Labels, Counter>,
     /// Objects that are ignored because they are impossible.
@@ -44,6 +62,26 @@ impl Metrics {
             programming: registry.histogram(
                 "netkeel_agent_service_programming_seconds",
                 "From a batch of events to the last map write",
+                &SECONDS,
+            ),
+            policies: gauge("policies", "Policies that are known"),
+            policy_unsupported: gauge(
+                "policy_unsupported_parts",
+                "Parts of policies that are not implemented and allow nothing",
+            ),
+            endpoints_closed: gauge(
+                "policy_endpoints_closed",
+                "Pods that are closed because their policy is not known or does not fit",
+            ),
+            policy_tables: gauge("policy_tables", "Tables of policies in the kernel"),
+            policy_entries: gauge("policy_entries", "Entries of all tables of policies in the kernel"),
+            identities: gauge("policy_identities", "Addresses with an identity in the kernel"),
+            cidrs: gauge("policy_cidrs", "Leaves of the CIDRs of policies in the kernel"),
+            policy_writes: registry
+                .counter("netkeel_agent_policy_map_writes", "Writes to the maps of policy"),
+            policy_programming: registry.histogram(
+                "netkeel_agent_policy_programming_seconds",
+                "From the first event of a batch to its last map write",
                 &SECONDS,
             ),
             failures: registry.counters("netkeel_agent_failures", "Failures to set up the node, by reason"),

@@ -8,7 +8,11 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Service},
+    discovery::v1::EndpointSlice,
+    networking::v1::NetworkPolicy,
+};
 use kube::{Api, Client, runtime::watcher};
 use netkeel_client::{ApiServers, connect, watch};
 use netkeel_core::name::ObjectName;
@@ -19,18 +23,21 @@ use netkeel_telemetry::{
     shutdown,
 };
 use tokio::{
+    sync::watch::Receiver,
     task::block_in_place,
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent::{Agent, Change, Surroundings},
+    agent::{Agent, Change, PolicyChange, Surroundings},
     args::{Args, Command, Config},
     bpffs,
     cleanup::{self, Places, chain},
+    complaints::{self, Complaints},
     ipam::{self, Pool},
     metrics::Metrics,
+    pods::SlimPod,
     status,
 };
 
@@ -127,10 +134,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let agent = Agent::new(Surroundings { config, pool, metrics, ready, telemetry: Some(telemetry.clone()) });
 
     let client = client(servers.clone());
-    let reports = agent.reports();
+    let said = (agent.reports(), agent.complaints());
     let connected = Connected { servers, kept, node_name };
     let changes =
-        futures::stream::once(client).flat_map(move |client| connected.changes(client, reports.clone()));
+        futures::stream::once(client).flat_map(move |client| connected.changes(client, said.clone()));
     tokio::spawn({
         let stop = stop.clone();
         async move {
@@ -149,10 +156,12 @@ async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: Cance
     let mut changes = changes.ready_chunks(BATCH);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let moved = agent.pods_moved();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(batch) = changes.next() => batch.into_iter().for_each(|change| agent.take(change)),
+            () = moved.notified() => {}
             _ = tick.tick() => {}
         }
         block_in_place(|| agent.work(Instant::now()));
@@ -199,21 +208,23 @@ impl Connected {
     fn changes(
         &self,
         client: Client,
-        reports: tokio::sync::watch::Receiver<status::Report>,
+        (reports, complaints): (Receiver<status::Report>, Receiver<Complaints>),
     ) -> impl Stream<Item = Change> + Send + use<> {
+        tokio::spawn(complaints::publish(client.clone(), self.node_name.clone(), complaints));
         tokio::spawn(status::publish(client.clone(), self.node_name.clone(), reports));
         let nodes = watch(Api::all(client.clone()), watcher::Config::default()).map(Change::Node);
         let proxied = watcher::Config::default().labels(&format!("!{HEADLESS},!{SERVICE_PROXY_NAME}"));
         let services = watch::<Service>(Api::all(client.clone()), proxied).map(Change::Service);
         let joined = watcher::Config::default().labels(&format!("{SERVICE_NAME},!{HEADLESS}"));
-        let this = self.clone();
+        let (this, to_refresh) = (self.clone(), client.clone());
         let slices = watch::<EndpointSlice>(Api::all(client.clone()), joined).map(move |event| {
             if concerns_api_server(&event) {
-                tokio::spawn(this.clone().refresh(client.clone()));
+                tokio::spawn(this.clone().refresh(to_refresh.clone()));
             }
             Change::Slice(event)
         });
-        futures::stream::select_all([nodes.boxed(), services.boxed(), slices.boxed()])
+        let policies = policy_changes(client).map(Change::Policy);
+        futures::stream::select_all([nodes.boxed(), services.boxed(), slices.boxed(), policies.boxed()])
     }
 
     /// Learns the API server's present addresses and keeps them for a start without it.
@@ -228,6 +239,15 @@ impl Connected {
             tracing::warn!(error = chain(&error), "the API server's addresses are not kept");
         }
     }
+}
+
+/// Changes of everything that policy depends on.
+fn policy_changes(client: Client) -> impl Stream<Item = PolicyChange> + Send {
+    let all = watcher::Config::default;
+    let pods = watch::<SlimPod>(Api::all(client.clone()), all()).map(PolicyChange::Pod);
+    let namespaces = watch::<Namespace>(Api::all(client.clone()), all()).map(PolicyChange::Namespace);
+    let policies = watch::<NetworkPolicy>(Api::all(client), all()).map(PolicyChange::Policy);
+    futures::stream::select_all([pods.boxed(), namespaces.boxed(), policies.boxed()])
 }
 
 /// Whether an event may change where the API server is.

@@ -11,7 +11,7 @@ use netkeel_crds::{
     cluster_network::Usage,
     condition::{
         condition,
-        kind::{READY, REMOVED},
+        kind::{POLICY_READY, READY, REMOVED},
         set,
     },
     node_network::{Datapath, NodeNetwork, NodeNetworkStatus},
@@ -34,6 +34,17 @@ pub struct Problem {
     /// One word in camel case.
     pub reason: &'static str,
     /// What is wrong with which thing, and what to do.
+    pub message: String,
+}
+
+/// How far policies are in force on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enforcement {
+    /// All of them are, as they are written.
+    pub good: bool,
+    /// One word in camel case.
+    pub reason: &'static str,
+    /// What is not in force: policy, field, and what happens instead.
     pub message: String,
 }
 
@@ -65,6 +76,8 @@ pub struct Report {
     pub problems: BTreeMap<Part, Problem>,
     /// What is no problem but should be known.
     pub notes: Vec<String>,
+    /// How far policies are in force; `None` before anything is known of them.
+    pub policy: Option<Enforcement>,
     /// The node is as it was before.
     pub removed: bool,
     /// Use of the node's addresses.
@@ -82,7 +95,12 @@ impl Report {
         let mut conditions = before.conditions.clone();
         let (ready, reason, message) = self.readiness();
         set(&mut conditions, condition(READY, ready, reason, message, Time(now)));
+        if let Some(Enforcement { good, reason, message }) = &self.policy {
+            let message = &message[..message.floor_char_boundary(MESSAGE)];
+            set(&mut conditions, condition(POLICY_READY, *good, reason, message, Time(now)));
+        }
         conditions.retain(|condition| condition.type_ != REMOVED || self.removed);
+        conditions.retain(|condition| condition.type_ != POLICY_READY || !self.removed);
         if self.removed {
             let message = "everything that the agent made on this node is gone";
             set(&mut conditions, condition(REMOVED, true, "Removed", message, Time(now)));

@@ -1,12 +1,17 @@
 //! Events of the watches, into the index.
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Service},
+    discovery::v1::EndpointSlice,
+    networking::v1::NetworkPolicy,
+};
 use netkeel_client::{Event, Undecodable};
 use netkeel_core::name::ObjectName;
 use netkeel_crds::NodeNetwork;
 use netkeel_index::Invalid;
 
 use super::Agent;
+use crate::pods::SlimPod;
 
 /// An event of one of the watches.
 #[derive(Debug)]
@@ -17,6 +22,19 @@ pub enum Change {
     Service(Event<Service>),
     /// Slices.
     Slice(Event<EndpointSlice>),
+    /// What policy depends on.
+    Policy(PolicyChange),
+}
+
+/// An event of one of the watches that policy depends on.
+#[derive(Debug)]
+pub enum PolicyChange {
+    /// Pods of the whole cluster.
+    Pod(Event<SlimPod>),
+    /// Namespaces.
+    Namespace(Event<Namespace>),
+    /// Policies.
+    Policy(Event<NetworkPolicy>),
 }
 
 impl Agent {
@@ -26,13 +44,15 @@ impl Agent {
             Change::Node(event) => self.node_event(event),
             Change::Service(event) => self.service_event(event),
             Change::Slice(event) => self.slice_event(event),
+            Change::Policy(event) => self.policy_event(event),
         }
     }
 
     fn node_event(&mut self, event: Event<NodeNetwork>) {
+        let mut first = false;
         let changed = match event {
             Event::Reset { objects, undecodable } => {
-                self.synced.nodes = true;
+                first = !std::mem::replace(&mut self.synced.nodes, true);
                 let changed = self.nodes.reset(&objects, &names(&undecodable));
                 for object in undecodable {
                     self.nodes.undecodable(invalid("NodeNetwork", object));
@@ -46,6 +66,9 @@ impl Agent {
                 false
             }
         };
+        if changed || first {
+            self.nodes_known();
+        }
         if changed {
             self.apply.hurry();
             self.unsaved = true;
@@ -106,14 +129,14 @@ impl Agent {
     }
 }
 
-fn object_name(namespace: Option<&str>, name: &str) -> ObjectName {
+pub(crate) fn object_name(namespace: Option<&str>, name: &str) -> ObjectName {
     ObjectName::new(namespace.unwrap_or_default(), name)
 }
 
-fn names(objects: &[Undecodable]) -> Vec<ObjectName> {
+pub(crate) fn names(objects: &[Undecodable]) -> Vec<ObjectName> {
     objects.iter().map(|object| object_name(object.namespace.as_deref(), &object.name)).collect()
 }
 
-fn invalid(kind: &'static str, object: Undecodable) -> Invalid {
+pub(crate) fn invalid(kind: &'static str, object: Undecodable) -> Invalid {
     Invalid { kind, name: object_name(object.namespace.as_deref(), &object.name), reason: object.error }
 }

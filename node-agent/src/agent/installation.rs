@@ -12,7 +12,8 @@ use crate::{
 impl Agent {
     /// Lets the runtime call Netkeel, once all else stands.
     pub(super) fn install(&mut self, now: Instant) {
-        let up = self.applied.is_some() && self.cni.is_some() && self.synced.services && self.synced.slices;
+        let listed = self.synced.services && self.synced.slices && self.policing.is_complete();
+        let up = self.applied.is_some() && self.cni.is_some() && listed;
         if !up || !self.install.is(now) {
             return;
         }

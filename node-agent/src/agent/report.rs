@@ -27,6 +27,7 @@ impl Agent {
         metrics.addresses_used.set(usage.used.into());
         metrics.addresses_capacity.set(usage.capacity.into());
         let invalid = self.services.problems().iter().chain(self.nodes.problems().iter()).count();
+        let invalid = invalid + self.policing.invalid();
         metrics.invalid_objects.set(i64::try_from(invalid).unwrap_or(i64::MAX));
         self.report.addresses = Some(Usage { used: usage.used, capacity: usage.capacity });
     }
@@ -75,6 +76,11 @@ impl Agent {
         if !(self.synced.services && self.synced.slices && self.synced.nodes) {
             return Some(
                 "Services, EndpointSlices and NodeNetworks have not all been listed yet: is the API server there?",
+            );
+        }
+        if !self.policing.is_complete() {
+            return Some(
+                "Pods, Namespaces and NetworkPolicies have not all been listed yet: is the API server there?",
             );
         }
         self.applied.is_none().then_some("the node's network is being set up")

@@ -23,6 +23,7 @@ use crate::{
         veth::{self, PodVeth, seen},
     },
     node::NodeState,
+    policy::{Entered, PodRef},
 };
 
 pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Value, Failure> {
@@ -40,10 +41,15 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         return answer(&veth);
     }
     let mut attempt = Attempt::new(server, &call.owner);
-    let details = Details { network: call.config.name.clone(), pod: call.request.pod() };
+    let details = Details {
+        network: call.config.name.clone(),
+        pod: call.request.pod(),
+        uid: call.request.pod_uid().to_owned(),
+    };
+    let who = PodRef::new(&details.pod, &details.uid);
     let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
     let veth = PodVeth::new(&call.owner, address, node.mtu);
-    attempt.link(&veth, &mut pod)?;
+    attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
     answer(&veth)
 }
@@ -88,13 +94,19 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn link(&mut self, veth: &PodVeth, pod: &mut Pod) -> Result<(), Failure> {
+    fn link(&mut self, veth: &PodVeth, pod: &mut Pod, who: PodRef) -> Result<(), Failure> {
         let mut host = Rtnetlink::open()?;
         let index = info_span!("link.create").in_scope(|| create(veth, &mut host, pod))?;
         self.link = Some(index);
-        let link = datapath_link(veth, index);
-        info_span!("datapath.add").in_scope(|| self.server.context.datapath.add(&link))?;
+        let datapath = &self.server.context.datapath;
+        let known = info_span!("policy").in_scope(|| datapath.await_policy(&who));
+        let link = datapath_link(veth, index, who);
+        let entered = info_span!("datapath.add").in_scope(|| datapath.add(&link))?;
         self.exposed = true;
+        if entered == Entered::Closed {
+            let pod = &link.pod.name;
+            tracing::warn!(%pod, known, "the pod is closed but for its own node until its policy is known and fits");
+        }
         info_span!("link.configure").in_scope(|| {
             veth.configure_host(&mut host, index, &self.server.context.settings)?;
             veth.configure_pod(&mut pod.socket)?;

@@ -9,19 +9,22 @@ use super::{
     result,
     server::{Call, Pod, Server, datapath_link},
 };
-use crate::link::{
-    netlink::Rtnetlink,
-    veth::{GATEWAY, PodVeth, seen},
+use crate::{
+    link::{
+        netlink::Rtnetlink,
+        veth::{GATEWAY, PodVeth, seen},
+    },
+    policy::PodRef,
 };
 
 pub(super) fn check(server: &Server, mut call: Call) -> Result<(), Failure> {
     let mut pod = call.pod()?;
-    let veth = held(server, &call.owner).ok_or_else(|| broken("the pod holds no address"))?;
+    let (veth, who) = held(server, &call.owner).ok_or_else(|| broken("the pod holds no address"))?;
     let earlier = call.config.prev_result.as_ref().and_then(result::addresses);
     if earlier.is_some_and(|addresses| !addresses.contains(&veth.address.to_string().as_str())) {
         return Err(broken(format!("the pod holds {}, which prevResult does not name", veth.address)));
     }
-    on_host(server, &veth)?;
+    on_host(server, &veth, who)?;
     in_pod(&veth, &mut pod)
 }
 
@@ -31,20 +34,20 @@ pub(super) fn existing(
     owner: &Owner,
     pod: &mut Pod,
 ) -> Result<Option<PodVeth>, Failure> {
-    let Some(mut veth) = held(server, owner) else { return Ok(None) };
-    if on_host(server, &veth).is_err() || in_pod(&veth, pod).is_err() {
+    let Some((mut veth, who)) = held(server, owner) else { return Ok(None) };
+    if on_host(server, &veth, who).is_err() || in_pod(&veth, pod).is_err() {
         return Ok(None);
     }
     veth.mtu = seen::link(&mut pod.socket, &veth.pod_name)?.map_or(0, |link| link.mtu);
     Ok(Some(veth))
 }
 
-fn held(server: &Server, owner: &Owner) -> Option<PodVeth> {
-    let address = server.context.pool.record(owner)?.ipv4()?;
-    Some(PodVeth::new(owner, address, 0))
+fn held(server: &Server, owner: &Owner) -> Option<(PodVeth, PodRef)> {
+    let record = server.context.pool.record(owner)?;
+    Some((PodVeth::new(owner, record.ipv4()?, 0), record.pod()))
 }
 
-fn on_host(server: &Server, veth: &PodVeth) -> Result<(), Failure> {
+fn on_host(server: &Server, veth: &PodVeth, who: PodRef) -> Result<(), Failure> {
     let mut host = Rtnetlink::open()?;
     let name = &veth.host_name;
     let link = seen::link(&mut host, name)?.ok_or_else(|| broken(format!("link {name} is missing")))?;
@@ -52,7 +55,7 @@ fn on_host(server: &Server, veth: &PodVeth) -> Result<(), Failure> {
     expect(link.mac == Some(veth.host_mac), || format!("link {name} has another MAC address"))?;
     let route = seen::pod_routes(&mut host)?.get(&veth.address).copied();
     expect(route == Some(link.index), || format!("the route to {} over {name} is missing", veth.address))?;
-    let known = server.context.datapath.holds(&datapath_link(veth, link.index))?;
+    let known = server.context.datapath.holds(&datapath_link(veth, link.index, who))?;
     expect(known, || format!("the data path does not know {}", veth.address))
 }
 

@@ -10,9 +10,13 @@ use std::{
 
 use netkeel_core::address::Address;
 
+use crate::policy::{Entered, PodRef};
+
 /// One pod's link as the programs know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLink {
+    /// Whose it is: policy goes by that.
+    pub pod: PodRef,
     /// Name of the host side.
     pub host_name: String,
     /// Index of the host side.
@@ -35,11 +39,14 @@ pub struct Error {
 
 /// The kernel's side of a pod's link.
 pub trait PodDatapath: Send + Sync {
-    /// Attaches the programs to the host side and enters the pod in the tables; whatever was there is replaced.
+    /// Waits shortly until it is known what the policies say of a pod; `false` when the time was not enough.
+    fn await_policy(&self, pod: &PodRef) -> bool;
+
+    /// Attaches the programs to the host side and enters the pod in the tables, with its policy; whatever was there is replaced.
     ///
     /// # Errors
     /// When the kernel refuses; what was done by then stays: `remove` takes the entries away, the programs go with the link.
-    fn add(&self, pod: &PodLink) -> Result<(), Error>;
+    fn add(&self, pod: &PodLink) -> Result<Entered, Error>;
 
     /// Takes the address out of the tables: nothing is sent to the pod any more, nor accepted from it.
     /// An address that is not there is fine.
@@ -54,7 +61,8 @@ pub trait PodDatapath: Send + Sync {
     /// When they cannot be read.
     fn holds(&self, pod: &PodLink) -> Result<bool, Error>;
 
-    /// At start: makes the tables hold these pods and no others, with today's programs on their links.
+    /// At start: makes the tables hold these pods and no others, with today's programs on their links. The policy that the kernel
+    /// holds for them stays.
     ///
     /// # Errors
     /// The first refusal; the other pods are done all the same.
@@ -85,13 +93,17 @@ impl FakeDatapath {
 }
 
 impl PodDatapath for FakeDatapath {
-    fn add(&self, pod: &PodLink) -> Result<(), Error> {
+    fn await_policy(&self, _: &PodRef) -> bool {
+        true
+    }
+
+    fn add(&self, pod: &PodLink) -> Result<Entered, Error> {
         if self.refuses.load(Ordering::Relaxed) {
             let what = format!("attach from_pod to {}", pod.host_name);
             return Err(Error { what, source: "the test said so".into() });
         }
         self.lock().insert(pod.pod_address, pod.clone());
-        Ok(())
+        Ok(Entered::InForce)
     }
 
     fn remove(&self, pod_address: Address) -> Result<(), Error> {

@@ -1,91 +1,71 @@
-//! The real data path of pod links: `from_pod` on each host side, and the tables `ENDPOINTS` and `LINKS`.
+//! The real data path of pod links: the programs on each host side, and the pod's entries with its policy.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use netkeel_core::address::Address;
-use netkeel_dataplane_common::{endpoints::Endpoint, links::Link, policies::OPEN};
-use netkeel_dataplane_loader::{Datapath, Error as LoaderError, Table, converge};
+use netkeel_dataplane_loader::Datapath;
 
 use super::datapath::{Error, PodDatapath, PodLink};
+use crate::policy::{Attached, Entered, PodRef, Programmer};
+
+/// How long an ADD waits for the API server to say who the pod is. Nearly always it has said so before.
+const POLICY_WAIT: Duration = Duration::from_secs(2);
 
 /// The loaded programs, as the CNI server uses them.
 pub struct KernelDatapath {
     datapath: Arc<Datapath>,
+    policy: Arc<Programmer>,
 }
 
 impl KernelDatapath {
     /// Over programs that are loaded.
     #[must_use]
-    pub fn new(datapath: Arc<Datapath>) -> Self {
-        Self { datapath }
+    pub fn new(datapath: Arc<Datapath>, policy: Arc<Programmer>) -> Self {
+        Self { datapath, policy }
     }
 
-    fn forget(&self, address: Address) -> Result<(), LoaderError> {
-        let mut endpoints = self.datapath.endpoints()?;
-        let Some(endpoint) = endpoints.get(&address)? else { return Ok(()) };
-        let mut links = self.datapath.links()?;
-        // The kernel may have given the index to another pod's link since.
-        if links.get(&endpoint.ifindex)?.is_some_and(|link| link.address == address) {
-            links.remove(&endpoint.ifindex)?;
-        }
-        Ok(endpoints.remove(&address)?)
-    }
-
-    fn converge(&self, pods: &[PodLink]) -> Result<(), LoaderError> {
-        let links: HashMap<_, _> = pods.iter().map(|pod| (pod.host_ifindex, link(pod))).collect();
-        let endpoints: HashMap<_, _> = pods.iter().map(|pod| (pod.pod_address, endpoint(pod))).collect();
-        converge(&mut self.datapath.links()?, &links)?;
-        converge(&mut self.datapath.endpoints()?, &endpoints).map(drop)?;
-        Ok(())
-    }
-
-    fn enter(&self, pod: &PodLink) -> Result<(), LoaderError> {
-        self.datapath.links()?.put(&pod.host_ifindex, &link(pod))?;
-        Ok(self.datapath.endpoints()?.put(&pod.pod_address, &endpoint(pod))?)
-    }
-
-    fn read(&self, pod: &PodLink) -> Result<bool, LoaderError> {
-        let link_held = self.datapath.links()?.get(&pod.host_ifindex)? == Some(link(pod));
-        let endpoint_held = self.datapath.endpoints()?.get(&pod.pod_address)? == Some(endpoint(pod));
-        Ok(link_held && endpoint_held && self.datapath.pod_attached(pod.host_ifindex)?)
+    fn attach(&self, pod: &PodLink) -> Result<(), Error> {
+        let attached = self.datapath.attach_pod(pod.host_ifindex, &pod.host_name);
+        attached.map_err(|error| failed(format!("attach the programs to {}", pod.host_name), error))
     }
 }
 
 impl PodDatapath for KernelDatapath {
-    fn add(&self, pod: &PodLink) -> Result<(), Error> {
-        let attached = self.datapath.attach_pod(pod.host_ifindex, &pod.host_name);
-        attached.map_err(|error| failed(format!("attach from_pod to {}", pod.host_name), error))?;
-        self.enter(pod).map_err(|error| failed(format!("enter {} in the tables", pod.pod_address), error))
+    fn await_policy(&self, pod: &PodRef) -> bool {
+        self.policy.await_pod(pod, POLICY_WAIT)
+    }
+
+    fn add(&self, pod: &PodLink) -> Result<Entered, Error> {
+        self.attach(pod)?;
+        let entered = self.policy.enter(&attached(pod));
+        entered.map_err(|error| failed(format!("enter {} in the tables", pod.pod_address), error))
     }
 
     fn remove(&self, pod_address: Address) -> Result<(), Error> {
-        self.forget(pod_address)
-            .map_err(|error| failed(format!("take {pod_address} out of the tables"), error))
+        let forgotten = self.policy.forget(pod_address);
+        forgotten.map_err(|error| failed(format!("take {pod_address} out of the tables"), error))
     }
 
     fn holds(&self, pod: &PodLink) -> Result<bool, Error> {
-        self.read(pod).map_err(|error| failed(format!("look for {} in the tables", pod.pod_address), error))
+        let known = self.policy.holds(&attached(pod));
+        let look = |error| failed(format!("look for the programs on {}", pod.host_name), error);
+        Ok(known && self.datapath.pod_attached(pod.host_ifindex).map_err(look)?)
     }
 
     fn restore(&self, pods: &[PodLink]) -> Result<(), Error> {
-        let attach = |pod: &PodLink| {
-            let attached = self.datapath.attach_pod(pod.host_ifindex, &pod.host_name);
-            attached.map_err(|error| failed(format!("attach from_pod to {}", pod.host_name), error))
-        };
-        let attached = pods.iter().map(attach).fold(Ok(()), Result::and);
-        let entered = self.converge(pods);
-        attached.and(entered.map_err(|error| failed("bring the tables of pods in line".to_owned(), error)))
+        // Entries before programs: a pod whose entry is not there yet would be cut off.
+        let all: Vec<_> = pods.iter().map(attached).collect();
+        let entered = self.policy.take_over(&all);
+        let entered = entered.map_err(|error| failed("bring the tables of pods in line".to_owned(), error));
+        let attached = pods.iter().map(|pod| self.attach(pod)).fold(Ok(()), Result::and);
+        attached.and(entered)
     }
 }
 
-fn link(pod: &PodLink) -> Link {
-    Link::new(pod.pod_address, pod.pod_mac, OPEN)
+fn attached(pod: &PodLink) -> Attached {
+    Attached { pod: pod.pod.clone(), address: pod.pod_address, ifindex: pod.host_ifindex, mac: pod.pod_mac }
 }
 
-fn endpoint(pod: &PodLink) -> Endpoint {
-    Endpoint { ifindex: pod.host_ifindex, ingress: OPEN }
-}
-
-fn failed(what: String, source: LoaderError) -> Error {
+fn failed(what: String, source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error { what, source: Box::new(source) }
 }

@@ -92,13 +92,20 @@ impl Request {
     /// `namespace/name` of the pod from `CNI_ARGS`, empty where they say nothing.
     #[must_use]
     pub fn pod(&self) -> String {
-        let find = |key: &str| {
-            let mut pairs = self.arguments.split(';').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
-        };
-        match (find("K8S_POD_NAMESPACE"), find("K8S_POD_NAME")) {
+        match (self.argument("K8S_POD_NAMESPACE"), self.argument("K8S_POD_NAME")) {
             (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
             _ => String::new(),
         }
+    }
+
+    /// UID of the pod from `CNI_ARGS`, empty where they do not say it.
+    #[must_use]
+    pub fn pod_uid(&self) -> &str {
+        self.argument("K8S_POD_UID").unwrap_or_default()
+    }
+
+    fn argument(&self, key: &str) -> Option<&str> {
+        let mut pairs = self.arguments.split(';').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 }

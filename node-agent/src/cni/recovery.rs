@@ -150,5 +150,5 @@ impl Server {
 /// The link of a pod that has one.
 fn pod_link(record: &Record, links: &HashMap<String, seen::Link>) -> Option<PodLink> {
     let veth = PodVeth::new(&record.owner, record.ipv4()?, 0);
-    links.get(&veth.host_name).map(|link| datapath_link(&veth, link.index))
+    links.get(&veth.host_name).map(|link| datapath_link(&veth, link.index, record.pod()))
 }

@@ -32,6 +32,7 @@ use crate::{
     ipam::Error as IpamError,
     link::{self, netlink::Rtnetlink, veth::PodVeth},
     node::NodeState,
+    policy::PodRef,
 };
 
 /// How long an ADD waits for a node that is about to be ready.
@@ -222,8 +223,9 @@ impl Server {
     }
 }
 
-pub(super) fn datapath_link(veth: &PodVeth, index: u32) -> PodLink {
+pub(super) fn datapath_link(veth: &PodVeth, index: u32, pod: PodRef) -> PodLink {
     PodLink {
+        pod,
         host_name: veth.host_name.clone(),
         host_ifindex: index,
         pod_address: veth.address.into(),

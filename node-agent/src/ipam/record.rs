@@ -9,6 +9,7 @@ use netkeel_core::{
 use serde::{Deserialize, Serialize};
 
 use super::Details;
+use crate::policy::PodRef;
 
 /// One address that is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ struct Form {
     network: String,
     #[serde(default)]
     pod: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    uid: String,
     #[serde(default)]
     since_boot_millis: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +59,12 @@ impl Record {
         self.freed.map_or_else(|| Held::By(self.owner.clone()), Held::RestingSince)
     }
 
+    /// Whose it is to policy.
+    #[must_use]
+    pub fn pod(&self) -> PodRef {
+        PodRef::new(&self.details.pod, &self.details.uid)
+    }
+
     /// The address as IPv4, where it is one.
     #[must_use]
     pub fn ipv4(&self) -> Option<Ipv4Addr> {
@@ -67,6 +76,7 @@ impl Record {
             owner: self.owner.clone(),
             network: self.details.network.clone(),
             pod: self.details.pod.clone(),
+            uid: self.details.uid.clone(),
             since_boot_millis: millis(self.since),
             freed_boot_millis: self.freed.map(millis),
         };
@@ -80,12 +90,12 @@ impl Record {
         let form: Form = serde_json::from_slice(content).unwrap_or_else(|error| {
             tracing::error!(file = name, %error, "an address's record cannot be understood, the address stays taken");
             let owner = Owner { container_id: format!("unreadable-{name}"), interface: String::new() };
-            Form { owner, network: String::new(), pod: String::new(), since_boot_millis: 0, freed_boot_millis: None }
+            Form { owner, network: String::new(), pod: String::new(), uid: String::new(), since_boot_millis: 0, freed_boot_millis: None }
         });
         Some(Self {
             address,
             owner: form.owner,
-            details: Details { network: form.network, pod: form.pod },
+            details: Details { network: form.network, pod: form.pod, uid: form.uid },
             since: Duration::from_millis(form.since_boot_millis),
             freed: form.freed_boot_millis.map(Duration::from_millis),
         })

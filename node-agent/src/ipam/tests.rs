@@ -35,7 +35,8 @@ fn files(folder: &Path) -> Vec<String> {
 #[test]
 fn a_restart_knows_owners_and_addresses_at_rest() {
     let folder = tempfile::tempdir().unwrap();
-    let details = Details { network: "netkeel".to_owned(), pod: "shop/cart-0".to_owned() };
+    let details =
+        Details { network: "netkeel".to_owned(), pod: "shop/cart-0".to_owned(), uid: "7".to_owned() };
     let pool = open(folder.path(), || Duration::from_secs(100));
     let kept = pool.allocate(&owner(1), details.clone()).unwrap();
     let freed = pool.allocate(&owner(2), Details::default()).unwrap();

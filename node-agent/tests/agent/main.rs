@@ -13,7 +13,7 @@ use std::{
 };
 
 use netkeel_agent::{
-    agent::{Agent, Change},
+    agent::{Agent, Change, PolicyChange},
     status::{Part, Report},
 };
 use netkeel_client::{Event, Undecodable};
@@ -58,6 +58,34 @@ fn slices(port: u16, addresses: &[Ipv4Addr]) -> Change {
     Change::Slice(Event::Reset { objects, undecodable: vec![] })
 }
 
+/// No pods, one namespace, and one policy.
+fn policies() -> [Change; 3] {
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "shop"}})).expect("a Namespace");
+    let policy = json!({"metadata": {"namespace": "shop", "name": "web", "uid": "u", "generation": 1},
+        "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": "web"}]}]}});
+    let policy = serde_json::from_value(policy).expect("a NetworkPolicy");
+    [
+        Change::Policy(PolicyChange::Pod(Event::Reset { objects: vec![], undecodable: vec![] })),
+        Change::Policy(PolicyChange::Namespace(Event::Reset {
+            objects: vec![namespace],
+            undecodable: vec![],
+        })),
+        Change::Policy(PolicyChange::Policy(Event::Reset { objects: vec![policy], undecodable: vec![] })),
+    ]
+}
+
+/// Works until the CNI server has found the pods of an earlier agent: policy waits for that.
+fn until_policed(agent: &mut Agent) -> Report {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let report = work(agent, Duration::ZERO);
+        if report.policy.is_some() || Instant::now() > deadline {
+            return report;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn work(agent: &mut Agent, after: Duration) -> Report {
     block_in_place(|| agent.work(Instant::now() + after));
     agent.reports().borrow().clone()
@@ -99,7 +127,8 @@ fn up(lab: &Lab) -> (Agent, TcpListener) {
     let server = TcpListener::bind((NODE, 0)).expect("a port");
     let port = server.local_addr().expect("its port").port();
     let mut agent = lab.agent();
-    let report = feed(&mut agent, [nodes("Active"), services(), slices(port, &[NODE])]);
+    let changes = [nodes("Active"), services(), slices(port, &[NODE])];
+    let report = feed(&mut agent, changes.into_iter().chain(policies()));
     assert_eq!(report.problems.into_iter().collect::<Vec<_>>(), []);
     (agent, server)
 }
@@ -118,6 +147,10 @@ fn everything_stands_before_the_runtime_may_call() {
         assert!(!ready(&agent), "nor would a pod find any, whatever configuration an earlier agent left");
 
         let report = feed(&mut agent, [services(), slices(80, &[])]);
+        assert_eq!(report.problems[&Part::Install].reason, "Starting", "policies are not known yet");
+        assert!(!Path::new(CONFIGURATION).exists());
+
+        let report = feed(&mut agent, policies());
         assert!(report.problems.is_empty() && ready(&agent), "{report:?}");
         assert!(Path::new(CONFIGURATION).exists() && Path::new("/mnt/host/opt/cni/bin/netkeel-cni").exists());
         let facts = report.datapath.expect("facts");
@@ -193,7 +226,8 @@ fn drift_is_repaired_at_the_next_look() {
 fn trouble_is_named_and_healed() {
     isolated(|lab| {
         let mut agent = lab.agent();
-        let report = feed(&mut agent, [nodes("Active"), services(), slices(80, &[])]);
+        let changes = [nodes("Active"), services(), slices(80, &[])];
+        let report = feed(&mut agent, changes.into_iter().chain(policies()));
         let problem = &report.problems[&Part::Datapath];
         assert_eq!(problem.reason, "NoBpffs");
         assert!(problem.message.contains("mount -t bpf bpf /mnt/bpf"), "{}", problem.message);
@@ -235,6 +269,29 @@ fn an_object_that_cannot_be_read_is_named_and_stops_nothing() {
         assert_eq!(report.notes[0], "EndpointSlice shop/cart-1 is ignored: spec.ports: not a list");
         connect().expect("what was known stays in force");
         stop(agent);
+    });
+}
+
+#[test]
+fn what_a_policy_asks_for_in_vain_is_named_and_kept_over_a_restart_without_the_api_server() {
+    isolated(|lab| {
+        let (mut agent, _server) = up(lab);
+        let report = until_policed(&mut agent);
+        let policy = report.policy.expect("policy is looked at");
+        assert_eq!((policy.good, policy.reason), (false, "Unsupported"));
+        assert!(
+            policy.message.contains("shop/web") && policy.message.contains("spec.ingress[0].ports[0].port")
+        );
+        let complaints = agent.complaints().borrow().clone();
+        let complaint = complaints.first().expect("one for the policy's author");
+        assert_eq!((&*complaint.uid, complaint.generation, complaints.len()), ("u", 1, 1));
+        work(&mut agent, Duration::from_secs(2));
+        stop(agent);
+        let mut again = lab.agent();
+        work(&mut again, Duration::ZERO);
+        let report = until_policed(&mut again);
+        assert_eq!(report.policy.expect("known from disk").reason, "Unsupported");
+        stop(again);
     });
 }
 

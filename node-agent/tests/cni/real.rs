@@ -3,16 +3,31 @@
 #![expect(clippy::unwrap_used, reason = "a failure of the fixture is a failure of the test")]
 
 use std::{
+    collections::HashMap,
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use netkeel_agent::cni::kernel::KernelDatapath;
-use netkeel_dataplane_loader::{Datapath, Options, Table, common::Reason, find_cgroup2};
+use netkeel_agent::{
+    cni::kernel::KernelDatapath,
+    policy::{Known, Programmer, Wanted, maps::Maps},
+};
+use netkeel_core::{
+    name::ObjectName,
+    policy::{Isolation, Rules, Table as Side},
+};
+use netkeel_dataplane_loader::{
+    Datapath, Options, Table,
+    common::{
+        Reason,
+        policies::{CLOSED, FIRST_TABLE, OPEN},
+    },
+    find_cgroup2,
+};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -55,8 +70,27 @@ fn dropped(datapath: &Datapath, reason: Reason) -> u64 {
     datapath.counters().unwrap().into_iter().find(|(other, _)| *other == reason).map_or(0, |(_, count)| count)
 }
 
+/// A host over the programs, whose pods no policy isolates.
 fn use_datapath(host: &mut Host, datapath: &Arc<Datapath>) {
-    host.real = Some(Arc::new(KernelDatapath::new(datapath.clone())));
+    with_policy(host, datapath, Some(Side::Open));
+}
+
+/// The same, with this ingress of the pod that the runtime names, or without any knowledge of it.
+fn with_policy(host: &mut Host, datapath: &Arc<Datapath>, ingress: Option<Side>) -> Arc<Programmer> {
+    let programmer = Arc::new(Programmer::restore(Maps::of(datapath).unwrap(), Arc::default()).unwrap());
+    say(&programmer, ingress);
+    host.real = Some(Arc::new(KernelDatapath::new(datapath.clone(), programmer.clone())));
+    programmer
+}
+
+fn say(programmer: &Programmer, ingress: Option<Side>) {
+    let known = |ingress| {
+        let isolation = Isolation { ingress, egress: Side::Open };
+        (ObjectName::new("shop", "cart-0"), Known { uid: "".into(), isolation })
+    };
+    let (identities, cidrs) = (HashMap::new(), HashMap::new());
+    let pods = ingress.map(known).into_iter().collect();
+    programmer.program(&Wanted { identities: &identities, cidrs: &cidrs, pods: &pods, complete: true });
 }
 
 #[test]
@@ -143,4 +177,48 @@ fn tables_go_with_the_pod() {
     eventually("the end of the namespaces", || host.links().is_empty());
     host.start();
     eventually("the collection of tables", || tables() == (0, 0));
+}
+
+#[test]
+fn a_pods_tables_stand_before_add_returns_and_a_replaced_agent_changes_none_of_them() {
+    let kernel = Kernel::new("policy");
+    let datapath = kernel.load();
+    let mut host = Host::new("10.244.0.0/26");
+    let nobody = || Some(Side::Rules(Arc::new(Rules::new())));
+    with_policy(&mut host, &datapath, nobody());
+    host.start();
+    let pod = Pod::new("a");
+    host.add(&pod).ok();
+    let sides = || {
+        let endpoints = datapath.endpoints().unwrap().dump().unwrap();
+        let links = datapath.links().unwrap().dump().unwrap();
+        (endpoints.values().next().unwrap().ingress, links.values().next().unwrap().egress)
+    };
+    let before = sides();
+    assert!(before.0 >= FIRST_TABLE && before.1 == OPEN, "{before:?}");
+    host.kill();
+    let programmer = with_policy(&mut host, &datapath, None);
+    host.start();
+    host.check(&pod).ok();
+    assert_eq!(sides(), before, "nothing is known of the pod yet");
+    say(&programmer, Some(Side::Open));
+    assert_eq!(sides(), (OPEN, OPEN));
+}
+
+#[test]
+fn a_pod_that_nobody_knows_is_added_closed_and_gets_its_tables_when_it_is_known() {
+    let kernel = Kernel::new("closed");
+    let datapath = kernel.load();
+    let mut host = Host::new("10.244.0.0/26");
+    let programmer = with_policy(&mut host, &datapath, None);
+    host.start();
+    let pod = Pod::new("a");
+    let before = Instant::now();
+    host.add(&pod).ok();
+    let waited = before.elapsed();
+    assert!(waited > Duration::from_secs(2) && waited < Duration::from_secs(4), "{waited:?}");
+    let ingress = || datapath.endpoints().unwrap().dump().unwrap().values().next().unwrap().ingress;
+    assert_eq!(ingress(), CLOSED);
+    say(&programmer, Some(Side::Open));
+    assert_eq!(ingress(), OPEN);
 }

@@ -1,0 +1,141 @@
+//! Pods as the agent watches them: all of the cluster, each with no more than policy needs.
+
+use std::borrow::Cow;
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Pod, PodIP, PodSpec, PodStatus},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::Resource;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Of the API's object for a static pod: the UID by which the kubelet and the runtime know the pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// A Pod without containers, volumes and history.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SlimPod {
+    /// Name, namespace, UID, version and labels, and the annotation of static pods.
+    #[serde(deserialize_with = "slim")]
+    pub metadata: ObjectMeta,
+    /// Where it runs.
+    #[serde(default)]
+    pub spec: SlimSpec,
+    /// What became of it.
+    #[serde(default)]
+    pub status: SlimStatus,
+}
+
+/// Where a pod runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlimSpec {
+    /// Name of its node.
+    pub node_name: Option<String>,
+    /// It is in its node's network.
+    pub host_network: Option<bool>,
+}
+
+/// What became of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SlimStatus {
+    /// Its phase.
+    pub phase: Option<String>,
+    /// Its first address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    /// All its addresses.
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Option<Vec<PodIP>>,
+}
+
+impl SlimPod {
+    /// The UID by which the container runtime knows the pod.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        let mirrored = self.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
+        mirrored.or(self.metadata.uid.as_ref()).map(String::as_str).unwrap_or_default()
+    }
+
+    /// The object of the API, as far as it is known.
+    #[must_use]
+    pub fn object(self) -> Pod {
+        let SlimSpec { node_name, host_network } = self.spec;
+        let SlimStatus { phase, pod_ip, pod_ips } = self.status;
+        Pod {
+            metadata: self.metadata,
+            spec: Some(PodSpec { node_name, host_network, ..PodSpec::default() }),
+            status: Some(PodStatus { phase, pod_ip, pod_ips, ..PodStatus::default() }),
+        }
+    }
+}
+
+fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let ObjectMeta { name, namespace, uid, resource_version, labels, annotations, .. } =
+        ObjectMeta::deserialize(deserializer)?;
+    let annotations = annotations.and_then(|mut all| all.remove_entry(MIRROR)).map(|kept| [kept].into());
+    Ok(ObjectMeta { name, namespace, uid, resource_version, labels, annotations, ..ObjectMeta::default() })
+}
+
+impl Resource for SlimPod {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Pod".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "pods".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_is_read_without_what_policy_does_not_need() {
+        let pod: SlimPod = serde_json::from_value(json!({
+            "metadata": {"name": "cart-0", "namespace": "shop", "uid": "u1", "resourceVersion": "7", "labels": {"app": "cart"},
+                "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}],
+                "annotations": {"kubernetes.io/config.mirror": "static", "big": "text"}},
+            "spec": {"nodeName": "a", "containers": [{"name": "c", "image": "i"}], "volumes": []},
+            "status": {"phase": "Running", "podIP": "10.244.0.5", "podIPs": [{"ip": "10.244.0.5"}], "conditions": []},
+        }))
+        .unwrap();
+        assert!(pod.metadata.managed_fields.is_none());
+        assert_eq!(pod.metadata.annotations.as_ref().map(std::collections::BTreeMap::len), Some(1));
+        assert_eq!(pod.uid(), "static", "the runtime knows a static pod by its own UID");
+        let object = pod.object();
+        assert_eq!(object.metadata.labels.unwrap()["app"], "cart");
+        assert_eq!(object.spec.unwrap().node_name.as_deref(), Some("a"));
+        assert_eq!(object.status.unwrap().pod_ips.unwrap()[0].ip, "10.244.0.5");
+    }
+
+    #[test]
+    fn labels_that_are_no_labels_are_refused() {
+        let broken = json!({"metadata": {"name": "cart-0", "labels": ["app"]}});
+        assert!(serde_json::from_value::<SlimPod>(broken).is_err());
+    }
+}
