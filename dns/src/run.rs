@@ -61,7 +61,9 @@ pub async fn run(args: Args) -> Result<(), Error> {
     if config.upstreams.is_empty() {
         tracing::error!("no upstream resolver: only names of the cluster are answered; pass --upstream");
     }
-    let client = netkeel_client::connect(&ApiServers::from_env()?)?;
+    let servers = ApiServers::from_env()?;
+    let client = netkeel_client::connect(&servers)?;
+    tokio::spawn(servers.follow(client.clone()));
     let (registry, health, stop) =
         (Registry::new("dns", VERSION), Health::default(), CancellationToken::new());
     admin::serve(config.admin, registry.clone(), health.clone(), stop.clone()).await?;

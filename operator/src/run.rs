@@ -105,6 +105,8 @@ async fn operate(config: Config) -> Result<(), Error> {
     let servers = ApiServers::from_env()?;
     let client = connect(&servers)?;
     tracing::info!(addresses = ?servers.addresses(), "starting");
+    // One that does not lead makes no passes, and must still find the API server to become leader.
+    tokio::spawn(servers.clone().follow(client.clone()));
     let leases = Api::namespaced(client.clone(), &config.namespace);
     let (leading, leads) = watch::channel(false);
     let candidate = tokio::spawn(Candidate::new(leases, config.pod_name.clone()).run(leading, stop.clone()));

@@ -18,16 +18,18 @@ use hyper_util::{
 use kube::{Client, Config, client::ConfigExt, config::KubeConfigOptions};
 use rand::seq::SliceRandom;
 use tower::{BoxError, Service, ServiceBuilder};
+use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::ApiServers;
 
 /// A connection attempt is given up after this time; with several addresses they share it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request whose answer has not begun after this time, connecting and TLS included, has failed: the API server may be frozen.
+/// So has one whose answer stops in the middle for as long; the answer of a watch ends before (see `watch`).
 /// Longer than it waits for a webhook by default, which is 10 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// A peer that acknowledges nothing for this time is gone.
-const DEAD_PEER: Duration = Duration::from_secs(15);
+/// A peer that acknowledges nothing for this time is gone, and with it what ran over the connection.
+const DEAD_PEER: Duration = Duration::from_secs(12);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,7 @@ fn through(config: Config, servers: ApiServers, limit: Duration) -> Result<Clien
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
+        .layer(ResponseBodyTimeoutLayer::new(limit))
         .map_future(move |answer: ResponseFuture| async move {
             match tokio::time::timeout(limit, answer).await {
                 Ok(answer) => answer.map_err(BoxError::from),
@@ -123,6 +126,7 @@ impl Service<Name> for Known {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn an_api_server_that_takes_a_connection_and_says_nothing_is_given_up() {
@@ -131,6 +135,25 @@ mod tests {
         let config = Config::new("http://kubernetes.default.svc/".parse().unwrap());
         let client = through(config, servers, Duration::from_millis(200)).unwrap();
         let answer = tokio::time::timeout(CONNECT_TIMEOUT / 2, client.apiserver_version()).await;
+        assert!(matches!(answer, Ok(Err(kube::Error::Service(_)))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_stops_in_the_middle_is_given_up() {
+        let stalling = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = stalling.local_addr().unwrap().to_string();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = stalling.accept().await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
+            stream.write_all(head).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let config = Config::new("http://kubernetes.default.svc/".parse().unwrap());
+        let client =
+            through(config, ApiServers::parse(&address).unwrap(), Duration::from_millis(200)).unwrap();
+        let answer = tokio::time::timeout(CONNECT_TIMEOUT / 2, client.apiserver_version()).await;
+        server.abort();
         assert!(matches!(answer, Ok(Err(kube::Error::Service(_)))), "{answer:?}");
     }
 

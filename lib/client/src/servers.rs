@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -12,6 +13,9 @@ use kube::{Api, Client, api::ListParams};
 
 /// Environment variable that names the first contact, `host:port,…`.
 const ENVIRONMENT: &str = "NETKEEL_API_SERVERS";
+
+/// How often [`ApiServers::follow`] asks.
+const PERIOD: Duration = Duration::from_secs(30);
 
 /// Why the addresses of the API server could not be read, kept or asked for.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,28 @@ impl ApiServers {
         let slices = api.list(&of_kubernetes).await.map_err(|error| ServersError::List(Box::new(error)))?;
         Ok(self.replace(slices.items.iter().flat_map(serving).collect()))
     }
+
+    /// Asks every half minute, for ever: for programs that no event tells that the API server moved. While there is no
+    /// answer, the addresses stay.
+    pub async fn follow(self, client: Client) {
+        self.follow_every(PERIOD, &client).await;
+    }
+
+    async fn follow_every(self, period: Duration, client: &Client) {
+        loop {
+            match self.refresh(client).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(addresses = ?self.addresses(), "the API server's addresses changed");
+                }
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the API server's addresses are as before"
+                ),
+            }
+            tokio::time::sleep(period.mul_f64(rand::random_range(0.8..1.2))).await;
+        }
+    }
 }
 
 fn addresses(text: &str) -> Result<Vec<SocketAddr>, ServersError> {
@@ -136,7 +162,8 @@ fn serving(slice: &EndpointSlice) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use netkeel_testkit::api::FakeApi;
+    use serde_json::{Value, json};
 
     #[test]
     fn a_list_is_read_whatever_its_spaces() {
@@ -179,5 +206,45 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(serving(&slice), ["10.0.0.1:6443".parse().unwrap()]);
+    }
+
+    fn slice(address: &str) -> Value {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "ports": [{"name": "https", "port": 6443}], "endpoints": [{"addresses": [address]}],
+        })
+    }
+
+    async fn eventually(servers: &ApiServers, want: &str) {
+        let want = ApiServers::parse(want).unwrap().addresses();
+        let becomes = async {
+            while servers.addresses() != want {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(10), becomes).await;
+        assert!(waited.is_ok(), "{servers:?} instead of {want:?}");
+    }
+
+    #[tokio::test]
+    async fn a_follower_learns_where_the_api_server_goes_and_keeps_it_while_there_is_no_answer() {
+        let api = FakeApi::start().await.unwrap();
+        let servers = ApiServers::parse("10.0.0.9:6443").unwrap();
+        api.put(slice("10.0.0.1"));
+        let (client, following) = (api.client().unwrap(), servers.clone());
+        let task =
+            tokio::spawn(async move { following.follow_every(Duration::from_millis(20), &client).await });
+        eventually(&servers, "10.0.0.1:6443").await;
+        api.set_down(true);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        eventually(&servers, "10.0.0.1:6443").await;
+        api.put(slice("10.0.0.2"));
+        api.set_down(false);
+        eventually(&servers, "10.0.0.2:6443").await;
+        task.abort();
     }
 }
