@@ -5,6 +5,8 @@
 pub mod client;
 pub mod install;
 pub mod manifest;
+pub mod prober;
+pub mod sandbox;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +19,7 @@ pub use client::{Answer, Client};
 pub use install::shared;
 pub use manifest::Pod;
 pub use manifest::{ECHO_PORT, HTTP_PORT};
+pub use prober::Prober;
 
 /// A pod that needs longer than this to become ready never will.
 const READY: Duration = Duration::from_mins(1);
@@ -174,6 +177,11 @@ impl<'a> Workload<'a> {
     pub fn client(&self, pod: &str) -> Result<Client<'a>> {
         let address = self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])?;
         Ok(Client::in_pod(self.cluster, &self.namespace, pod, address))
+    }
+
+    /// A pod in which probers run.
+    pub fn prober(&self, pod: &str) -> Result<Prober<'a>> {
+        Prober::new(self, pod)
     }
 
     /// Pods and the last events, for the error of a step that failed.

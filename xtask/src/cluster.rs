@@ -64,6 +64,14 @@ pub(crate) enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// End everything on a node at once, as a power failure does, and start it again: `/run`, bpffs and all namespaces
+    /// are new, its disks are kept.
+    Reboot {
+        #[command(flatten)]
+        name: Name,
+        /// n1, n2, ...
+        node: String,
+    },
     /// Build the image anew, load it on every node and restart one component.
     Reload {
         #[command(flatten)]
@@ -115,6 +123,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Node { name, node, command } => {
             Err(become_process(Cluster::attach(&name.name)?.node_command(node)?.args(command)))
         }
+        Command::Reboot { name, node } => reboot(&Cluster::attach(&name.name)?, node),
         Command::Reload { name, component } => reload(&Cluster::attach(&name.name)?, *component),
         Command::Load { name, archive } => Cluster::attach(&name.name)?.load_image(archive),
     }
@@ -147,6 +156,13 @@ pub(crate) fn install(cluster: &Cluster, progress: &Progress) -> Result<()> {
     progress.say("the chart is installed");
     wait_available(cluster).context("look at: cargo xtask cluster kubectl -- -n netkeel-system get pods")?;
     progress.say("the network is available, every node is Ready");
+    Ok(())
+}
+
+fn reboot(cluster: &Cluster, node: &str) -> Result<()> {
+    let progress = Progress::start();
+    cluster.restart_node(node)?;
+    progress.say(format!("{node} runs again; its kubelet starts the pods now"));
     Ok(())
 }
 

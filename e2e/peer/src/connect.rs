@@ -16,14 +16,15 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
     let timeout = flags.millis("timeout", 2000)?;
     let seconds: f64 = flags.get("seconds", 0.0)?;
     let count: u64 = flags.get("count", if seconds > 0.0 { u64::MAX } else { 1 })?;
-    let deadline = (seconds > 0.0).then(|| Instant::now() + Duration::from_secs_f64(seconds));
+    let deadline = (seconds > 0.0).then(|| flags.deadline(seconds)).transpose()?;
+    let pause = flags.millis("pause", 0)?;
     let begun = AtomicU64::new(0);
     let tally = Mutex::new(Tally::new());
     thread::scope(|scope| {
         for _ in 0..flags.get("parallel", 1)? {
             scope.spawn(|| {
                 while begun.fetch_add(1, Ordering::Relaxed) < count
-                    && deadline.is_none_or(|end| Instant::now() < end)
+                    && deadline.as_ref().is_none_or(|deadline| !deadline.over())
                 {
                     let start = Instant::now();
                     let result = once(target, timeout);
@@ -32,6 +33,7 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
                         thread::sleep(Duration::from_millis(1));
                     }
                     tally.lock().unwrap_or_else(PoisonError::into_inner).add(result, start.elapsed());
+                    thread::sleep(pause);
                 }
             });
         }

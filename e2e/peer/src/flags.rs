@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 
@@ -48,8 +49,26 @@ impl Flags {
         self.get(name, default).map(Duration::from_millis)
     }
 
+    /// The end of `--seconds` from now, or the moment when the file `--stop` is there.
+    pub(crate) fn deadline(&self, seconds: f64) -> Result<Deadline> {
+        let length = Duration::from_secs_f64(self.get("seconds", seconds)?);
+        Ok(Deadline { end: Instant::now() + length, stop: self.text("stop").map(PathBuf::from) })
+    }
+
     pub(crate) fn target(&self) -> Result<std::net::SocketAddr> {
         crate::resolve::target(self.text("to").ok_or("--to HOST:PORT is missing")?)
+    }
+}
+
+/// When a prober ends.
+pub(crate) struct Deadline {
+    end: Instant,
+    stop: Option<PathBuf>,
+}
+
+impl Deadline {
+    pub(crate) fn over(&self) -> bool {
+        Instant::now() >= self.end || self.stop.as_ref().is_some_and(|file| file.exists())
     }
 }
 
@@ -65,5 +84,17 @@ mod tests {
         assert!(flags.get("tcp", false).unwrap());
         assert_eq!(flags.get("size", 64).unwrap(), 64);
         assert!(flags.get::<u8>("tcp", 0).unwrap_err().starts_with("--tcp true: "));
+    }
+
+    #[test]
+    fn a_prober_ends_with_its_time_or_at_the_stop_file() {
+        let until = |pairs: &[&str]| {
+            let arguments: Vec<String> = pairs.iter().map(|&text| text.to_owned()).collect();
+            Flags::parse(&arguments).unwrap().deadline(60.0).unwrap()
+        };
+        assert!(!until(&[]).over());
+        assert!(until(&["--seconds", "0"]).over());
+        assert!(!until(&["--stop", "/nonesuch/stop"]).over());
+        assert!(until(&["--stop", "/proc/self/stat"]).over());
     }
 }

@@ -6,7 +6,9 @@ mod bench;
 mod connect;
 mod dns;
 mod flags;
+mod forbidden;
 mod json;
+mod numbers;
 mod outside;
 mod resolve;
 mod serve;
@@ -23,18 +25,21 @@ use flags::Flags;
 type Result<T> = std::result::Result<T, String>;
 
 const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
-  serve     [--name NAME] [--http 8080] [--echo 7000]   HTTP; TCP and UDP echo behind a line `name client-address`
+  serve     [--name NAME] [--http 8080] [--echo 7000]   HTTP; TCP and UDP echo behind a line `name client-address`;
+                                                        `/received/ADDRESS` tells what the echo ports got from it
   outside   ADDRESS                                     the host outside the cluster: serve, and DNS for `test.`
   pause                                                 do nothing
-  connect   --to HOST:PORT [--count 1 | --seconds S] [--parallel 1] [--timeout 2000]   count answers per backend
+  connect   --to HOST:PORT [--count 1 | --seconds S] [--parallel 1] [--timeout 2000] [--pause 0]   count answers per backend
   udp       --to HOST:PORT [--count 1] [--size 64] [--connected true] [--timeout 1000] exchanges of datagrams
   transfer  --to HOST:PORT [--bytes 1048576] [--timeout 10000]                         echo a payload, compare it
   stream    --to HOST:PORT [--streams 1] [--seconds 5] [--interval 10] [--stall 5000]  long connections, sequence-checked
+  numbers   --to HOST:PORT [--seconds 5] [--interval-us 1000]                          numbered datagrams, lost ones counted
+  forbidden --to HOST:PORT [--seconds 5] [--parallel 4] [--timeout 200] [--pause 5]    count what must not get through
   resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
   bench-serve [--port 9000]                             answer one request a connection, close it
   bench-crr --service HOST:PORT --direct HOST:PORT [--rounds 10] [--slice 1000]        connect, request, response, close
   bench-cni --plugin PATH [--count 200] [--parallel 1]  ADD, then DEL, the configuration on standard input
-times in milliseconds where not said otherwise; exit code 1 when anything failed";
+what has --seconds ends early when the file --stop FILE is there; times in milliseconds where not said otherwise; exit code 1 when anything failed";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -65,6 +70,8 @@ fn run(command: &str, arguments: &[String]) -> Result<bool> {
         "udp" => udp::run(&flags),
         "transfer" => transfer::run(&flags),
         "stream" => stream::run(&flags),
+        "numbers" => numbers::run(&flags),
+        "forbidden" => forbidden::run(&flags),
         "resolve" => resolve::run(&flags),
         "bench-serve" => bench::serve(&flags),
         "bench-crr" => bench::crr(&flags),

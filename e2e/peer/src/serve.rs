@@ -1,5 +1,7 @@
 //! The servers: HTTP that tells name and client, TCP echo behind such a line, UDP that puts the line before the payload.
 
+mod received;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -34,13 +36,16 @@ pub(crate) fn http(name: &str, port: u16) -> Result<()> {
         let request = lines.next().transpose()?.unwrap_or_default();
         while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
         let path = request.split(' ').nth(1).unwrap_or("/").to_owned();
+        let answer = match path.strip_prefix("/received/") {
+            Some(client) => received::json(client),
+            None => Value::Object(vec![
+                ("name", Value::text(name)),
+                ("client", Value::text(plain(client).ip().to_string())),
+                ("path", Value::Text(path)),
+            ]),
+        };
         let mut body = String::new();
-        Value::Object(vec![
-            ("name", Value::text(name)),
-            ("client", Value::text(plain(client).ip().to_string())),
-            ("path", Value::Text(path)),
-        ])
-        .write(&mut body);
+        answer.write(&mut body);
         write!(
             stream,
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}\n",
@@ -52,6 +57,7 @@ pub(crate) fn http(name: &str, port: u16) -> Result<()> {
 /// Serves TCP and UDP echo on all addresses.
 pub(crate) fn echo(name: &str, port: u16) -> Result<()> {
     accept(name, port, |name, stream| {
+        received::connection(stream.peer_addr()?.ip());
         writeln!(stream, "{name} {}", plain(stream.peer_addr()?))?;
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -67,6 +73,7 @@ pub(crate) fn echo(name: &str, port: u16) -> Result<()> {
     thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            received::datagram(client.ip());
             let mut answer = format!("{name} {}\n", plain(client)).into_bytes();
             answer.extend_from_slice(buffer.get(..length).unwrap_or_default());
             drop(socket.send_to(&answer, client));

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::manifest::{ECHO_PORT, KUBE};
 use crate::{Cluster, process};
 
-const PROGRAM: &str = "/netkeel-e2e-peer";
+pub(super) const PROGRAM: &str = "/netkeel-e2e-peer";
 /// A server outside the cluster, reached through the nodes' default route.
 const OUTSIDE: &str = "198.51.100.10";
 
@@ -100,6 +100,10 @@ struct Transfer {
 /// What long-lived connections came to.
 #[derive(Debug, Deserialize)]
 pub struct Streams {
+    /// Connections that were ended by the other end, or in its name.
+    pub resets: u64,
+    /// Connections on which a number did not come back in time, or another came.
+    pub lost: u64,
     /// Numbers that came back in order.
     pub exchanges: u64,
     pub longest_gap_ms: f64,
@@ -247,12 +251,12 @@ impl fmt::Display for Client<'_> {
     }
 }
 
-fn at(to: &str, port: u16) -> String {
+pub(super) fn at(to: &str, port: u16) -> String {
     format!("{to}:{port}")
 }
 
 /// Reads the JSON line. The program ends with 1 when something failed, and still says what.
-fn parse<T: DeserializeOwned>(output: &Output) -> Result<T> {
+pub(super) fn parse<T: DeserializeOwned>(output: &Output) -> Result<T> {
     serde_json::from_slice(&output.stdout).with_context(|| {
         let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
         format!("{PROGRAM} ended with {}: {}", output.status, String::from_utf8_lossy(&said).trim())
