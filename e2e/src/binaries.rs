@@ -61,12 +61,28 @@ const MODULES: [Module; 3] = [
     },
 ];
 
+/// The collector and query API of traces; not needed to run a cluster, so it is built only when it is asked for.
+const JAEGER: Module = Module {
+    name: "jaeger",
+    requirement: "github.com/jaegertracing/jaeger",
+    variables: &["github.com/jaegertracing/jaeger/internal/version.latestVersion={v}"],
+    packages: &["github.com/jaegertracing/jaeger/cmd/jaeger"],
+    programs: &["jaeger"],
+    minutes: 5,
+};
+
 /// The path of the real helm, built when it is not in the cache.
 ///
 /// # Errors
 /// The programs cannot be built.
 pub fn helm(progress: &Progress) -> Result<PathBuf> {
     Ok(Binaries::ensure(progress)?.helm())
+}
+
+/// The path of the real Jaeger, built when it is not in the cache.
+pub(crate) fn jaeger(progress: &Progress) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(JAEGER.name);
+    Ok(JAEGER.ensure(&source, &cache_root()?.join("bin"), progress)?.join("jaeger"))
 }
 
 /// Where the programs are.
@@ -182,7 +198,8 @@ fn version_of<'a>(go_mod: &'a str, requirement: &str) -> Option<&'a str> {
     })
 }
 
-fn cache_root() -> Result<PathBuf> {
+/// The folder of everything that is built or fetched once.
+pub(crate) fn cache_root() -> Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("netkeel"))
@@ -240,7 +257,7 @@ mod tests {
     #[test]
     fn every_module_names_its_version_to_the_linker() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
-        for module in &MODULES {
+        for module in MODULES.iter().chain([&JAEGER]) {
             let flags = module.linker_flags(&sources.join(module.name)).unwrap();
             assert!(
                 flags.starts_with("-s -w -X ") && flags.contains("=v") && !flags.contains('{'),

@@ -1,7 +1,7 @@
 //! The cluster as tests and `cargo xtask cluster` use it.
 //! Its folder is `/var/tmp/netkeel/<name>`; its processes are exactly those in the cgroup `netkeel/<name>`.
 
-mod start;
+pub(crate) mod start;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::node::Spec;
+use crate::process::ProcessId;
 use crate::{Progress, process, wait_until};
 
 const FOLDERS: &str = "/var/tmp/netkeel";
@@ -295,10 +296,19 @@ impl Cluster {
         self.in_network_of("fabric", program)
     }
 
-    fn in_network_of(&self, member: &str, program: &Path) -> Result<Command> {
-        let process = Spec::read(&self.folder.join(member))?.process().with_context(|| {
+    /// The process of the fabric, whose network namespace reaches every node.
+    pub(crate) fn fabric(&self) -> Result<ProcessId> {
+        self.process_of("fabric")
+    }
+
+    fn process_of(&self, member: &str) -> Result<ProcessId> {
+        Spec::read(&self.folder.join(member))?.process().with_context(|| {
             format!("{member} of cluster {0} does not run: cargo xtask cluster up --name {0}", self.name)
-        })?;
+        })
+    }
+
+    fn in_network_of(&self, member: &str, program: &Path) -> Result<Command> {
+        let process = self.process_of(member)?;
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", process.pid)).arg(program);
         Ok(command)

@@ -8,9 +8,10 @@ use anyhow::Result;
 
 use crate::binaries::Binaries;
 use crate::node::{Daemon, Link, Spec};
+use crate::observe::{jaeger, prometheus};
 use crate::pki::{Authority, Subject};
 
-pub(crate) const FABRIC_ADDRESS: &str = "172.30.0.254/24";
+pub(crate) const FABRIC: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 254);
 /// The host outside the cluster, the nodes' default gateway and resolver.
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 /// An address that only the outside host has: `outside.test`.
@@ -142,6 +143,9 @@ impl Plan<'_> {
         binds.extend([self.folder, self.binaries.folder()].map(|path| (path.into(), path.into())));
         let mut daemons = if index == 1 { self.control_plane() } else { Vec::new() };
         daemons.extend(self.node_programs(&name, address, &base.folder)?);
+        if index == 1 {
+            daemons.push(self.prometheus());
+        }
         let hosts = (1..=self.nodes).map(|index| format!("{} {}", node_address(index), node_name(index)));
         let hosts = hosts.collect::<Vec<_>>().join("\n");
         Ok(Spec {
@@ -163,19 +167,9 @@ impl Plan<'_> {
     }
 
     fn member(&self, name: &str) -> Spec {
-        Spec {
-            name: name.into(),
-            group: format!("{}/{name}", group(self.cluster)),
-            folder: self.folder.join(name),
-            link: None,
-            path: format!(
-                "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                self.binaries.path()
-            ),
-            binds: Vec::new(),
-            files: Vec::new(),
-            daemons: Vec::new(),
-        }
+        let path =
+            format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.binaries.path());
+        member(self.cluster, self.folder, name, path)
     }
 
     fn control_plane(&self) -> Vec<Daemon> {
@@ -222,6 +216,23 @@ impl Plan<'_> {
                 api,
             ),
         ]
+    }
+
+    /// It stays down until [`crate::Cluster::observe`] wants it.
+    fn prometheus(&self) -> Daemon {
+        let command = prometheus::command(self.folder, &prometheus::program(self.binaries.folder()));
+        let api = Some(SocketAddr::from((node_address(1), API_PORT)));
+        Daemon { name: prometheus::NAME.into(), command, after: api }
+    }
+
+    /// Jaeger, in the network namespace of the fabric.
+    pub(crate) fn jaeger(cluster: &str, folder: &Path, fabric: u32, program: &Path) -> Spec {
+        let command = jaeger::command(folder, program);
+        Spec {
+            link: Some(Link { fabric, address: String::new(), gateway: None, loopback: Vec::new() }),
+            daemons: vec![Daemon { name: jaeger::NAME.into(), command, after: None }],
+            ..member(cluster, folder, jaeger::NAME, String::new())
+        }
     }
 
     fn apiserver(&self) -> Vec<String> {
@@ -284,6 +295,20 @@ impl Plan<'_> {
     }
 }
 
+/// A member of the cluster that runs nothing yet.
+fn member(cluster: &str, folder: &Path, name: &str, path: String) -> Spec {
+    Spec {
+        name: name.into(),
+        group: format!("{}/{name}", group(cluster)),
+        folder: folder.join(name),
+        link: None,
+        path,
+        binds: Vec::new(),
+        files: Vec::new(),
+        daemons: Vec::new(),
+    }
+}
+
 pub(crate) fn node_name(index: u8) -> String {
     format!("n{index}")
 }
@@ -341,8 +366,15 @@ mod tests {
         plan.secrets().unwrap();
         let names = |spec: &Spec| spec.daemons.iter().map(|daemon| daemon.name.clone()).collect::<Vec<_>>();
         let first = plan.node(1, 7).unwrap();
-        let control =
-            ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet"];
+        let control = [
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "containerd",
+            "kubelet",
+            "prometheus",
+        ];
         assert_eq!(names(&first), control);
         assert_eq!(names(&plan.node(2, 7).unwrap()), ["containerd", "kubelet"]);
         assert_eq!(first.group, "netkeel/t/n1");

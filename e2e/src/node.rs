@@ -1,4 +1,4 @@
-//! A process that is part of the cluster: the fabric, the outside host, or a node.
+//! A process that is part of the cluster: the fabric, the outside host, a program beside them, or a node.
 //! Each joins its own cgroup first, so that whatever happens later it can be found and ended.
 
 mod mounts;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
@@ -107,12 +107,13 @@ impl Spec {
 /// Whatever keeps the member from running.
 pub fn main(arguments: &[String]) -> Result<()> {
     let [role, folder, command @ ..] = arguments else {
-        bail!("usage: netkeel-e2e-node fabric|outside|node|init|exec FOLDER [COMMAND...]");
+        bail!("usage: netkeel-e2e-node fabric|outside|beside|node|init|exec FOLDER [COMMAND...]");
     };
     let spec = Spec::read(Path::new(folder))?;
     match role.as_str() {
         "fabric" => fabric(&spec),
         "outside" => outside(&spec),
+        "beside" => beside(&spec),
         "node" => node(&spec),
         "init" => init(&spec),
         "exec" => exec(&spec, command),
@@ -139,8 +140,21 @@ fn outside(spec: &Spec) -> Result<()> {
     detach(spec)?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     network::connect(spec)?;
+    become_program(spec)
+}
+
+/// Runs its program in the network namespace of the fabric.
+fn beside(spec: &Spec) -> Result<()> {
+    detach(spec)?;
+    let link = spec.link.as_ref().context("the fabric is not named")?;
+    let namespace = format!("/proc/{}/ns/net", link.fabric);
+    setns(fs::File::open(&namespace).context(namespace)?, CloneFlags::CLONE_NEWNET)?;
+    become_program(spec)
+}
+
+fn become_program(spec: &Spec) -> Result<()> {
     spec.record(std::process::id())?;
-    let daemon = spec.daemons.first().context("the outside host runs one program")?;
+    let daemon = spec.daemons.first().with_context(|| format!("{} runs one program", spec.name))?;
     let (program, arguments) = daemon.command.split_first().context("a command has a program")?;
     Err(Command::new(program).args(arguments).exec()).context(program.clone())
 }

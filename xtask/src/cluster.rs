@@ -7,7 +7,7 @@ use std::process::Command as Process;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use netkeel_e2e::workload::install::{NAMESPACE, helm_upgrade, wait_available};
-use netkeel_e2e::{Cluster, DEFAULT_NAME, Options, Progress};
+use netkeel_e2e::{Cluster, DEFAULT_NAME, Options, Progress, jaeger};
 
 use crate::{image, setup};
 
@@ -30,6 +30,9 @@ pub(crate) enum Command {
         /// Leave the nodes without a network: they register, but stay `NotReady`.
         #[arg(long)]
         without_netkeel: bool,
+        /// Leave out Jaeger and Prometheus, about 200 MB of memory.
+        #[arg(long)]
+        without_observability: bool,
     },
     /// Take a cluster down, also what is left of one that crashed.
     Down {
@@ -54,6 +57,17 @@ pub(crate) enum Command {
         name: Name,
         #[arg(last = true)]
         arguments: Vec<String>,
+    },
+    /// Print a trace as a tree, with times in milliseconds.
+    Trace {
+        #[command(flatten)]
+        name: Name,
+        /// The newest of these.
+        #[arg(long, value_enum, default_value_t = Last::Edit)]
+        last: Last,
+        /// This one, by its id of 32 hex digits.
+        #[arg(long, conflicts_with = "last")]
+        id: Option<String>,
     },
     /// Run a command as a process of a node.
     Node {
@@ -86,6 +100,33 @@ pub(crate) enum Command {
     },
 }
 
+/// Which trace is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Last {
+    /// A change of the `ClusterNetwork`.
+    Edit,
+    /// The first change, by which the network came to be.
+    Install,
+    /// A pod's start.
+    Pod,
+    /// A pod's end.
+    PodEnd,
+    /// A question to DNS that was sampled.
+    Dns,
+}
+
+impl Last {
+    /// Program and operation of the trace's first span.
+    fn root(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Edit | Self::Install => ("netkeel-operator", "reconcile"),
+            Self::Pod => ("netkeel-agent", "CNI ADD"),
+            Self::PodEnd => ("netkeel-agent", "CNI DEL"),
+            Self::Dns => ("netkeel-dns", "dns query"),
+        }
+    }
+}
+
 /// A component of Netkeel, with the object that owns its pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Component {
@@ -107,7 +148,10 @@ impl Component {
 
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Up { name, nodes, without_netkeel } => up(&name.name, *nodes, *without_netkeel),
+        Command::Up { name, nodes, without_netkeel, without_observability } => {
+            up(&Options { name: name.name.clone(), nodes: *nodes }, !without_netkeel, !without_observability)
+        }
+        Command::Trace { name, last, id } => trace(&Cluster::attach(&name.name)?, *last, id.as_deref()),
         Command::Down { all: true, .. } => Cluster::list().iter().try_for_each(|name| down(name)),
         Command::Down { name, .. } => down(&name.name),
         Command::Status => {
@@ -129,13 +173,17 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     }
 }
 
-fn up(name: &str, nodes: u8, without_netkeel: bool) -> Result<()> {
+fn up(options: &Options, netkeel: bool, observability: bool) -> Result<()> {
     setup::run()?;
     let progress = Progress::start();
-    let cluster = Cluster::up(&Options { name: name.to_owned(), nodes }, &progress)?;
-    if !without_netkeel {
+    let cluster = Cluster::up(options, &progress)?;
+    if observability {
+        cluster.observe(&progress)?;
+    }
+    if netkeel {
         install(&cluster, &progress)?;
     }
+    let name = &options.name;
     let flag = if name == DEFAULT_NAME { String::new() } else { format!(" --name {name}") };
     println!(
         "cluster {name} is up with {} nodes; its folder is {}",
@@ -181,6 +229,19 @@ fn reload(cluster: &Cluster, component: Component) -> Result<()> {
     cluster.kubectl(&["-n", namespace, "delete", "pods", "-l", &pairs.join(",")])?;
     cluster.kubectl(&["-n", namespace, "rollout", "status", owner, "--timeout=2m"])?;
     progress.say(format!("{owner} runs the new program"));
+    Ok(())
+}
+
+fn trace(cluster: &Cluster, last: Last, id: Option<&str>) -> Result<()> {
+    let trace = if let Some(id) = id {
+        cluster.jaeger_trace(id)?
+    } else {
+        let (program, operation) = last.root();
+        let mut traces = cluster.jaeger_traces(program, Some(operation), &[])?.into_iter();
+        let found = if last == Last::Install { traces.next_back() } else { traces.next() };
+        found.with_context(|| format!("Jaeger has no trace of {operation} yet"))?
+    };
+    print!("{}", jaeger::tree(&trace));
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use crate::binaries::Binaries;
 use crate::config::{Plan, group, node_address, node_name};
 use crate::node::Spec;
 use crate::process::ProcessId;
-use crate::{Progress, cgroup, images, process, wait_until};
+use crate::{Progress, cgroup, images, observe, process, wait_until};
 
 const PEER_PROGRAM: &str = "netkeel-e2e-peer";
 const START: Duration = Duration::from_mins(1);
@@ -58,6 +58,7 @@ fn start(plan: &Plan<'_>, progress: &Progress) -> Result<Cluster> {
     }
     plan.secrets()?;
     let fabric = launch(plan.folder, "fabric", &plan.fabric())?;
+    observe::prepare(plan.folder)?;
     launch(plan.folder, "outside", &plan.outside(fabric.pid, &plan.folder.join(PEER_PROGRAM)))?;
     let nodes: Vec<Node> =
         (1..=plan.nodes).map(|index| Node { name: node_name(index), address: node_address(index) }).collect();
@@ -128,7 +129,7 @@ fn process_of(folder: &Path, member: &str) -> Option<ProcessId> {
 }
 
 /// Starts a member that does not run and waits until its namespaces are there.
-fn launch(cluster: &Path, role: &str, spec: &Spec) -> Result<ProcessId> {
+pub(crate) fn launch(cluster: &Path, role: &str, spec: &Spec) -> Result<ProcessId> {
     if let Some(running) = spec.process() {
         return Ok(running);
     }

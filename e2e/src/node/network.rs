@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Spec;
-use crate::config::FABRIC_ADDRESS;
+use crate::config::FABRIC;
 use crate::{process, wait_until};
 
 const BRIDGE: &str = "fabric";
@@ -15,7 +15,7 @@ const BRIDGE: &str = "fabric";
 pub(super) fn bridge() -> Result<()> {
     ip(&["link", "set", "lo", "up"])?;
     ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-    ip(&["address", "add", FABRIC_ADDRESS, "dev", BRIDGE])?;
+    ip(&["address", "add", &format!("{FABRIC}/24"), "dev", BRIDGE])?;
     ip(&["link", "set", BRIDGE, "up"])?;
     // Absent where the kernel has no br_netfilter; where it is on, iptables would see bridged frames.
     drop(std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"));
