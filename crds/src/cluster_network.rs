@@ -1,11 +1,13 @@
 //! `ClusterNetwork`: the one object that a user edits. Every field has a default, so `spec: {}` is a network.
 
 mod dns;
+mod observability;
 mod pod_network;
 mod status;
 
 pub use crate::text::{Mtu, Upstream};
 pub use dns::Dns;
+pub use observability::{COLLECTOR, Observability, SamplingRatios, Traces};
 pub use pod_network::{AddressPool, BlockSizes, Masquerade, PodNetwork, Vxlan};
 pub use status::{ClusterNetworkStatus, Effective, PoolStatus, Rollout, Usage};
 
@@ -44,22 +46,4 @@ pub struct ClusterNetworkSpec {
     /// What the network's own programs tell about their work.
     #[serde(default)]
     pub observability: Observability,
-}
-
-/// What the network's own programs tell about their work.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Observability {
-    /// Traces over OTLP.
-    pub traces: Traces,
-}
-
-/// Traces over OTLP.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Traces {
-    /// Collector that takes OTLP over gRPC without TLS, such as `http://192.0.2.10:4317`. Without it no traces are sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = "^http://[^/ ]+/?$"))]
-    pub endpoint: Option<String>,
 }

@@ -15,7 +15,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 
 pub use address_block::{AddressBlock, AddressBlockSpec, block_name};
-pub use cluster_network::{ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus};
+pub use cluster_network::{COLLECTOR, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus};
 pub use node_network::{NodeNetwork, NodeNetworkSpec, NodeNetworkStatus};
 
 /// Name of the one `ClusterNetwork`, and of its pool.

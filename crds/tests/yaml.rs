@@ -35,7 +35,9 @@ fn an_empty_spec_is_the_default_network() {
                 "masquerade": {"enabled": true, "excludedCIDRs": []},
             },
             "dns": {"clusterDomain": "cluster.local", "replicas": 2, "upstreams": []},
-            "observability": {"traces": {}},
+            "observability": {
+                "traces": {"endpoint": "http://jaeger-collector.observability:4317", "samplingRatios": {"dns": 0.01}},
+            },
         })
     );
 }
@@ -51,7 +53,7 @@ fn every_object_survives_the_way_to_the_api_and_back() {
                 "masquerade": {"enabled": false, "excludedCIDRs": ["192.0.2.0/24", "2001:db8::/32"]},
             },
             "dns": {"clusterDomain": "k8s.example", "replicas": 3, "upstreams": ["192.0.2.53", "[2001:db8::1]:5353"], "clusterIP": "10.96.0.10"},
-            "observability": {"traces": {"endpoint": "http://192.0.2.10:4317"}},
+            "observability": {"traces": {"endpoint": "http://192.0.2.10:4317", "samplingRatios": {"dns": 0.5}}},
         },
     });
     round_trip::<ClusterNetwork>(&network);

@@ -41,7 +41,7 @@ pub struct Args {
     /// OTLP/gRPC collector of traces, http://HOST:PORT
     #[arg(long)]
     traces_endpoint: Option<String>,
-    /// Share of forwarded questions that are traced, 0 to 1
+    /// Share of questions that are traced, 0 to 1
     #[arg(long, default_value_t = 0.01)]
     traces_sampling_ratio: f64,
 }
@@ -61,7 +61,7 @@ pub struct Config {
     pub lame_duck: Duration,
     /// Collector of traces.
     pub traces_endpoint: Option<String>,
-    /// Share of forwarded questions that are traced.
+    /// Share of questions that are traced, 0 to 1.
     pub traces_sampling_ratio: f64,
 }
 

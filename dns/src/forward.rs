@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
+use crate::traced::Trace;
 
 /// How long each try may last; the sum bounds a question.
 const TRIES: [Duration; 3] =
@@ -75,7 +76,12 @@ impl Forwarder {
     ///
     /// # Errors
     /// Nobody to ask, too much under way, or no reply in time.
-    pub async fn ask(&self, query: &Message, avoid: &[IpAddr]) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn ask(
+        &self,
+        query: &Message,
+        avoid: &[IpAddr],
+        trace: Option<&Trace>,
+    ) -> Result<Vec<u8>, Error> {
         let Ok(_permit) = self.permits.try_acquire() else {
             self.metrics.rejected();
             return Err(Error::Busy);
@@ -84,7 +90,12 @@ impl Forwarder {
         let mut result = Err(Error::NoUpstream);
         for (number, (upstream, limit)) in order.iter().cycle().zip(TRIES).enumerate() {
             let others = number + 1 < order.len();
-            match self.one(upstream, query, limit).await {
+            let began = Instant::now();
+            let replied = self.one(upstream, query, limit).await;
+            if let Some(trace) = trace {
+                trace.asked(upstream.address, began, replied.as_ref().err());
+            }
+            match replied {
                 Ok(reply) if others && is_refusal(&reply) => result = Ok(reply),
                 Ok(reply) => return Ok(reply),
                 Err(source) if result.is_err() => {

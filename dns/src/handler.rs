@@ -10,12 +10,12 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use rand::seq::SliceRandom;
-use tracing::Instrument;
 
 use crate::answer::{Answer, answer};
 use crate::forward::{Error, Forwarder};
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{Metrics, Seen};
+use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 
 /// How many aliases are followed within the cluster before a chain counts as endless.
@@ -30,6 +30,8 @@ pub struct Handler {
     forwarder: Arc<Forwarder>,
     metrics: Metrics,
     told: Arc<Seldom>,
+    /// Share of questions that are traced, 0 to 1.
+    traced: f64,
 }
 
 /// Says yes once in a while.
@@ -74,13 +76,20 @@ pub struct Pending {
     name: Name,
     client: SocketAddr,
     since: Instant,
+    trace: Option<Trace>,
 }
 
 impl Handler {
     /// A handler of the zone that `zone` holds at each moment.
     #[must_use]
     pub fn new(zone: Arc<ArcSwap<Zone>>, forwarder: Forwarder, metrics: Metrics) -> Self {
-        Self { zone, forwarder: Arc::new(forwarder), metrics, told: Arc::new(Seldom::new()) }
+        Self { zone, forwarder: Arc::new(forwarder), metrics, told: Arc::new(Seldom::new()), traced: 0.0 }
+    }
+
+    /// The same, tracing this share of questions, 0 to 1.
+    #[must_use]
+    pub fn tracing(self, ratio: f64) -> Self {
+        Self { traced: ratio, ..self }
     }
 
     /// Answers `packet`, or says what it takes to do so.
@@ -98,34 +107,28 @@ impl Handler {
                 return Outcome::Reply(reply);
             }
         };
+        let trace = Trace::by_chance(self.traced);
         match resolve(&self.zone.load(), &question.name, question.rtype) {
             Resolved::Own(code, sections) => {
                 self.seen(transport, client, Some(question.rtype), true, code, since);
+                if let Some(trace) = trace {
+                    trace.answered(&answered(&question, client, code, since));
+                }
                 Outcome::Reply(question.reply(code, true, sections))
             }
             Resolved::Ask(aliases, name) => {
-                Outcome::Later(Box::new(Pending { question, aliases, name, client, since }))
+                Outcome::Later(Box::new(Pending { question, aliases, name, client, since, trace }))
             }
         }
     }
 
     /// Asks an upstream resolver. The reply always comes, and in bounded time.
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
-        let span = tracing::info_span!(
-            "dns.forward",
-            dns.question.name = %pending.name,
-            dns.question.r#type = %pending.question.rtype,
-            otel.kind = "server",
-        );
-        self.ask(pending).instrument(span).await
-    }
-
-    async fn ask(&self, pending: Box<Pending>) -> Vec<u8> {
-        let Pending { question, aliases, name, client, since } = *pending;
+        let Pending { question, aliases, name, client, since, trace } = *pending;
         let query = question.upstream_query(&name, rand::random());
         let avoid = self.zone.load().dns_addresses().to_vec();
         let own = !aliases.is_empty();
-        let (code, reply) = match self.forwarder.ask(&query, &avoid).await {
+        let (code, reply) = match self.forwarder.ask(&query, &avoid, trace.as_ref()).await {
             Ok(reply) if own => follow(&question, aliases, &reply),
             Ok(reply) => {
                 (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))
@@ -141,6 +144,9 @@ impl Handler {
             }
         };
         self.seen(question.transport, client, Some(question.rtype), own, code, since);
+        if let Some(trace) = trace {
+            trace.answered(&answered(&question, client, code, since));
+        }
         reply
     }
 
@@ -155,6 +161,11 @@ impl Handler {
     ) {
         self.metrics.seen(Seen { transport, client, rtype, own, code, took: since.elapsed() });
     }
+}
+
+fn answered(question: &Question, client: SocketAddr, code: ResponseCode, since: Instant) -> Answered<'_> {
+    let Question { name, rtype, transport, .. } = question;
+    Answered { name, rtype: *rtype, code, transport: *transport, client, since }
 }
 
 /// What the zone alone makes of a question.

@@ -12,6 +12,7 @@ mod object;
 mod run;
 pub mod server;
 mod shards;
+mod traced;
 pub mod watch;
 pub mod zone;
 

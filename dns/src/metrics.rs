@@ -52,16 +52,31 @@ impl Metrics {
         Self {
             server: format!("dns://{listen}"),
             domain: domain.to_owned(),
-            requests: registry.counters("coredns_dns_requests", "Questions by transport, family and type"),
-            responses: registry.counters("coredns_dns_responses", "Answers by response code"),
-            durations: registry
-                .histograms("coredns_dns_request_duration_seconds", "Time from a question to its answer"),
+            requests: registry.counters(
+                "coredns_dns_requests",
+                "Questions by transport, family and type",
+                &["server", "zone", "view", "proto", "family", "type"],
+            ),
+            responses: registry.counters(
+                "coredns_dns_responses",
+                "Answers by response code",
+                &["server", "zone", "view", "rcode", "plugin"],
+            ),
+            durations: registry.histograms(
+                "coredns_dns_request_duration_seconds",
+                "Time from a question to its answer",
+                &["server", "zone", "view", "type"],
+            ),
             upstream_durations: registry.histograms(
                 "coredns_proxy_request_duration_seconds",
                 "Time an upstream resolver took to reply",
+                &["proxy_name", "to", "rcode"],
             ),
-            upstream_failures: registry
-                .counters("netkeel_dns_upstream_failures", "Tries that an upstream resolver did not answer"),
+            upstream_failures: registry.counters(
+                "netkeel_dns_upstream_failures",
+                "Tries that an upstream resolver did not answer",
+                &["to"],
+            ),
             rejects: registry
                 .counter("coredns_forward_max_concurrent_rejects", "Questions refused: too many under way"),
             ignored: registry.counter("netkeel_dns_ignored_packets", "Packets that are no questions"),
@@ -70,6 +85,7 @@ impl Metrics {
             events: registry.counters(
                 "netkeel_dns_watch_events",
                 "Events of the API server by kind of object; `undecodable` ones name a bad object in the log",
+                &["object", "event"],
             ),
         }
     }

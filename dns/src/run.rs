@@ -52,8 +52,7 @@ pub enum Error {
 pub async fn run(args: Args) -> Result<(), Error> {
     let resolv_conf = std::fs::read_to_string(RESOLV_CONF);
     let config = args.config(resolv_conf.as_deref().unwrap_or_default());
-    let options = Options { sampling_ratio: config.traces_sampling_ratio, ..Options::from_env(VERSION) };
-    let telemetry = netkeel_telemetry::init("netkeel-dns", &options)?;
+    let telemetry = netkeel_telemetry::init("netkeel-dns", &Options::from_env(VERSION))?;
     if let Err(error) = telemetry.set_traces_endpoint(config.traces_endpoint.as_deref()) {
         tracing::warn!(error = &error as &dyn std::error::Error, "no traces are sent");
     }
@@ -136,7 +135,8 @@ pub async fn start(
         _ = synced.wait_for(|synced| *synced) => {}
         () = stop.cancelled() => return Ok(Running { addresses: vec![], tasks }),
     }
-    let handler = Handler::new(published, Forwarder::new(&config.upstreams, metrics.clone()), metrics);
+    let handler = Handler::new(published, Forwarder::new(&config.upstreams, metrics.clone()), metrics)
+        .tracing(config.traces_sampling_ratio);
     let mut addresses = vec![];
     for address in &config.listen {
         let sockets = Sockets::bind(*address).await?;

@@ -284,7 +284,7 @@ impl Agent {
         if self.report.revision.as_deref() == Some(revision) {
             return tracing::Span::none();
         }
-        let span = tracing::info_span!("apply", node = self.with.config.node_name, revision);
+        let span = tracing::info_span!("apply", netkeel.revision = revision);
         if let Some(parent) = self.own().and_then(|node| node.traceparent.as_deref()) {
             context::set_parent(&span, parent);
         }

@@ -13,6 +13,7 @@ use crate::{
     desired::Desired,
     link::{self, netlink::Rtnetlink},
     masquerade, overlay, route, settings,
+    trace::part,
 };
 
 /// The kernel programs' side of a node.
@@ -110,19 +111,22 @@ impl Applier {
     /// # Errors
     /// The first part that failed; what was done stays, and the next call goes on.
     pub fn apply(&mut self, desired: &Desired, datapath: &impl NodeDatapath) -> Result<Applied, Error> {
-        settings::forwarding(&self.settings, &self.run_folder)?;
+        part!("settings").in_scope(|| settings::forwarding(&self.settings, &self.run_folder))?;
         let mut net = Rtnetlink::open().map_err(Error::Netlink)?;
         let underlay = overlay::underlay(&mut net, desired.node)?;
         let device = desired.device(underlay.mtu);
-        let ifindex = overlay::converge(&mut net, &device, &self.settings)?;
+        let ifindex = part!("device").in_scope(|| overlay::converge(&mut net, &device, &self.settings))?;
         let config = Config::new(Address::from(desired.node), Address::from(desired.overlay), ifindex);
         if self.attached != Some(config) {
-            datapath.attach(&config)?;
+            part!("programs").in_scope(|| datapath.attach(&config))?;
             self.attached = Some(config);
         }
-        let tunnels = converge(&mut datapath.tunnels()?, &desired.tunnels)?;
-        let routes = route::converge(&mut net, &desired.routes(ifindex)).map_err(Error::Routes)?;
-        let table = masquerade::converge(&desired.masquerade)?;
+        let tunnels = part!("tunnels")
+            .in_scope(|| -> Result<_, Error> { Ok(converge(&mut datapath.tunnels()?, &desired.tunnels)?) })?;
+        let routes = part!("routes")
+            .in_scope(|| route::converge(&mut net, &desired.routes(ifindex)))
+            .map_err(Error::Routes)?;
+        let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
         tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu = device.mtu, "applied");
         Ok(Applied { device })
     }

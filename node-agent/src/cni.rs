@@ -16,6 +16,7 @@ pub mod protocol;
 mod recovery;
 pub mod result;
 mod server;
+mod traced;
 pub mod wire;
 
 use std::{

@@ -23,6 +23,7 @@ pub mod run;
 pub mod services;
 pub mod settings;
 pub mod status;
+mod trace;
 
 pub mod cni;
 pub mod ipam;

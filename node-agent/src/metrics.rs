@@ -52,9 +52,12 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Self {
         let gauge = |what: &str, help: &str| registry.gauge(&format!("netkeel_agent_{what}"), help);
         Self {
-            drops: registry
-                .counters("netkeel_agent_drops", "Packets and connections not let through, by reason"),
-            map_bytes: registry.gauges("netkeel_agent_map_bytes", "Kernel memory of each map"),
+            drops: registry.counters(
+                "netkeel_agent_drops",
+                "Packets and connections not let through, by reason",
+                &["reason"],
+            ),
+            map_bytes: registry.gauges("netkeel_agent_map_bytes", "Kernel memory of each map", &["map"]),
             frontends: gauge("service_frontends", "Service ports in the kernel"),
             service_writes: registry
                 .counter("netkeel_agent_service_map_writes", "Writes to the maps of services"),
@@ -84,7 +87,11 @@ impl Metrics {
                 "From the first event of a batch to its last map write",
                 &SECONDS,
             ),
-            failures: registry.counters("netkeel_agent_failures", "Failures to set up the node, by reason"),
+            failures: registry.counters(
+                "netkeel_agent_failures",
+                "Failures to set up the node, by reason",
+                &["reason"],
+            ),
             invalid_objects: gauge("invalid_objects", "Objects that are ignored because they are impossible"),
             addresses_used: gauge("addresses_used", "Pod addresses in use"),
             addresses_capacity: gauge("addresses_capacity", "Pod addresses of the node's blocks"),

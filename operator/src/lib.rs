@@ -4,8 +4,10 @@
 
 pub mod args;
 pub mod cluster;
+pub mod collector;
 pub mod install;
 pub mod leader;
+pub mod metrics;
 pub mod observed;
 pub mod plan;
 pub mod probe;
@@ -14,4 +16,5 @@ pub mod render;
 pub mod run;
 pub mod settings;
 pub mod status;
+pub mod story;
 pub mod uninstall;

@@ -27,6 +27,8 @@ pub struct Observed {
     pub agents: Option<Workload>,
     /// DNS as it is.
     pub dns: DnsSeen,
+    /// Where programs send their traces, `http://address:port`; none while there is no such Service.
+    pub collector: Option<String>,
     /// Objects of ours that cannot be read, as `kind name`.
     pub undecodable: Vec<String>,
 }

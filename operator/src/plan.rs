@@ -109,7 +109,7 @@ fn network_of(network: &ClusterNetwork, seen: &Observed, settings: &Settings) ->
         out.steps.push(Step::HoldNetwork);
     }
     out.problems.extend(validate::problems(&network.spec, seen));
-    out.config = if out.problems.is_empty() { Some(config(network)) } else { last_good(seen) };
+    out.config = if out.problems.is_empty() { Some(config(network, seen)) } else { last_good(seen) };
     if let Some(config) = out.config.clone() {
         nodes::plan(&config, &network.spec.pod_network.pools, seen, &mut out);
         agents(seen, settings, &mut out);
@@ -128,7 +128,7 @@ fn agents(seen: &Observed, settings: &Settings, out: &mut Outcome) {
 }
 
 /// What the spec says to every node.
-fn config(network: &ClusterNetwork) -> NodeConfig {
+fn config(network: &ClusterNetwork, seen: &Observed) -> NodeConfig {
     let pods = &network.spec.pod_network;
     NodeConfig {
         pod_cidrs: pods.pools.iter().flat_map(|pool| pool.cidrs.iter().copied()).collect(),
@@ -138,7 +138,7 @@ fn config(network: &ClusterNetwork) -> NodeConfig {
             netkeel_crds::cluster_network::Mtu::Bytes(bytes) => bytes,
         },
         masquerade: pods.masquerade.clone(),
-        traces_endpoint: network.spec.observability.traces.endpoint.clone(),
+        traces_endpoint: seen.collector.clone(),
     }
 }
 

@@ -3,18 +3,20 @@
 #[cfg(test)]
 mod interleavings;
 
+use std::time::SystemTime;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use netkeel_crds::{ClusterNetwork, TRACEPARENT};
-use netkeel_telemetry::{chain, context};
-use tracing::{Instrument, Span};
+use netkeel_crds::ClusterNetwork;
+use netkeel_telemetry::chain;
 
 use crate::{
     cluster::{Cluster, Effect, Error},
     observed::{Observed, Unreadable},
     plan::{Outcome, Step, plan},
     settings::Settings,
-    status::{status, unreadable},
+    status::{is_updated, status, unreadable},
+    story::{Chapter, Traces},
 };
 
 /// What a pass did.
@@ -24,6 +26,10 @@ pub struct Pass {
     pub applied: usize,
     /// When to look again.
     pub next: Next,
+    /// Nodes of the cluster.
+    pub nodes: usize,
+    /// Those that have applied what they should.
+    pub updated: usize,
 }
 
 /// When the next pass is due.
@@ -39,7 +45,7 @@ pub enum Next {
 }
 
 /// Brings the cluster one step nearer to what its `ClusterNetwork` says. The status is written even when a step failed.
-/// `send_traces_to` is told where the network wants its traces before the first of them begins.
+/// `traces` is told where the network wants them before the first of them begins.
 ///
 /// # Errors
 /// The first error of the API server.
@@ -47,29 +53,43 @@ pub async fn pass<C: Cluster>(
     cluster: &C,
     settings: &Settings,
     now: Timestamp,
-    send_traces_to: &(dyn Fn(Option<&str>) + Sync),
+    traces: Traces<'_>,
 ) -> Result<Pass, Error> {
+    let began = SystemTime::now();
     let seen = cluster.observe().await?;
+    let observed = SystemTime::now();
     if let Some(unreadable) = &seen.unreadable_network {
         return complain(cluster, unreadable, now).await;
     }
     let Some(network) = &seen.network else { return Ok(Pass::default()) };
-    send_traces_to(network.spec.observability.traces.endpoint.as_deref());
+    (traces.send_to)(seen.collector.as_deref());
     let mut outcome = plan(&seen, settings, age(network, now));
     outcome.steps.retain(|step| !cluster.is_done(step));
-    let span = if outcome.steps.is_empty() { Span::none() } else { span(network, &mut outcome) };
-    async {
-        let applied = apply(cluster, &outcome.steps).await;
-        let failure = applied.as_ref().err().map(|error| chain(error));
-        report(cluster, &seen, &outcome, failure.as_deref(), now).await.or_else(ignore_gone(&outcome))?;
-        let next = match applied? {
-            Next::OnChange if outcome.removing => Next::Soon,
-            next => next,
-        };
-        Ok(Pass { applied: outcome.steps.len(), next })
+    let chapter = traces.story.pass(network, outcome.steps.len(), began);
+    if let Some(chapter) = &chapter {
+        chapter.part("observe", began, observed);
+        chapter.part("plan", observed, SystemTime::now());
     }
-    .instrument(span)
-    .await
+    let applied = apply(cluster, &mut outcome.steps, chapter.as_ref()).await;
+    let failure = applied.as_ref().err().map(|error| chain(error));
+    let reporting = SystemTime::now();
+    report(cluster, &seen, &outcome, failure.as_deref(), now).await.or_else(ignore_gone(&outcome))?;
+    let steps = outcome.steps.len();
+    if let Some(chapter) = chapter {
+        chapter.part("report", reporting, SystemTime::now());
+        chapter.end(steps);
+    }
+    traces.story.settle(&seen, steps);
+    let next = match applied? {
+        Next::OnChange if outcome.removing => Next::Soon,
+        next => next,
+    };
+    Ok(Pass { applied: steps, next, nodes: seen.nodes.len(), updated: updated(&seen) })
+}
+
+/// Nodes that have applied what they should.
+fn updated(seen: &Observed) -> usize {
+    seen.node_networks.iter().filter(|network| is_updated(network)).count()
 }
 
 /// Nothing is done for a network that cannot be read: what the nodes have stays in force. The user is told why.
@@ -93,31 +113,25 @@ fn age(network: &ClusterNetwork, now: Timestamp) -> u64 {
     asked.map_or(0, |asked| u64::try_from(now.as_second() - asked.0.as_second()).unwrap_or_default())
 }
 
-/// The span of a pass that changes something: a child of whoever edited the network. `NodeNetworks` carry it on.
-fn span(network: &ClusterNetwork, outcome: &mut Outcome) -> Span {
-    let span = tracing::info_span!(
-        "reconcile",
-        generation = network.metadata.generation,
-        steps = outcome.steps.len()
-    );
-    if let Some(parent) = network.metadata.annotations.as_ref().and_then(|all| all.get(TRACEPARENT)) {
-        context::set_parent(&span, parent);
-    }
-    let traceparent = context::traceparent(&span);
-    for step in &mut outcome.steps {
-        if let Step::WriteNodeNetwork { spec, .. } = step {
-            spec.traceparent.clone_from(&traceparent);
-        }
-    }
-    span
-}
-
-/// Does all steps, whatever becomes of single ones; the first error counts.
-async fn apply<C: Cluster>(cluster: &C, steps: &[Step]) -> Result<Next, Error> {
+/// Does all steps, whatever becomes of single ones; the first error counts. `NodeNetworks` carry the trace on.
+async fn apply<C: Cluster>(
+    cluster: &C,
+    steps: &mut [Step],
+    chapter: Option<&Chapter>,
+) -> Result<Next, Error> {
     let mut next = Next::OnChange;
     let mut first = None;
     for step in steps {
-        match cluster.apply(step).await {
+        let branch = chapter.map(Chapter::branch);
+        if let Step::WriteNodeNetwork { spec, .. } = step {
+            spec.traceparent.clone_from(&branch);
+        }
+        let begin = SystemTime::now();
+        let done = cluster.apply(step).await;
+        if let (Some(chapter), Some(branch)) = (chapter, &branch) {
+            chapter.step(step, branch, begin, done.as_ref().err().map(|error| chain(error)));
+        }
+        match done {
             Ok(Effect::Done) => {
                 tracing::info!(step = name(step), "done");
                 next = Next::AtOnce;

@@ -11,7 +11,7 @@ use netkeel_telemetry::{
     Guard, Options,
     admin::{self, Health},
     chain,
-    metrics::{Counter, Family, Labels, Registry},
+    metrics::Registry,
     shutdown,
 };
 use tokio::{
@@ -25,8 +25,10 @@ use crate::{
     cluster::api::ApiCluster,
     install,
     leader::Candidate,
+    metrics::Metrics,
     probe,
     reconcile::{Next, pass},
+    story::{Story, Traces},
     uninstall,
 };
 
@@ -112,7 +114,8 @@ async fn operate(config: Config) -> Result<(), Error> {
     let candidate = tokio::spawn(Candidate::new(leases, config.pod_name.clone()).run(leading, stop.clone()));
     let operator = Operator {
         cluster: ApiCluster::new(client.clone(), config.settings()),
-        passes: registry.counters("netkeel_operator_passes", "Passes by result"),
+        metrics: Metrics::new(&registry),
+        story: Story::default(),
         config,
         servers,
         client,
@@ -168,7 +171,8 @@ struct Operator {
     client: Client,
     telemetry: Guard,
     cluster: ApiCluster,
-    passes: Family<Labels, Counter>,
+    metrics: Metrics,
+    story: Story,
 }
 
 impl Operator {
@@ -183,10 +187,12 @@ impl Operator {
     /// Passes, while this operator leads.
     async fn lead(&self, mut leads: watch::Receiver<bool>, wake: &Notify) {
         while leads.wait_for(|leads| *leads).await.is_ok() {
+            self.metrics.leading.set(1);
             tokio::select! {
                 () = self.act(wake) => {}
                 _ = leads.wait_for(|leads| !*leads) => {}
             }
+            self.metrics.rests();
         }
     }
 
@@ -211,10 +217,11 @@ impl Operator {
         }
         let mut settings = self.config.settings();
         settings.api_servers = self.servers.addresses();
-        let send_traces_to = |endpoint: Option<&str>| self.send_traces_to(endpoint);
-        let passed = pass(&self.cluster, &settings, Timestamp::now(), &send_traces_to).await;
-        let result = if passed.is_ok() { "ok" } else { "failed" };
-        self.passes.get_or_create(&vec![("result", result.to_owned())]).inc();
+        let send_to = |endpoint: Option<&str>| self.send_traces_to(endpoint);
+        let traces = Traces { story: &self.story, send_to: &send_to };
+        let began = Instant::now();
+        let passed = pass(&self.cluster, &settings, Timestamp::now(), traces).await;
+        self.metrics.passed(passed.as_ref().ok(), began.elapsed());
         match passed {
             Ok(done) => match done.next {
                 Next::AtOnce => GATHER,

@@ -108,7 +108,7 @@ fn problem<'a>(outcome: &'a Outcome, kind: &str) -> Option<&'a crate::plan::Prob
 }
 
 /// Whether the node's agent has applied what it should, and serves.
-fn is_updated(network: &NodeNetwork) -> bool {
+pub(crate) fn is_updated(network: &NodeNetwork) -> bool {
     let applied = |status: &netkeel_crds::NodeNetworkStatus| {
         status.applied_revision.as_deref() == Some(network.spec.revision.as_str())
             && condition::is_true(&status.conditions, kind::READY)

@@ -119,7 +119,8 @@ impl Last {
     /// Program and operation of the trace's first span.
     fn root(self) -> (&'static str, &'static str) {
         match self {
-            Self::Edit | Self::Install => ("netkeel-operator", "reconcile"),
+            Self::Install => ("netkeel-operator", "install"),
+            Self::Edit => ("netkeel-operator", "edit"),
             Self::Pod => ("netkeel-agent", "CNI ADD"),
             Self::PodEnd => ("netkeel-agent", "CNI DEL"),
             Self::Dns => ("netkeel-dns", "dns query"),

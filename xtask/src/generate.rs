@@ -1,5 +1,7 @@
 //! `cargo xtask generate`: writes the files that are made from the code, or says which are stale.
 
+mod metrics;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// Folders that hold the YAML of the API's kinds.
 const CRDS: [&str; 2] = ["crds/yaml", "helm/netkeel/crds"];
+
+/// What the programs say of their metrics.
+const METRICS: &str = "docs/metrics.md";
 
 /// Writes all generated files; with `check` it writes none and fails when one is stale.
 pub(crate) fn run(check: bool) -> Result<()> {
@@ -25,6 +30,10 @@ pub(crate) fn run(check: bool) -> Result<()> {
     for folder in CRDS {
         stale.extend(differences(&made, &root.join(folder))?);
     }
+    let (document, text) = (root.join(METRICS), metrics::document(&root)?);
+    if fs::read_to_string(&document).ok().as_ref() != Some(&text) {
+        stale.push(document.clone());
+    }
     if stale.is_empty() {
         println!("generated files are up to date");
         return Ok(());
@@ -37,6 +46,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     for folder in CRDS {
         replace(&made, &root.join(folder))?;
     }
+    fs::write(&document, text).with_context(|| format!("write {}", document.display()))?;
     println!("written: {}", names.join(", "));
     Ok(())
 }

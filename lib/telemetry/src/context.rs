@@ -38,6 +38,13 @@ pub fn new_traceparent() -> String {
     text(ids.new_trace_id(), ids.new_span_id(), TraceFlags::SAMPLED)
 }
 
+/// A `traceparent` of a new span in the trace of `parent`, recorded if that is; none for a text that is no traceparent.
+#[must_use]
+pub fn child_of(parent: &str) -> Option<String> {
+    let parent = parse(parent)?;
+    Some(text(parent.trace_id(), RandomIdGenerator::default().new_span_id(), parent.trace_flags()))
+}
+
 /// Whether `text` is a `traceparent` of W3C Trace Context.
 #[must_use]
 pub fn is_valid(text: &str) -> bool {
@@ -53,7 +60,7 @@ fn text(trace: TraceId, span: SpanId, flags: TraceFlags) -> String {
 }
 
 /// Later versions may append fields, so only the first four are looked at; version ff is invalid.
-fn parse(text: &str) -> Option<SpanContext> {
+pub(crate) fn parse(text: &str) -> Option<SpanContext> {
     let mut fields = text.trim().split('-');
     let (version, trace, span, flags) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let hex = |field: &str, length| {
@@ -73,7 +80,7 @@ fn parse(text: &str) -> Option<SpanContext> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_valid, new_traceparent};
+    use super::{child_of, is_valid, new_traceparent};
 
     #[test]
     fn a_new_traceparent_is_valid_and_unique() {
@@ -81,6 +88,15 @@ mod tests {
         assert!(is_valid(&one), "{one}");
         assert!(one.ends_with("-01"));
         assert_ne!(one, two);
+    }
+
+    #[test]
+    fn a_child_is_another_span_of_the_same_trace_and_recorded_as_its_parent() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let child = child_of(parent).unwrap();
+        assert!(child.starts_with(&parent[..36]) && child.ends_with("-00"), "{child}");
+        assert_ne!(child, parent);
+        assert_eq!(child_of("nonsense"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+use crate::spans::Sink;
 use crate::traces::{Gate, Switch};
 
 /// Crates whose own messages about a dead collector would fill the log.
@@ -144,6 +145,7 @@ impl Guard {
 pub fn init(service: &'static str, options: &Options) -> Result<Guard, Error> {
     let (subscriber, guard) = build(service, options, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber).map_err(Error::Twice)?;
+    Sink::new(&guard.switch, service).install();
     Ok(guard)
 }
 

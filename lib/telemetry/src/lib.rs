@@ -1,5 +1,5 @@
 //! Logs, traces and metrics of every Netkeel program. Telemetry never blocks or fails the work: spans wait in a
-//! bounded queue, a dead collector changes only a counter, and without an endpoint nothing is queued or sent.
+//! bounded queue for a bounded time, a dead collector changes only counters, and without an endpoint nothing is queued.
 //! The trace id travels all the same (`context`), so that a program further on may still be part of a trace.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod context;
 mod init;
 pub mod metrics;
 pub mod shutdown;
+pub mod spans;
 mod traces;
 
 pub use chain::chain;

@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Metric;
 
@@ -33,34 +34,92 @@ pub const SECONDS: [f64; 18] = [
 pub(crate) struct Telemetry {
     pub(crate) spans: Counter,
     pub(crate) exported: Counter,
+    pub(crate) dropped: Counter,
     pub(crate) failures: Counter,
 }
 
 pub(crate) static TELEMETRY: LazyLock<Telemetry> = LazyLock::new(Telemetry::default);
 
+/// One metric as it is documented.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Described {
+    /// Its name in the exposition; of a histogram without `_bucket`, `_sum` and `_count`.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: Vec<&'static str>,
+    /// What it says.
+    pub help: String,
+}
+
 /// The metrics of one program. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Registry(Arc<Mutex<prometheus_client::registry::Registry>>);
+pub struct Registry {
+    metrics: Arc<Mutex<prometheus_client::registry::Registry>>,
+    described: Arc<Mutex<Vec<Described>>>,
+}
 
 impl Registry {
     /// A registry that holds `netkeel_build_info`, the process's figures and the exporter's counters.
     /// `program` is the short name, `agent`.
     #[must_use]
     pub fn new(program: &'static str, version: &'static str) -> Self {
-        let this = Self(Arc::default());
-        let info = this.gauges("netkeel_build_info", "Version of the running program, always 1");
+        let this = Self { metrics: Arc::default(), described: Arc::default() };
+        let help = "Version of the running program, always 1";
+        let info = this.gauges("netkeel_build_info", help, &["program", "version"]);
         info.get_or_create(&vec![("program", program.into()), ("version", version.into())]).set(1);
         let told = &*TELEMETRY;
-        this.register("netkeel_telemetry_spans", "Spans handed to the exporter", told.spans.clone());
-        this.register("netkeel_telemetry_spans_exported", "Spans the collector took", told.exported.clone());
-        this.register("netkeel_telemetry_export_failures", "Batches of spans lost", told.failures.clone());
+        for (what, help, counter) in [
+            ("spans", "Spans of traces that were handed to the exporter", &told.spans),
+            ("spans_exported", "Spans of traces that the collector took", &told.exported),
+            (
+                "spans_dropped",
+                "Spans of traces that were lost: no collector took them in time",
+                &told.dropped,
+            ),
+            (
+                "export_failures",
+                "Attempts to send spans that failed; they are tried again for a while",
+                &told.failures,
+            ),
+        ] {
+            this.register(&format!("netkeel_{program}_trace_{what}"), help, counter.clone());
+        }
+        for (name, kind, help) in process::DESCRIBED {
+            this.describe(name, kind, help, &[]);
+        }
         this.collector(process::Process::new());
         this
     }
 
+    /// All metrics as they are documented, in the order of their names.
+    #[must_use]
+    pub fn described(&self) -> Vec<Described> {
+        let mut all = self.described.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.sort();
+        all
+    }
+
+    fn describe(&self, name: &str, kind: &'static str, help: &str, labels: &[&'static str]) {
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        let one = Described { name, kind, labels: labels.to_vec(), help: help.to_owned() };
+        self.described.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+    }
+
     /// Adds `metric` under `name` and hands it back.
     pub fn register<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric.clone());
+        self.labelled(name, help, &[], metric)
+    }
+
+    fn labelled<M: Metric + Clone>(&self, name: &str, help: &str, labels: &[&'static str], metric: M) -> M {
+        let kind = match metric.metric_type() {
+            MetricType::Counter => "counter",
+            MetricType::Histogram => "histogram",
+            _ => "gauge",
+        };
+        self.describe(name, kind, help, labels);
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric.clone());
         metric
     }
 
@@ -72,8 +131,8 @@ impl Registry {
 
     /// Counters that differ in their labels.
     #[must_use]
-    pub fn counters(&self, name: &str, help: &str) -> Family<Labels, Counter> {
-        self.register(name, help, Family::default())
+    pub fn counters(&self, name: &str, help: &str, labels: &[&'static str]) -> Family<Labels, Counter> {
+        self.labelled(name, help, labels, Family::default())
     }
 
     /// A gauge of whole numbers.
@@ -84,8 +143,8 @@ impl Registry {
 
     /// Gauges that differ in their labels.
     #[must_use]
-    pub fn gauges(&self, name: &str, help: &str) -> Family<Labels, Gauge> {
-        self.register(name, help, Family::default())
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&'static str]) -> Family<Labels, Gauge> {
+        self.labelled(name, help, labels, Family::default())
     }
 
     /// A histogram with the upper bounds `buckets`, `SECONDS` for example.
@@ -96,9 +155,14 @@ impl Registry {
 
     /// Histograms that differ in their labels, all with the upper bounds of `SECONDS`.
     #[must_use]
-    pub fn histograms(&self, name: &str, help: &str) -> Family<Labels, Histogram, fn() -> Histogram> {
+    pub fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&'static str],
+    ) -> Family<Labels, Histogram, fn() -> Histogram> {
         let make: fn() -> Histogram = || Histogram::new(SECONDS);
-        self.register(name, help, Family::new_with_constructor(make))
+        self.labelled(name, help, labels, Family::new_with_constructor(make))
     }
 
     /// A gauge that calls `value` at each scrape.
@@ -106,19 +170,20 @@ impl Registry {
     where
         F: Fn() -> f64 + Send + Sync + 'static,
     {
+        self.describe(name, "gauge", help, &[]);
         self.collector(Read { name, help, value });
     }
 
     /// Adds metrics that are made at each scrape.
     pub fn collector(&self, collector: impl Collector) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner).register_collector(Box::new(collector));
     }
 
     /// All metrics as `OpenMetrics` text.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
         // writing to a String does not fail; a collector that does costs the scrape the rest, not the program
         let _ = encode(&mut text, &registry);
         text
@@ -156,7 +221,7 @@ mod tests {
     fn all_kinds_of_metrics_are_exposed() {
         let registry = Registry::new("test", "1.2.3");
         registry.counter("netkeel_test_things", "Things").inc_by(3);
-        let drops = registry.counters("netkeel_test_drops", "Drops");
+        let drops = registry.counters("netkeel_test_drops", "Drops", &["reason"]);
         drops.get_or_create(&vec![("reason", "full".into())]).inc();
         registry.gauge("netkeel_test_level", "Level").set(7);
         registry.histogram("netkeel_test_wait_seconds", "Wait", &SECONDS).observe(0.5);
@@ -169,10 +234,27 @@ mod tests {
             "netkeel_test_wait_seconds_count 1",
             "netkeel_test_read_bytes 12.5",
             "netkeel_build_info{program=\"test\",version=\"1.2.3\"} 1",
-            "# TYPE netkeel_telemetry_export_failures counter",
+            "# TYPE netkeel_test_trace_export_failures counter",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn every_metric_that_is_exposed_is_described() {
+        let registry = Registry::new("test", "1");
+        registry.counters("netkeel_test_drops", "Drops", &["reason"]);
+        registry.histogram("netkeel_test_wait_seconds", "Wait", &SECONDS);
+        registry.gauge_fn("netkeel_test_read_bytes", "Read", || 12.5);
+        let described = registry.described();
+        for line in registry.encode().lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let same =
+                |one: &super::Described| one.kind == kind && one.name.trim_end_matches("_total") == name;
+            assert!(described.iter().any(same), "{line} is not described");
+        }
+        let drops = described.iter().find(|one| one.name == "netkeel_test_drops_total").unwrap();
+        assert_eq!((drops.kind, &drops.labels[..], &*drops.help), ("counter", &["reason"][..], "Drops"));
     }
 
     #[test]

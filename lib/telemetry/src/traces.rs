@@ -1,5 +1,7 @@
 //! The way of a span to the collector: a switch that can be pointed elsewhere at run time, a sampler that drops
-//! everything while it points nowhere, and an exporter that counts instead of complaining.
+//! everything while it points nowhere, and an exporter that tries again for a while and counts instead of complaining.
+
+mod exporter;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,24 +10,15 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingDecision, SamplingResult, ShouldSample, Span,
-    SpanData, SpanProcessor,
+    Sampler, SamplingDecision, SamplingResult, ShouldSample, Span, SpanData, SpanProcessor,
 };
 use tokio::runtime::Handle;
 
 use crate::Error;
-use crate::metrics::TELEMETRY;
-
-/// Spans that may wait for the collector; more are dropped.
-const QUEUE: usize = 2048;
-/// How long a finished span waits for company.
-const DELAY: Duration = Duration::from_secs(2);
-/// How long one export may last.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use exporter::Pipeline;
 
 /// A span processor whose collector can change at run time. Clones share it.
 #[derive(Clone, Debug)]
@@ -35,7 +28,7 @@ pub(crate) struct Switch(Arc<Shared>);
 struct Shared {
     runtime: Handle,
     active: AtomicBool,
-    current: ArcSwapOption<BatchSpanProcessor>,
+    current: ArcSwapOption<Pipeline>,
     settings: Mutex<Settings>,
 }
 
@@ -64,36 +57,26 @@ impl Switch {
         if settings.endpoint.as_deref() == endpoint {
             return Ok(());
         }
-        let next =
-            endpoint.map(|endpoint| self.pipeline(endpoint, settings.resource.as_ref())).transpose()?;
+        let build = |endpoint| Pipeline::new(&self.0.runtime, endpoint, settings.resource.as_ref());
+        let next = endpoint.map(build).transpose()?;
         settings.endpoint = endpoint.map(str::to_owned);
         self.0.active.store(next.is_some(), Ordering::Relaxed);
         if let Some(former) = self.0.current.swap(next.map(Arc::new)) {
-            self.0.runtime.spawn_blocking(move || former.shutdown_with_timeout(TIMEOUT));
+            self.0.runtime.spawn_blocking(move || former.end(exporter::TIMEOUT));
         }
         Ok(())
     }
 
-    fn pipeline(&self, endpoint: &str, resource: Option<&Resource>) -> Result<BatchSpanProcessor, Error> {
-        let address = endpoint.strip_prefix("http://").unwrap_or_default();
-        if address.trim_matches('/').is_empty() {
-            return Err(Error::Endpoint { endpoint: endpoint.to_owned() });
+    /// Whether it points anywhere.
+    pub(crate) fn is_active(&self) -> bool {
+        self.0.active.load(Ordering::Relaxed)
+    }
+
+    /// Takes a span that is over. Never waits.
+    pub(crate) fn hand(&self, span: SpanData) {
+        if let Some(current) = &*self.0.current.load() {
+            current.take(span);
         }
-        let _runtime = self.0.runtime.enter();
-        let exporter = SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .with_timeout(TIMEOUT)
-            .build()
-            .map_err(|source| Error::Exporter { endpoint: endpoint.to_owned(), source })?;
-        let exporter = Counting { runtime: self.0.runtime.clone(), exporter: Arc::new(exporter) };
-        let batch =
-            BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_scheduled_delay(DELAY).build();
-        let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(batch).build();
-        if let Some(resource) = resource {
-            processor.set_resource(resource);
-        }
-        Ok(processor)
     }
 }
 
@@ -101,19 +84,16 @@ impl SpanProcessor for Switch {
     fn on_start(&self, _span: &mut Span, _context: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if let Some(current) = &*self.0.current.load() {
-            TELEMETRY.spans.inc();
-            current.on_end(span);
-        }
+        self.hand(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.0.current.load_full().map_or(Ok(()), |current| current.force_flush())
+        self.0.current.load_full().map_or(Ok(()), |current| current.flush())
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         self.0.active.store(false, Ordering::Relaxed);
-        self.0.current.swap(None).map_or(Ok(()), |current| current.shutdown_with_timeout(timeout))
+        self.0.current.swap(None).map_or(Ok(()), |current| current.end(timeout))
     }
 
     /// Comes once, when the provider is built: the pipeline that may be there already is built anew.
@@ -153,44 +133,13 @@ impl ShouldSample for Gate {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        if self.switch.0.active.load(Ordering::Relaxed) {
+        if self.switch.is_active() {
             return self.sampler.should_sample(parent, trace, name, kind, attributes, links);
         }
         SamplingResult {
             decision: SamplingDecision::Drop,
             attributes: Vec::new(),
             trace_state: TraceState::default(),
-        }
-    }
-}
-
-/// Exports on the runtime, since the batch thread has none, and counts what was sent and what was lost.
-#[derive(Debug)]
-struct Counting {
-    runtime: Handle,
-    exporter: Arc<SpanExporter>,
-}
-
-impl opentelemetry_sdk::trace::SpanExporter for Counting {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let exporter = Arc::clone(&self.exporter);
-        let count = batch.len() as u64;
-        let export = async move { tokio::time::timeout(TIMEOUT, exporter.export(batch)).await };
-        let result = match self.runtime.spawn(export).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(OTelSdkError::Timeout(TIMEOUT)),
-            Err(join) => Err(OTelSdkError::InternalFailure(join.to_string())),
-        };
-        match &result {
-            Ok(()) => TELEMETRY.exported.inc_by(count),
-            Err(_) => TELEMETRY.failures.inc(),
-        };
-        result
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        if let Some(exporter) = Arc::get_mut(&mut self.exporter) {
-            exporter.set_resource(resource);
         }
     }
 }

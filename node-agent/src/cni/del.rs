@@ -9,10 +9,13 @@ use super::{
     failure::{Failure, INVALID_CONFIG, IO, chain},
     server::{Call, Server},
 };
-use crate::link::{
-    name,
-    netlink::Rtnetlink,
-    veth::{self, seen},
+use crate::{
+    link::{
+        name,
+        netlink::Rtnetlink,
+        veth::{self, seen},
+    },
+    trace::part,
 };
 
 /// How long the end of the pod's namespace has for taking the link along: removing it here costs an RCU wait each.
@@ -25,11 +28,11 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
     let mut host = Rtnetlink::open()?;
     let link = seen::link(&mut host, &name)?;
     if let Some(record) = context.pool.record(owner) {
-        context.datapath.remove(record.address)?;
+        part!("datapath.remove").in_scope(|| context.datapath.remove(record.address))?;
         if let (Some(link), Some(address)) = (&link, record.ipv4()) {
-            veth::delete_route(&mut host, link.index, address)?;
+            part!("route.remove").in_scope(|| veth::delete_route(&mut host, link.index, address))?;
         }
-        context.pool.release(owner)?;
+        part!("release").in_scope(|| context.pool.release(owner))?;
     }
     if let Some(link) = link {
         reap_later(server.clone(), owner.clone(), link.index);

@@ -66,10 +66,11 @@ fn run(environment: &Environment, input: &[u8]) -> Result<Option<Value>, Failure
     let (config, value) = NetworkConfig::parse(input)?;
     environment.check(verb)?;
     let agent = Agent::new(&config);
-    let request = request(environment, verb, value);
+    let mut request = request(environment, verb, value);
     match verb {
         Verb::Add | Verb::Check => {
             let pod = pod::open(&environment.netns)?;
+            request.called_unix_nanos = now();
             agent.insist(&request, &pod.descriptors())
         }
         Verb::Gc => agent.insist(&request, &[]),
@@ -79,7 +80,7 @@ fn run(environment: &Environment, input: &[u8]) -> Result<Option<Value>, Failure
 }
 
 fn request(environment: &Environment, verb: Verb, config: Value) -> Request {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = now();
     Request {
         protocol: protocol::VERSION,
         verb,
@@ -89,8 +90,16 @@ fn request(environment: &Environment, verb: Verb, config: Value) -> Request {
         arguments: environment.arguments.clone(),
         config,
         traceparent: environment.traceparent(),
-        started_unix_nanos: u64::try_from(now.as_nanos()).unwrap_or_default(),
+        parent: environment.parent(),
+        started_unix_nanos: now,
+        called_unix_nanos: now,
     }
+}
+
+/// Nanoseconds of Unix time.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or_default()
 }
 
 /// An agent that is away makes up for it later.

@@ -72,10 +72,16 @@ pub struct Request {
     pub arguments: String,
     /// The whole configuration from standard input.
     pub config: Value,
-    /// W3C trace context: the runtime's, or a new one.
+    /// W3C trace context of the plugin's span: in the runtime's trace, or in a new one.
     pub traceparent: String,
+    /// W3C trace context of the runtime, if it gave one: the plugin's span hangs on it.
+    #[serde(default)]
+    pub parent: Option<String>,
     /// When the plugin began, nanoseconds of Unix time: the call's span begins there.
     pub started_unix_nanos: u64,
+    /// When the plugin turned to the agent, the pod's namespace open, nanoseconds of Unix time.
+    #[serde(default)]
+    pub called_unix_nanos: u64,
 }
 
 /// The agent's answer.

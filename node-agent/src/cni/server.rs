@@ -26,6 +26,7 @@ use super::{
     journal::Journal,
     leaks::Leaks,
     protocol::{self, Reply, Request, Verb},
+    traced::Plugin,
     wire,
 };
 use crate::{
@@ -138,11 +139,9 @@ impl Server {
     }
 
     fn traced(self: &Arc<Self>, call: Call) -> Result<Option<Value>, Failure> {
-        let Request { verb, container_id, interface, traceparent, .. } = &call.request;
-        let (verb, pod) = (verb.as_str(), call.request.pod());
-        let span =
-            tracing::info_span!("cni", otel.name = format!("CNI {verb}"), verb, pod, container_id, interface);
-        netkeel_telemetry::context::set_parent(&span, traceparent);
+        let (verb, pod) = (call.request.verb.as_str(), call.request.pod());
+        let plugin = Plugin::new(&call.request);
+        let span = plugin.as_ref().map_or_else(tracing::Span::none, Plugin::agent_span);
         let _inside = span.enter();
         let before = since_start(call.request.started_unix_nanos);
         let start = Instant::now();
@@ -155,6 +154,9 @@ impl Server {
                 let Failure { code, msg, details } = failure;
                 tracing::error!(verb, pod, micros, code, details, "CNI call failed: {msg}");
             }
+        }
+        if let Some(plugin) = plugin {
+            plugin.end(done.as_ref().err());
         }
         done
     }

@@ -22,6 +22,7 @@ use super::{
     api::{ApiCluster, api_error, version},
 };
 use crate::{
+    collector::{Collector, address_of, endpoint},
     observed::{DnsSeen, DnsService, Node, Observed, Rival, Unreadable, Workload},
     plan::PartName,
     render,
@@ -59,6 +60,9 @@ impl ApiCluster {
         let removing = seen.network.as_ref().is_some_and(|n| n.metadata.deletion_timestamp.is_some());
         seen.agents = self.agents(&sets, removing, &seen.nodes).await?;
         seen.dns = self.dns(removing, &seen.nodes).await?;
+        if let Some(network) = &seen.network {
+            seen.collector = self.collector(&network.spec.observability.traces.endpoint).await?;
+        }
         Ok(seen)
     }
 
@@ -134,6 +138,21 @@ impl ApiCluster {
         });
         let servers = counts.or_else(|| leftover(pods));
         Ok(DnsSeen { servers, service: service.as_ref().map(dns_service) })
+    }
+
+    /// Where programs send their traces. A Service that is not there, or that may not be read, is none.
+    async fn collector(&self, asked: &str) -> Result<Option<String>, Error> {
+        let (namespace, name, port) = match Collector::parse(asked) {
+            None => return Ok(None),
+            Some(Collector::Address(address)) => return Ok(Some(endpoint(address))),
+            Some(Collector::Service { namespace, name, port }) => (namespace, name, port),
+        };
+        let services: Api<Service> = Api::namespaced(self.client.clone(), &namespace);
+        match services.get_opt(&name).await {
+            Ok(service) => Ok(service.and_then(|service| address_of(&service, port)).map(endpoint)),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+            Err(error) => Err(api_error("reading", "Service", &name)(error)),
+        }
     }
 
     /// Pods of one of our workloads that somebody can end, terminating ones too; counted only during removal.

@@ -26,11 +26,7 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
         Ok(address) => {
             out.dns_cluster_ip = Some(address);
             out.steps.push(Step::Apply(Box::new(render::dns::service(network, address))));
-            out.steps.push(Step::Apply(Box::new(render::dns::deployment(
-                network,
-                &seen.service_cidrs,
-                settings,
-            ))));
+            out.steps.push(Step::Apply(Box::new(render::dns::deployment(network, seen, settings))));
         }
         Err(problem) => {
             out.dns_cluster_ip = present.and_then(|service| service.cluster_ip);

@@ -15,6 +15,7 @@ use super::pass;
 use crate::{
     cluster::fake::{FakeCluster, State},
     settings::Settings,
+    story::{Story, Traces},
 };
 
 type Running = Pin<Box<dyn Future<Output = ()>>>;
@@ -33,8 +34,10 @@ impl Operator {
 
     fn passes(cluster: FakeCluster) -> Running {
         Box::pin(async move {
+            let story = Story::default();
             loop {
-                pass(&cluster, &Settings::default(), Timestamp::UNIX_EPOCH, &|_| {}).await.unwrap();
+                let traces = Traces { story: &story, send_to: &|_| {} };
+                pass(&cluster, &Settings::default(), Timestamp::UNIX_EPOCH, traces).await.unwrap();
             }
         })
     }

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use netkeel_crds::ClusterNetwork;
 use serde_json::{Value, json};
 
 use super::{labels, owners};
 use crate::{
+    observed::Observed,
     plan::{Part, PartName},
     settings::Settings,
 };
@@ -77,7 +77,7 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
 
 /// The servers.
 #[must_use]
-pub fn deployment(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings) -> Part {
+pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Part {
     let name = deployment_name();
     let body = json!({
         "apiVersion": name.api_version,
@@ -94,14 +94,14 @@ pub fn deployment(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": dns_labels()},
-                "spec": pod(network, service_cidrs, settings),
+                "spec": pod(network, seen, settings),
             },
         },
     });
     Part { name, body }
 }
 
-fn pod(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings) -> Value {
+fn pod(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {
     json!({
         "serviceAccountName": "netkeel-dns",
         "dnsPolicy": "Default",
@@ -125,11 +125,11 @@ fn pod(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings) -
             "seccompProfile": {"type": "RuntimeDefault"},
             "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
         },
-        "containers": [server(network, service_cidrs, settings)],
+        "containers": [server(network, seen, settings)],
     })
 }
 
-fn server(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings) -> Value {
+fn server(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {
     let dns = &network.spec.dns;
     let mut command =
         vec!["/netkeel-dns".to_owned(), "--cluster-domain".to_owned(), dns.cluster_domain.clone()];
@@ -137,11 +137,12 @@ fn server(network: &ClusterNetwork, service_cidrs: &[IpNet], settings: &Settings
     for upstream in &dns.upstreams {
         option("--upstream", upstream.0.to_string());
     }
-    for cidr in service_cidrs {
+    for cidr in &seen.service_cidrs {
         option("--service-cidr", cidr.to_string());
     }
-    if let Some(endpoint) = &network.spec.observability.traces.endpoint {
+    if let Some(endpoint) = &seen.collector {
         option("--traces-endpoint", endpoint.clone());
+        option("--traces-sampling-ratio", network.spec.observability.traces.sampling_ratios.dns.to_string());
     }
     json!({
         "name": "dns",

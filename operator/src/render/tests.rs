@@ -7,12 +7,16 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{agent, dns};
-use crate::settings::Settings;
+use crate::{observed::Observed, settings::Settings};
 
 fn network() -> ClusterNetwork {
     let mut network = ClusterNetwork::new("default", ClusterNetworkSpec::default());
     network.metadata.uid = Some("uid".to_owned());
     network
+}
+
+fn seen() -> Observed {
+    Observed { service_cidrs: vec!["10.96.0.0/16".parse().unwrap()], ..Observed::default() }
 }
 
 fn settings() -> Settings {
@@ -34,8 +38,7 @@ fn is_known_to_the_api<K: DeserializeOwned + Serialize>(body: &Value) {
 fn every_field_that_is_rendered_is_one_of_the_api() {
     is_known_to_the_api::<DaemonSet>(&agent::daemon_set(&settings()).body);
     is_known_to_the_api::<Service>(&dns::service(&network(), "10.96.0.10".parse().unwrap()).body);
-    let services = ["10.96.0.0/16".parse().unwrap()];
-    is_known_to_the_api::<Deployment>(&dns::deployment(&network(), &services, &settings()).body);
+    is_known_to_the_api::<Deployment>(&dns::deployment(&network(), &seen(), &settings()).body);
 }
 
 #[test]
@@ -52,7 +55,8 @@ fn the_agent_has_three_capabilities_and_no_more() {
 
 #[test]
 fn agents_and_dns_know_the_api_server_without_a_service_network() {
-    let bodies = [agent::daemon_set(&settings()).body, dns::deployment(&network(), &[], &settings()).body];
+    let bodies =
+        [agent::daemon_set(&settings()).body, dns::deployment(&network(), &seen(), &settings()).body];
     for body in bodies {
         let text = body.to_string();
         assert!(
@@ -67,8 +71,9 @@ fn dns_is_told_its_domain_upstreams_and_collector() {
     let mut network = network();
     network.spec.dns.cluster_domain = "k8s.example".to_owned();
     network.spec.dns.upstreams = vec!["192.0.2.53".parse().unwrap()];
-    network.spec.observability.traces.endpoint = Some("http://192.0.2.9:4317".to_owned());
-    let body = dns::deployment(&network, &["10.96.0.0/16".parse().unwrap()], &settings()).body;
+    network.spec.observability.traces.sampling_ratios.dns = 0.5;
+    let seen = Observed { collector: Some("http://192.0.2.9:4317".to_owned()), ..seen() };
+    let body = dns::deployment(&network, &seen, &settings()).body;
     assert_eq!(
         body["spec"]["template"]["spec"]["containers"][0]["command"],
         serde_json::json!([
@@ -81,6 +86,8 @@ fn dns_is_told_its_domain_upstreams_and_collector() {
             "10.96.0.0/16",
             "--traces-endpoint",
             "http://192.0.2.9:4317",
+            "--traces-sampling-ratio",
+            "0.5",
         ])
     );
 }

@@ -35,7 +35,11 @@ impl TraceService for Receiver {
 
 /// A small collector: its endpoint, and what it gets.
 async fn collector() -> (String, mpsc::UnboundedReceiver<ExportTraceServiceRequest>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listen(([127, 0, 0, 1], 0).into()).await
+}
+
+async fn listen(address: SocketAddr) -> (String, mpsc::UnboundedReceiver<ExportTraceServiceRequest>) {
+    let listener = TcpListener::bind(address).await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let (sender, receiver) = mpsc::unbounded_channel();
     let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(Receiver(sender)));
@@ -134,10 +138,10 @@ async fn the_collector_can_be_set_changed_and_cleared_while_running() {
 }
 
 #[tokio::test]
-async fn a_dead_collector_changes_only_a_counter() {
+async fn a_dead_collector_changes_only_counters() {
     let endpoint = format!("http://{}", closed_port().await);
     let (guard, log, _subscriber) = start(&Options { traces_endpoint: Some(endpoint), ..options() });
-    let before = TELEMETRY.failures.get();
+    let before = (TELEMETRY.failures.get(), TELEMETRY.dropped.get());
     let start = Instant::now();
     for _ in 0..10_000 {
         tracing::info_span!("work").in_scope(|| ());
@@ -146,10 +150,50 @@ async fn a_dead_collector_changes_only_a_counter() {
     tracing::info!("work goes on");
     guard.shutdown().await;
     assert!(start.elapsed().as_secs() < 7);
-    assert!(TELEMETRY.failures.get() > before);
+    assert!(TELEMETRY.failures.get() > before.0);
+    assert!(TELEMETRY.dropped.get() >= before.1 + 10_000, "{} were lost", TELEMETRY.dropped.get() - before.1);
     let text = log.text();
     assert!(text.contains("work goes on"));
     assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn a_collector_that_comes_late_gets_the_first_spans() {
+    let address = closed_port().await;
+    let endpoint = format!("http://{address}");
+    let (guard, _log, _subscriber) = start(&Options { traces_endpoint: Some(endpoint), ..options() });
+    let before = TELEMETRY.failures.get();
+    tracing::info_span!("early").in_scope(|| ());
+    while TELEMETRY.failures.get() == before {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (_, mut got) = listen(address).await;
+    assert_eq!(names(&got.recv().await.unwrap()), ["early"]);
+    guard.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_recorded_span_is_as_it_was_told() {
+    let (endpoint, mut got) = collector().await;
+    let (guard, _log, _subscriber) = start(&Options { traces_endpoint: Some(endpoint), ..options() });
+    let sink = crate::spans::Sink::new(&guard.switch, "test");
+    let parent = context::new_traceparent();
+    let own = context::child_of(&parent).unwrap();
+    let unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let at = |seconds| std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let span = |context| crate::spans::Recorded::new("told", context, Some(&parent), (at(5), at(7)));
+    sink.record(span(unsampled));
+    sink.record(span(&own).with("dns.question.name", "a.test"));
+    guard.shutdown().await;
+
+    let request = got.recv().await.unwrap();
+    assert_eq!(names(&request), ["told"], "one that is not sampled is left out");
+    let span = &request.resource_spans[0].scope_spans[0].spans[0];
+    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    assert_eq!((hex(&span.trace_id), hex(&span.span_id)), (own[3..35].to_owned(), own[36..52].to_owned()));
+    assert_eq!(hex(&span.parent_span_id), parent[36..52]);
+    assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (5_000_000_000, 7_000_000_000));
+    assert!(format!("{:?}", span.attributes).contains("a.test"));
 }
 
 #[tokio::test]

@@ -11,6 +11,14 @@ use prometheus_client::metrics::counter::ConstCounter;
 
 use super::gauge;
 
+/// Name, kind and help of each.
+pub(super) const DESCRIBED: [(&str, &str, &str); 4] = [
+    ("process_resident_memory_bytes", "gauge", "Resident memory"),
+    ("process_open_fds", "gauge", "Open file descriptors"),
+    ("process_start_time_seconds", "gauge", "Start of the process since the epoch"),
+    ("process_cpu_seconds", "counter", "Processor time"),
+];
+
 /// The process's figures.
 #[derive(Debug)]
 pub(super) struct Process {

@@ -50,9 +50,19 @@ impl Environment {
         Err(Failure::new(INVALID_ENVIRONMENT, msg))
     }
 
-    /// The trace that this call belongs to: the runtime's, or a new one.
+    /// The trace context of the runtime, if it gave one.
+    pub(super) fn parent(&self) -> Option<String> {
+        is_traceparent(&self.parent).then(|| self.parent.clone())
+    }
+
+    /// A trace context for this call: in the runtime's trace, or in a new one.
     pub(super) fn traceparent(&self) -> String {
-        if is_traceparent(&self.parent) { self.parent.clone() } else { new_traceparent() }
+        let new = new_traceparent();
+        match self.parent() {
+            // version and trace are the runtime's, the span is this call's, the flags are the runtime's
+            Some(parent) => format!("{}{}{}", &parent[..36], &new[36..52], &parent[52..]),
+            None => new,
+        }
     }
 }
 
@@ -119,8 +129,14 @@ mod tests {
     #[test]
     fn the_runtimes_trace_is_taken_up_and_none_makes_a_new_one() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(Environment { parent: parent.to_owned(), ..good() }.traceparent(), parent);
+        let given = Environment { parent: parent.to_owned(), ..good() };
+        assert_eq!(given.parent().as_deref(), Some(parent));
+        let child = given.traceparent();
+        assert!(netkeel_telemetry::context::is_valid(&child), "{child}");
+        assert_eq!((&child[..36], &child[52..]), (&parent[..36], &parent[52..]));
+        assert_ne!(child, parent, "the call is a span of its own");
         let new = good().traceparent();
+        assert_eq!(good().parent(), None);
         assert!(netkeel_telemetry::context::is_valid(&new), "{new}");
         assert_ne!(new, good().traceparent());
     }
