@@ -4,18 +4,9 @@ use std::fmt::Write as _;
 
 use super::jaeger::{Span, Trace};
 
-/// Attributes that tell where a span ran or what it was about, in this order.
-const TOLD: [&str; 9] = [
-    "k8s.node.name",
-    "k8s.pod.uid",
-    "netkeel.generation",
-    "netkeel.revision",
-    "netkeel.pod",
-    "netkeel.address",
-    "dns.question.name",
-    "server.address",
-    "error.type",
-];
+/// Attributes that tell what a span was about, in this order.
+const TOLD: [&str; 5] =
+    ["netkeel.object", "netkeel.revision", "dns.question.name", "server.address", "error.type"];
 
 /// The trace as a tree: when each span began after the trace did, how long it took, its program and what it was about.
 #[must_use]
@@ -45,15 +36,28 @@ fn below(text: &mut String, trace: &Trace, parent: &Span, begin: u64, depth: usi
 fn line(text: &mut String, span: &Span, begin: u64, depth: usize) {
     let name = format!("{}{}", "  ".repeat(depth), span.operation);
     let program = span.service.trim_start_matches("netkeel-");
-    let told: Vec<&str> = TOLD.iter().filter_map(|key| span.tags.get(*key)).map(String::as_str).collect();
+    let told = about(span);
     let since = milliseconds(span.start.saturating_sub(begin));
     let _ = writeln!(
         // writing to a String does not fail
         text,
         "{since:>9} {:>9}  {name:<34} {program:<9} {}",
         milliseconds(span.duration),
-        told.join(" ")
+        told
     );
+}
+
+/// Where the span ran and what it was about. A span's `k8s.pod.name` is that of its program where it names no namespace.
+fn about(span: &Span) -> String {
+    let tag = |key: &str| span.tags.get(key).map(String::as_str);
+    let node = tag("k8s.node.name").filter(|_| span.service != "netkeel-operator");
+    let pod = tag("k8s.namespace.name")
+        .zip(tag("k8s.pod.name"))
+        .map(|(namespace, name)| format!("{namespace}/{name}"));
+    let generation = tag("netkeel.generation").map(|number| format!("generation {number}"));
+    let rest = TOLD.iter().filter_map(|key| tag(key)).map(str::to_owned);
+    let all = node.map(str::to_owned).into_iter().chain(pod).chain(generation).chain(rest);
+    all.collect::<Vec<_>>().join(" ")
 }
 
 /// Microseconds as milliseconds with three digits.

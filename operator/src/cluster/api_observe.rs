@@ -286,7 +286,8 @@ mod tests {
             "status": {"pools": [{"of": "another version"}]}}));
         let cluster = ApiCluster::new(api.client().unwrap(), Settings::default());
         for _ in 0..2 {
-            let done = pass(&cluster, &Settings::default(), Timestamp::UNIX_EPOCH, &|_| {}).await.unwrap();
+            let traces = Traces { story: &Story::default(), send_to: &|_| {} };
+            let done = pass(&cluster, &Settings::default(), Timestamp::UNIX_EPOCH, traces).await.unwrap();
             assert_eq!(done.applied, 0, "nothing is done for it");
         }
         let kind = ApiResource::erase::<ClusterNetwork>(&());
