@@ -2,7 +2,16 @@
 
 mod cni;
 mod crr;
+mod lane;
+mod probe;
 mod samples;
+mod serve;
 
 pub(crate) use cni::run as cni;
-pub(crate) use crr::{run as crr, serve};
+pub(crate) use crr::run as crr;
+pub(crate) use lane::run as lane;
+pub(crate) use probe::run as probe;
+pub(crate) use serve::run as serve;
+
+/// Bytes of a request and of its response.
+const SIZE: usize = 64;

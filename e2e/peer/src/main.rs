@@ -36,7 +36,9 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   numbers   --to HOST:PORT [--seconds 5] [--interval-us 1000]                          numbered datagrams, lost ones counted
   forbidden --to HOST:PORT [--seconds 5] [--parallel 4] [--timeout 200] [--pause 5]    count what must not get through
   resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
-  bench-serve [--port 9000]                             answer one request a connection, close it
+  bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none
+  bench-lane  --to HOST:PORT                            slices of either, as standard input orders them
+  bench-probe --to HOST:PORT [--interval 2] [--timeout 40]   when connections were accepted, until standard input ends
   bench-crr --service HOST:PORT --direct HOST:PORT [--rounds 10] [--slice 1000]        connect, request, response, close
   bench-cni --plugin PATH [--count 200] [--parallel 1]  ADD, then DEL, the configuration on standard input
 what has --seconds ends early when the file --stop FILE is there; times in milliseconds where not said otherwise; exit code 1 when anything failed";
@@ -74,6 +76,8 @@ fn run(command: &str, arguments: &[String]) -> Result<bool> {
         "forbidden" => forbidden::run(&flags),
         "resolve" => resolve::run(&flags),
         "bench-serve" => bench::serve(&flags),
+        "bench-lane" => bench::lane(&flags),
+        "bench-probe" => bench::probe(&flags),
         "bench-crr" => bench::crr(&flags),
         "bench-cni" => bench::cni(&flags),
         _ => Err(USAGE.to_owned()),

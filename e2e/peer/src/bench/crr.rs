@@ -2,36 +2,19 @@
 //! The server closes first, so that no port of the client stays taken after its end.
 
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
+use super::SIZE;
 use super::samples::Samples;
 use crate::Result;
 use crate::flags::Flags;
 use crate::json::Value;
 use crate::resolve::target;
 
-/// Bytes of a request and of its response.
-const SIZE: usize = 64;
 const WARM_UP: Duration = Duration::from_millis(500);
 /// A connection that takes this long is lost.
-const LOST: Duration = Duration::from_secs(5);
-
-/// Answers one request a connection and closes it; one connection at a time.
-pub(crate) fn serve(flags: &Flags) -> Result<bool> {
-    let port: u16 = flags.get("port", 9000)?;
-    let listener = TcpListener::bind(("::", port)).map_err(|error| format!("TCP port {port}: {error}"))?;
-    loop {
-        // A client that goes away, a probe for example, is its own business.
-        drop(listener.accept().and_then(|(stream, _)| answer(stream)));
-    }
-}
-
-fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut request = [0; SIZE];
-    stream.read_exact(&mut request)?;
-    stream.write_all(&request)
-}
+pub(super) const LOST: Duration = Duration::from_secs(5);
 
 /// Rounds of one slice to each target; which comes first alternates.
 pub(crate) fn run(flags: &Flags) -> Result<bool> {
@@ -68,18 +51,10 @@ impl Side {
         Self { target, rates: Vec::new(), samples: Samples::default() }
     }
 
-    /// Any failed connection ends the measurement: a rate with failures in it says nothing.
     fn measure(&mut self, slice: Duration) -> Result<()> {
-        let mut samples = Samples::default();
-        let begun = Instant::now();
-        let mut last = begun;
-        while last - begun < slice {
-            once(self.target).map_err(|error| format!("{}: {error}", self.target))?;
-            let now = Instant::now();
-            samples.add(now - last);
-            last = now;
-        }
-        self.rates.push(f64::from(samples.count()) / (last - begun).as_secs_f64());
+        let (rate, samples) =
+            Samples::of(slice, || once(self.target)).map_err(|error| format!("{}: {error}", self.target))?;
+        self.rates.push(rate);
         self.samples.extend(samples);
         Ok(())
     }
@@ -93,7 +68,7 @@ impl Side {
     }
 }
 
-fn once(target: SocketAddr) -> std::io::Result<()> {
+pub(super) fn once(target: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(target)?;
     stream.set_read_timeout(Some(LOST))?;
     stream.write_all(&[7; SIZE])?;
@@ -107,14 +82,19 @@ fn once(target: SocketAddr) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::serve::answer_one;
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, TcpListener};
 
     #[test]
     fn a_slice_counts_what_it_did() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut side = Side::new(listener.local_addr().unwrap());
-        std::thread::spawn(move || while listener.accept().and_then(|(stream, _)| answer(stream)).is_ok() {});
+        std::thread::spawn(
+            move || {
+                while listener.accept().and_then(|(stream, _)| answer_one(stream)).is_ok() {}
+            },
+        );
         side.measure(Duration::from_millis(50)).unwrap();
         side.measure(Duration::from_millis(50)).unwrap();
         assert!(side.rates.len() == 2 && side.rates.iter().all(|rate| *rate > 1.0), "{:?}", side.rates);

@@ -1,12 +1,30 @@
 //! Times of single operations.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nanoseconds, one entry an operation.
 #[derive(Default)]
 pub(super) struct Samples(Vec<u64>);
 
 impl Samples {
+    /// Repeats an exchange for that long: exchanges a second, and the time of each. Any that fails ends it, since a rate
+    /// with failures in it says nothing.
+    pub(super) fn of(
+        length: Duration,
+        mut exchange: impl FnMut() -> std::io::Result<()>,
+    ) -> std::io::Result<(f64, Self)> {
+        let mut samples = Self::default();
+        let begun = Instant::now();
+        let mut last = begun;
+        while last - begun < length {
+            exchange()?;
+            let now = Instant::now();
+            samples.add(now - last);
+            last = now;
+        }
+        Ok((f64::from(samples.count()) / (last - begun).as_secs_f64(), samples))
+    }
+
     pub(super) fn add(&mut self, took: Duration) {
         self.0.push(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }

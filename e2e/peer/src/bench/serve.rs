@@ -1,0 +1,55 @@
+//! The servers of the loads, on three ports in a row, each with one behaviour.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+
+use super::SIZE;
+use crate::Result;
+use crate::flags::Flags;
+
+/// The first port answers one request a connection and closes it, one connection at a time; the second answers every
+/// request of a connection; the third closes each connection at once.
+pub(crate) fn run(flags: &Flags) -> Result<bool> {
+    let port: u16 = flags.get("port", 9000)?;
+    let [once, always, never] = [listen(port)?, listen(port + 1)?, listen(port + 2)?];
+    thread::spawn(move || {
+        for stream in always.incoming().filter_map(std::io::Result::ok) {
+            // A client that goes away ends its thread and nothing else.
+            thread::spawn(move || drop(answer_all(stream)));
+        }
+    });
+    thread::spawn(move || never.incoming().for_each(drop));
+    if flags.get("attached", false)? {
+        thread::spawn(end_with_standard_input);
+    }
+    loop {
+        // A client that goes away, a probe for example, is its own business.
+        drop(once.accept().and_then(|(stream, _)| answer_one(stream)));
+    }
+}
+
+fn listen(port: u16) -> Result<TcpListener> {
+    TcpListener::bind(("::", port)).map_err(|error| format!("TCP port {port}: {error}"))
+}
+
+pub(super) fn answer_one(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut request = [0; SIZE];
+    stream.read_exact(&mut request)?;
+    stream.write_all(&request)
+}
+
+pub(super) fn answer_all(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut request = [0; SIZE];
+    loop {
+        stream.read_exact(&mut request)?;
+        stream.write_all(&request)?;
+    }
+}
+
+/// Whoever started the server as a process of a node cannot signal it, but can let go of its standard input.
+fn end_with_standard_input() {
+    drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    std::process::exit(0);
+}
