@@ -137,35 +137,21 @@ impl Binaries {
 
 impl Module {
     fn ensure(&self, source: &Path, cache: &Path, progress: &Progress) -> Result<PathBuf> {
-        let target = cache.join(format!("{}-{}", self.name, Self::digest(source)?));
-        if self.programs.iter().all(|program| target.join(program).exists()) {
-            return Ok(target);
-        }
-        let what = format!("building {} (about {} min when Go's caches are cold)", self.name, self.minutes);
-        progress.say(&what);
-        let part = cache.join(format!("{}.{}", self.name, std::process::id()));
-        fs::create_dir_all(&part)?;
-        let mut build = Command::new(go(progress)?);
-        build.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false"]);
-        build.arg("-ldflags").arg(self.linker_flags(source)?).arg("-o").arg(slashed(&part));
-        build.args(self.packages).current_dir(source).env("CGO_ENABLED", "0");
-        process::run_long(&mut build, &what, progress)?;
-        // Another process may have been faster; its result is the same.
-        if fs::rename(&part, &target).is_err() && !target.exists() {
-            bail!("cannot move {} to {}", part.display(), target.display());
-        }
-        drop(fs::remove_dir_all(&part));
-        Ok(target)
-    }
-
-    /// Names the content, so that an edit of the module never runs an old program.
-    fn digest(source: &Path) -> Result<String> {
         let mut content = Vec::new();
         for file in ["go.mod", "go.sum", "main.go"] {
             let path = source.join(file);
             content.extend(fs::read(&path).with_context(|| path.display().to_string())?);
         }
-        Ok(images::hex(&content).chars().take(16).collect())
+        let entry = Entry { name: self.name, content: &content, programs: self.programs };
+        entry.ensure(cache, |part| {
+            let what =
+                format!("building {} (about {} min when Go's caches are cold)", self.name, self.minutes);
+            let mut build = go_build(part, progress)?;
+            build.arg("-ldflags").arg(self.linker_flags(source)?);
+            build.args(self.packages).current_dir(source);
+            progress.say(&what);
+            process::run_long(&mut build, &what, progress)
+        })
     }
 
     fn linker_flags(&self, source: &Path) -> Result<String> {
@@ -179,6 +165,43 @@ impl Module {
     }
 }
 
+/// A folder of the cache.
+pub(crate) struct Entry<'a> {
+    pub(crate) name: &'a str,
+    /// What it is made from: its digest names the folder, so that an edit never runs an old program.
+    pub(crate) content: &'a [u8],
+    /// The files without which it is not complete.
+    pub(crate) programs: &'a [&'a str],
+}
+
+impl Entry<'_> {
+    /// The folder; `build` fills a new one where there is none.
+    pub(crate) fn ensure(&self, cache: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let digest: String = images::hex(self.content).chars().take(16).collect();
+        let target = cache.join(format!("{}-{digest}", self.name));
+        if self.programs.iter().all(|program| target.join(program).exists()) {
+            return Ok(target);
+        }
+        let part = cache.join(format!("{}.{}", self.name, std::process::id()));
+        fs::create_dir_all(&part)?;
+        build(&part)?;
+        // Another process may have been faster; its result is the same.
+        if fs::rename(&part, &target).is_err() && !target.exists() {
+            bail!("cannot move {} to {}", part.display(), target.display());
+        }
+        drop(fs::remove_dir_all(&part));
+        Ok(target)
+    }
+}
+
+/// `go build` into a folder; flags, packages and the module's folder are to be added.
+pub(crate) fn go_build(target: &Path, progress: &Progress) -> Result<Command> {
+    let mut build = Command::new(go(progress)?);
+    build.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"]).arg(slashed(target));
+    build.env("CGO_ENABLED", "0");
+    Ok(build)
+}
+
 /// `go build` takes a path that ends in a slash as a folder.
 fn slashed(path: &Path) -> OsString {
     let mut text = path.as_os_str().to_owned();
@@ -186,7 +209,7 @@ fn slashed(path: &Path) -> OsString {
     text
 }
 
-fn version_of<'a>(go_mod: &'a str, requirement: &str) -> Option<&'a str> {
+pub(crate) fn version_of<'a>(go_mod: &'a str, requirement: &str) -> Option<&'a str> {
     go_mod.lines().find_map(|line| {
         let line = line.trim();
         line.strip_prefix("require ")
@@ -217,7 +240,7 @@ pub fn installed_go() -> Option<PathBuf> {
 }
 
 /// That Go, or the one of the wheel.
-fn go(progress: &Progress) -> Result<PathBuf> {
+pub(crate) fn go(progress: &Progress) -> Result<PathBuf> {
     if let Some(found) = installed_go() {
         return Ok(found);
     }

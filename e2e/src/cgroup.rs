@@ -52,6 +52,22 @@ fn hierarchy_options(options: &str) -> String {
     options.split(',').filter(own).collect::<Vec<_>>().join(",")
 }
 
+/// Puts a process at the root of the hierarchy that shares out CPU time, where it competes with whole groups. Inside of a
+/// group its own weight would count among the group's processes only.
+///
+/// # Errors
+/// The process is gone, or this one is not root.
+pub fn share_cpu_at_root(pid: u32) -> Result<()> {
+    let hierarchies = hierarchies()?;
+    let shares = |hierarchy: &&Hierarchy| {
+        hierarchy.v1.as_ref().is_some_and(|options| options.split(',').any(|option| option == "cpu"))
+    };
+    let unified = || hierarchies.iter().find(|hierarchy| hierarchy.v1.is_none());
+    let hierarchy = hierarchies.iter().find(shares).or_else(unified).context("no cgroups are mounted")?;
+    let procs = hierarchy.mount.join("cgroup.procs");
+    fs::write(&procs, pid.to_string()).with_context(|| format!("process {pid} into {}", procs.display()))
+}
+
 /// Puts this process into `group` (a path below each hierarchy's root), which is created where it is missing.
 pub(crate) fn join(group: &str) -> Result<()> {
     for hierarchy in hierarchies()? {

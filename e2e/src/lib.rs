@@ -5,7 +5,8 @@
 
 pub mod assertions;
 mod binaries;
-mod cgroup;
+pub mod cgroup;
+pub mod cilium;
 mod cluster;
 mod config;
 mod http;
