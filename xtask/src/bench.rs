@@ -1,20 +1,28 @@
 //! `cargo xtask bench`: Netkeel's figures, measured on a cluster of their own. docs/performance.md says how to read them.
 //! Figures go to stdout, progress to stderr. A missed goal is a result, not an error.
 
+mod api;
+mod awake;
 mod bed;
+mod cilium;
 mod cni_add;
 mod figure;
 mod footprint;
+mod loads;
 mod machine;
+mod pod_path;
+mod policy_crr;
+mod policy_update;
+mod ratio;
 mod service_crr;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use netkeel_e2e::Progress;
 
 use crate::image;
-use bed::Bed;
+use bed::{Bed, Network};
 use figure::{Figure, Unit};
+use loads::Exchange;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -23,9 +31,19 @@ pub(crate) struct Options {
     /// One JSON object a line and figure instead of a table.
     #[arg(long)]
     json: bool,
+    /// Measure `pod-rr` and `pod-crr` also on a cluster with another network.
+    #[arg(long)]
+    peer: Option<Peer>,
     /// Leave the cluster `bench` up; the next run uses it as it is.
     #[arg(long)]
     keep: bool,
+}
+
+/// Whom Netkeel is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// Cilium 1.15, built from its Go module.
+    Cilium,
 }
 
 /// Measured in this order: the footprint comes last, after the load of the others.
@@ -35,6 +53,14 @@ enum Name {
     Image,
     /// Connections a second through a `ClusterIP`, beside those directly to its pod.
     ServiceCrr,
+    /// Round trips a second from pod to pod across nodes, beside those from node to node.
+    PodRr,
+    /// Connections a second from pod to pod across nodes, beside those from node to node.
+    PodCrr,
+    /// Connections a second with a hundred policies, beside those without any.
+    PolicyCrr,
+    /// Time from a written policy to one that both nodes obey.
+    PolicyUpdate,
     /// Time and rate of the CNI plugin's ADD.
     CniAdd,
     /// Memory of the programs and of the agent's maps.
@@ -42,7 +68,6 @@ enum Name {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let progress = Progress::start();
     let mut names = options.names.clone();
     if names.is_empty() {
         names.extend(Name::value_variants());
@@ -52,25 +77,39 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut report = figure::Report::new(options.json);
     if names.contains(&Name::Image) {
         report.add(image_size()?)?;
-        names.retain(|name| *name != Name::Image);
     }
-    if !names.is_empty() {
-        let bed = Bed::up(progress)?;
-        names.iter().try_for_each(|name| report.extend(measure(*name, &bed)?))?;
-        if options.keep {
-            bed.progress.say("the cluster stays up: cargo xtask cluster down --name bench");
-        } else {
-            bed.down()?;
-        }
+    names.retain(|name| *name != Name::Image);
+    measure_on(Network::Netkeel, &names, options.keep, &mut report)?;
+    if options.peer == Some(Peer::Cilium) {
+        names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
+        measure_on(Network::Cilium, &names, options.keep, &mut report)?;
     }
     report.finish();
     Ok(())
+}
+
+/// Measures on a cluster that is there for nothing else.
+fn measure_on(network: Network, names: &[Name], keep: bool, report: &mut figure::Report) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let bed = Bed::up(network)?;
+    names.iter().try_for_each(|name| report.extend(measure(*name, &bed)?))?;
+    if keep {
+        bed.keep();
+        return Ok(());
+    }
+    bed.down()
 }
 
 fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {
     match name {
         Name::Image => Ok(vec![image_size()?]),
         Name::ServiceCrr => service_crr::run(bed),
+        Name::PodRr => pod_path::run(bed, Exchange::RoundTrip),
+        Name::PodCrr => pod_path::run(bed, Exchange::Connection),
+        Name::PolicyCrr => policy_crr::run(bed),
+        Name::PolicyUpdate => policy_update::run(bed),
         Name::CniAdd => cni_add::run(bed),
         Name::Footprint => footprint::run(bed),
     }

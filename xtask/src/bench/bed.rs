@@ -6,39 +6,59 @@ use anyhow::{Context, Result};
 use netkeel_e2e::workload::install;
 use netkeel_e2e::{Cluster, Options, Progress};
 
-use super::machine;
+use super::{cilium, machine};
 use crate::image;
 
-const NAME: &str = "bench";
 /// A /26 has 64 addresses, and a freed one rests for half a minute.
 const VALUES: &str = r#"clusterNetwork.spec={"podNetwork":{"pools":[{"name":"default","cidrs":["10.244.0.0/16"],"blockSizes":{"ipv4":22}}]}}"#;
 
+/// Who makes the cluster's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Network {
+    Netkeel,
+    /// Only for comparison.
+    Cilium,
+}
+
+impl Network {
+    /// The name of its cluster.
+    fn cluster(self) -> &'static str {
+        match self {
+            Self::Netkeel => "bench",
+            Self::Cilium => "bench-cilium",
+        }
+    }
+}
+
 pub(super) struct Bed {
+    pub(super) network: Network,
     pub(super) cluster: Cluster,
     pub(super) progress: Progress,
 }
 
 impl Bed {
     /// One that runs is used as it is. Where a step fails, what is up stays for inspection.
-    pub(super) fn up(progress: Progress) -> Result<Self> {
-        let archive = image::build()?;
-        let cluster = Cluster::up(&Options { name: NAME.into(), nodes: 2 }, &progress)?;
-        cluster.load_image(&archive)?;
-        progress.say("the image is loaded on both nodes");
-        if !install::is_installed(&cluster) {
-            install::helm_install(&cluster, &["--set-json", VALUES])?;
-            progress.say("the chart is installed");
-        }
-        install::wait_available(&cluster)
-            .context("look at: cargo xtask cluster kubectl --name bench -- -n netkeel-system get pods")?;
-        progress.say("the network is available");
-        Ok(Self { cluster, progress })
+    pub(super) fn up(network: Network) -> Result<Self> {
+        let progress = Progress::start();
+        let options = Options { name: network.cluster().into(), nodes: 2 };
+        let bed = match network {
+            Network::Netkeel => Self { cluster: netkeel(&options, &progress)?, network, progress },
+            Network::Cilium => Self { cluster: cilium::up(&options, &progress)?, network, progress },
+        };
+        bed.progress.say("the network is available");
+        Ok(bed)
     }
 
     pub(super) fn down(self) -> Result<()> {
-        Cluster::down(NAME)?;
+        Cluster::down(self.network.cluster())?;
         self.progress.say("the cluster is down");
         Ok(())
+    }
+
+    /// Says how to take it down later.
+    pub(super) fn keep(&self) {
+        let name = self.network.cluster();
+        self.progress.say(format!("the cluster stays up: cargo xtask cluster down --name {name}"));
     }
 
     /// Waits until the machine has little else to do.
@@ -53,8 +73,29 @@ impl Bed {
         Ok(pair.into())
     }
 
+    /// The address of a node.
+    pub(super) fn address(&self, node: &str) -> Result<String> {
+        let known = self.cluster.nodes().iter().find(|known| known.name == node);
+        Ok(known.with_context(|| format!("there is no node {node}"))?.address.to_string())
+    }
+
     /// The test workload's program, at the same path on every node.
     pub(super) fn peer(&self) -> PathBuf {
         self.cluster.folder().join("netkeel-e2e-peer")
     }
+}
+
+/// The chart, with the values of this file.
+fn netkeel(options: &Options, progress: &Progress) -> Result<Cluster> {
+    let archive = image::build()?;
+    let cluster = Cluster::up(options, progress)?;
+    cluster.load_image(&archive)?;
+    progress.say("the image is loaded on both nodes");
+    if !install::is_installed(&cluster) {
+        install::helm_install(&cluster, &["--set-json", VALUES])?;
+        progress.say("the chart is installed");
+    }
+    install::wait_available(&cluster)
+        .context("look at: cargo xtask cluster kubectl --name bench -- -n netkeel-system get pods")?;
+    Ok(cluster)
 }

@@ -20,6 +20,8 @@ pub(super) struct Figure {
 pub(super) enum Unit {
     #[serde(rename = "connections/s")]
     Connections,
+    #[serde(rename = "round trips/s")]
+    RoundTrips,
     #[serde(rename = "ms")]
     Milliseconds,
     #[serde(rename = "ADD/s")]
@@ -32,6 +34,7 @@ impl Unit {
     fn text(self) -> &'static str {
         match self {
             Self::Connections => "connections/s",
+            Self::RoundTrips => "round trips/s",
             Self::Milliseconds => "ms",
             Self::Adds => "ADD/s",
             Self::Mebibytes => "MiB",
@@ -69,9 +72,11 @@ enum Goal {
 }
 
 /// Figures without a goal are there for comparison.
-const GOALS: [(&str, Goal); 7] = [
+const GOALS: [(&str, Goal); 9] = [
     ("service-crr", Goal::RatioAtLeast(0.95)),
     ("service-crr-remote", Goal::RatioAtLeast(0.95)),
+    ("policy-crr", Goal::RatioAtLeast(0.97)),
+    ("policy-update-p99", Goal::ValueAtMost(100.0)),
     ("cni-add-p99", Goal::ValueAtMost(10.0)),
     ("cni-add-rate", Goal::ValueAtLeast(200.0)),
     ("footprint-agent", Goal::ValueAtMost(64.0)),

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use netkeel_e2e::wait_until;
-use netkeel_e2e::workload::{Pod, Workload};
+use netkeel_e2e::workload::Workload;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::bed::Bed;
 use super::figure::{Figure, Unit, median};
+use super::loads::{self, PEER, PORT};
+use super::ratio::Ratios;
 
 const NAMESPACE: &str = "bench-crr";
-const PORT: u16 = 9000;
-const PEER: &str = "/netkeel-e2e-peer";
 /// Short slices: what else the machine does in a while of seconds then falls on both sides of a pair.
 const ROUNDS: &str = "50";
 const SLICE_MILLIS: &str = "200";
@@ -40,7 +40,12 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     let workload = Workload::new(&bed.cluster, NAMESPACE)?;
     let [first, second] = bed.nodes()?;
     workload.pod("client", first)?;
-    workload.apply(vec![server("near", first), server("far", second), service("near"), service("far")])?;
+    workload.apply(vec![
+        loads::server("near", first),
+        loads::server("far", second),
+        service("near"),
+        service("far"),
+    ])?;
     workload.ready()?;
     bed.progress.say("client and servers run");
     let figures = PAIRS.iter().map(|(figure, server)| pair(bed, &workload, figure, server)).collect();
@@ -67,43 +72,19 @@ fn pair(bed: &Bed, workload: &Workload<'_>, figure: &'static str, server: &str) 
 
 impl Measured {
     fn figure(&self, name: &'static str, say: impl Fn(String)) -> Figure {
-        let pairs = self.service.per_second.iter().zip(&self.direct.per_second);
-        let ratios: Vec<f64> = pairs.map(|(service, direct)| service / direct).collect();
+        let ratios = Ratios::of(&self.service.per_second, &self.direct.per_second);
         let (service, direct) = (&self.service, &self.direct);
         say(format!(
-            "{name}: {} rounds, ratios {:.3} to {:.3}, middle half {:.3} to {:.3}; p50 {:.1} µs beside {:.1}, p99 {:.1} beside {:.1}",
-            ratios.len(),
-            quantile(&ratios, 0),
-            quantile(&ratios, 4),
-            quantile(&ratios, 1),
-            quantile(&ratios, 3),
+            "{name}: {}; p50 {:.1} µs beside {:.1}, p99 {:.1} beside {:.1}",
+            ratios.spread(),
             service.p50_us,
             direct.p50_us,
             service.p99_us,
             direct.p99_us
         ));
         let figure = Figure::new(name, median(&service.per_second), Unit::Connections);
-        figure.against(median(&direct.per_second), median(&ratios))
+        figure.against(median(&direct.per_second), ratios.median())
     }
-}
-
-/// The value that a quarter (1), a half (2), ... of the values do not exceed.
-fn quantile(values: &[f64], quarters: usize) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) * quarters / 4).copied().unwrap_or(f64::NAN)
-}
-
-/// A pod that answers one connection at a time, on the second CPU.
-fn server(name: &str, node: &str) -> Value {
-    let mut pod = Pod::server(name, node).json();
-    let container = &mut pod["spec"]["containers"][0];
-    container["command"] = json!(["/bin/taskset", "2", PEER]);
-    container["args"] = json!(["bench-serve", "--port", PORT.to_string()]);
-    // Looks until it serves, and then no more: probes would be in the figure.
-    container["startupProbe"] =
-        json!({"tcpSocket": {"port": PORT}, "periodSeconds": 1, "failureThreshold": 30});
-    pod
 }
 
 fn service(name: &str) -> Value {
@@ -115,13 +96,6 @@ fn service(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quartiles_are_values_that_were_seen() {
-        let ratios = [0.5, 0.1, 0.3, 0.2, 0.4];
-        let seen = [0, 1, 3, 4].map(|quarters| quantile(&ratios, quarters).to_string());
-        assert_eq!(seen, ["0.1", "0.2", "0.4", "0.5"]);
-    }
 
     #[test]
     fn the_ratio_is_the_median_of_the_rounds_ratios() {
