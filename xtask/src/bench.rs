@@ -15,6 +15,7 @@ mod policy_crr;
 mod policy_update;
 mod ratio;
 mod service_crr;
+mod verdict;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -51,6 +52,8 @@ enum Peer {
 enum Name {
     /// Size of the image as it is published.
     Image,
+    /// What the kernel program takes for a packet of an established connection.
+    VerdictNs,
     /// Connections a second through a `ClusterIP`, beside those directly to its pod.
     ServiceCrr,
     /// Round trips a second from pod to pod across nodes, beside those from node to node.
@@ -78,7 +81,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if names.contains(&Name::Image) {
         report.add(image_size()?)?;
     }
-    names.retain(|name| *name != Name::Image);
+    if names.contains(&Name::VerdictNs) {
+        report.add(verdict::run()?)?;
+    }
+    names.retain(|name| !matches!(name, Name::Image | Name::VerdictNs));
     measure_on(Network::Netkeel, &names, options.keep, &mut report)?;
     if options.peer == Some(Peer::Cilium) {
         names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
@@ -105,6 +111,7 @@ fn measure_on(network: Network, names: &[Name], keep: bool, report: &mut figure:
 fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {
     match name {
         Name::Image => Ok(vec![image_size()?]),
+        Name::VerdictNs => Ok(vec![verdict::run()?]),
         Name::ServiceCrr => service_crr::run(bed),
         Name::PodRr => pod_path::run(bed, Exchange::RoundTrip),
         Name::PodCrr => pod_path::run(bed, Exchange::Connection),

@@ -24,6 +24,8 @@ pub(super) enum Unit {
     RoundTrips,
     #[serde(rename = "ms")]
     Milliseconds,
+    #[serde(rename = "ns")]
+    Nanoseconds,
     #[serde(rename = "ADD/s")]
     Adds,
     #[serde(rename = "MiB")]
@@ -36,6 +38,7 @@ impl Unit {
             Self::Connections => "connections/s",
             Self::RoundTrips => "round trips/s",
             Self::Milliseconds => "ms",
+            Self::Nanoseconds => "ns",
             Self::Adds => "ADD/s",
             Self::Mebibytes => "MiB",
         }
@@ -72,11 +75,12 @@ enum Goal {
 }
 
 /// Figures without a goal are there for comparison.
-const GOALS: [(&str, Goal); 9] = [
+const GOALS: [(&str, Goal); 10] = [
     ("service-crr", Goal::RatioAtLeast(0.95)),
     ("service-crr-remote", Goal::RatioAtLeast(0.95)),
     ("policy-crr", Goal::RatioAtLeast(0.97)),
     ("policy-update-p99", Goal::ValueAtMost(100.0)),
+    ("verdict-ns", Goal::ValueAtMost(150.0)),
     ("cni-add-p99", Goal::ValueAtMost(10.0)),
     ("cni-add-rate", Goal::ValueAtLeast(200.0)),
     ("footprint-agent", Goal::ValueAtMost(64.0)),
