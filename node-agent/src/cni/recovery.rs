@@ -138,7 +138,7 @@ impl Server {
             veth.configure_host(&mut host, link.index, &self.context.settings)?;
             tracing::warn!(%address, link = veth.host_name, "a pod's route was gone and is set anew");
         }
-        let pod = datapath_link(&veth, link.index);
+        let pod = datapath_link(&veth, link.index, record.pod());
         if !self.context.datapath.holds(&pod)? {
             self.context.datapath.add(&pod)?;
             tracing::warn!(%address, link = veth.host_name, "the tables lacked a pod and hold it again");

@@ -16,6 +16,7 @@ use netkeel_agent::{
         heartbeat,
     },
     ipam::since_boot,
+    policy::{Entered, PodRef},
 };
 use netkeel_core::address::Address;
 
@@ -160,7 +161,11 @@ fn tables_that_could_not_be_restored_are_tried_again() {
 struct Forgetful(Arc<FakeDatapath>);
 
 impl PodDatapath for Forgetful {
-    fn add(&self, pod: &PodLink) -> Result<(), Error> {
+    fn await_policy(&self, pod: &PodRef) -> bool {
+        self.0.await_policy(pod)
+    }
+
+    fn add(&self, pod: &PodLink) -> Result<Entered, Error> {
         self.0.add(pod)
     }
 
