@@ -120,7 +120,8 @@ fn a_roll_to_another_image_and_back_loses_nothing_and_lets_nothing_in() {
     tag(&image, &other).unwrap();
     let mut probes = probed(&bed, &places).unwrap();
     roll(&["--set", "image.tag=another"], &other).unwrap();
-    roll(&[], &image).unwrap();
+    // Without values of its own an upgrade keeps those of the one before.
+    roll(&["--reset-values"], &image).unwrap();
     probes.go_on().unwrap();
     let outcome = probes.end("agents rolled", 2).unwrap();
     outcome.assert_unharmed();
