@@ -302,14 +302,19 @@ fn every_problem_is_named_with_its_next_step() {
         ),
     ];
     for (status, what, next) in cases {
-        let text = render::render(&status, Output::Text);
-        assert!(text.contains(what), "{what} is not in\n{text}");
-        let told = text.lines().any(|line| line.starts_with("  next: ") && line.contains(next));
-        assert!(told, "{next}\n{text}");
-        let json: Value = serde_json::from_str(&render::render(&status, Output::Json)).unwrap();
-        assert_eq!(json["healthy"], false);
-        assert!(json["problems"][0]["what"].as_str().unwrap().contains(what));
+        tells(&status, what, next);
     }
+}
+
+/// The status tells this problem and this next step, to people and to programs.
+fn tells(status: &Status, what: &str, next: &str) {
+    let text = render::render(status, Output::Text);
+    assert!(text.contains(what), "{what} is not in\n{text}");
+    let told = text.lines().any(|line| line.starts_with("  next: ") && line.contains(next));
+    assert!(told, "{next}\n{text}");
+    let json: Value = serde_json::from_str(&render::render(status, Output::Json)).unwrap();
+    assert_eq!(json["healthy"], false);
+    assert!(json["problems"][0]["what"].as_str().unwrap().contains(what));
 }
 
 #[test]

@@ -306,7 +306,7 @@ fn a_pod_is_closed_until_it_is_known_and_programmed_as_soon_as_it_is() {
     assert_eq!(bench.programmer.enter(&pod).unwrap(), Entered::Closed);
     assert_eq!(bench.sides(1), (CLOSED, CLOSED));
     let outcome = bench.again(true);
-    assert_eq!(outcome.closed, [pod.pod.clone()]);
+    assert_eq!(outcome.closed, std::slice::from_ref(&pod.pod));
     bench.become_(&shop(1));
     assert!(bench.sides(1).0 >= FIRST_TABLE && bench.sides(1).1 == OPEN);
 }
@@ -494,7 +494,7 @@ fn a_restart_without_the_api_server_gives_a_new_sandbox_its_policy_and_forgets_n
     let mut knowledge = restore();
     assert!(knowledge.is_something() && !knowledge.is_complete());
     let second = programmer(&kernel);
-    second.take_over(&[sandbox.clone()]).unwrap();
+    second.take_over(std::slice::from_ref(&sandbox)).unwrap();
     let writes = kernel.writes();
     knowledge.program(&second, false).unwrap();
     assert_eq!(kernel.writes(), writes, "nothing changes for a pod that runs");
