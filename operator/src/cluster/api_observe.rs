@@ -258,7 +258,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{reconcile::pass, settings::Settings};
+    use crate::{
+        reconcile::pass,
+        settings::Settings,
+        story::{Story, Traces},
+    };
 
     #[test]
     fn a_pod_on_a_node_that_does_not_report_is_not_waited_for() {
