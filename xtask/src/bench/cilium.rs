@@ -30,7 +30,7 @@ const OPERATOR: [&str; 3] = [
     "--cluster-pool-ipv4-mask-size=24",
     "--operator-api-serve-addr=127.0.0.1:9234",
 ];
-const AGENT: [&str; 14] = [
+const AGENT: [&str; 13] = [
     "--kube-proxy-replacement=true",
     "--routing-mode=tunnel",
     "--tunnel-protocol=vxlan",
@@ -45,7 +45,6 @@ const AGENT: [&str; 14] = [
     "--write-cni-conf-when-ready=/etc/cni/net.d/05-cilium.conflist",
     // A node of the test cluster sees the machine's memory and would take a share of it for maps.
     "--bpf-map-dynamic-size-ratio=0.0025",
-    "--config-dir=/nonexistent",
 ];
 /// The agent compiles one program after the other before the node is Ready.
 const READY: Duration = Duration::from_mins(5);
@@ -55,7 +54,7 @@ pub(super) fn up(options: &Options, progress: &Progress) -> Result<Cluster> {
     setup::require(&PACKAGES)?;
     let cilium = Cilium::ensure(progress)?;
     let cluster = Cluster::up(options, progress)?;
-    if cluster.kubectl(&["get", "ciliumnodes"]).is_err() {
+    if !runs(&cluster) {
         start(&cluster, &cilium)?;
         progress.say("Cilium is started");
     }
@@ -66,6 +65,12 @@ pub(super) fn up(options: &Options, progress: &Progress) -> Result<Cluster> {
     })
     .with_context(|| format!("look at {}/n*/log/cilium-*.log", cluster.folder().display()))?;
     Ok(cluster)
+}
+
+/// Whether an agent runs on the first node.
+fn runs(cluster: &Cluster) -> bool {
+    let first = cluster.nodes().first();
+    first.is_some_and(|node| cluster.node_exec(&node.name, &["busybox", "pidof", "daemon"]).is_ok())
 }
 
 fn start(cluster: &Cluster, cilium: &Cilium) -> Result<()> {
