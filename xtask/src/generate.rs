@@ -4,6 +4,7 @@ mod metrics;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -20,17 +21,14 @@ pub(crate) fn run(check: bool) -> Result<()> {
     if made.exists() {
         fs::remove_dir_all(&made).with_context(|| format!("remove {}", made.display()))?;
     }
-    let mut crdgen = crate::workspace::cargo();
-    crdgen
-        .args(["run", "--quiet", "-p", "netkeel-crds", "--bin", "crdgen", "--"])
-        .arg(&made)
-        .current_dir(&root);
-    ensure!(crdgen.status().context("start crdgen")?.success(), "crdgen failed");
+    let programs = build(&root)?;
+    let mut crdgen = Command::new(programs.join("crdgen"));
+    ensure!(crdgen.arg(&made).status().context("start crdgen")?.success(), "crdgen failed");
     let mut stale = Vec::new();
     for folder in CRDS {
         stale.extend(differences(&made, &root.join(folder))?);
     }
-    let (document, text) = (root.join(METRICS), metrics::document(&root)?);
+    let (document, text) = (root.join(METRICS), metrics::document(&programs.join("examples"))?);
     if fs::read_to_string(&document).ok().as_ref() != Some(&text) {
         stale.push(document.clone());
     }
@@ -49,6 +47,16 @@ pub(crate) fn run(check: bool) -> Result<()> {
     fs::write(&document, text).with_context(|| format!("write {}", document.display()))?;
     println!("written: {}", names.join(", "));
     Ok(())
+}
+
+/// Builds what makes the files, with the features of the tests, so that nothing is compiled twice. Returns the folder of the programs.
+fn build(root: &Path) -> Result<PathBuf> {
+    let mut cargo = crate::workspace::cargo();
+    cargo.args(["build", "--quiet", "--workspace", "--examples", "--bin", "crdgen"]).current_dir(root);
+    let features = crate::test::suite::all_features(root)?;
+    cargo.args(features.as_deref().into_iter().flat_map(|features| ["--features", features]));
+    ensure!(cargo.status().context("start cargo")?.success(), "what makes the files does not compile");
+    Ok(netkeel_e2e::images::target_folder().join("debug"))
 }
 
 /// Files of `folder` that are missing, differ from those in `made`, or are not made any more.

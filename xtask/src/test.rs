@@ -4,7 +4,7 @@
 mod child;
 mod count;
 mod steps;
-mod suite;
+pub(crate) mod suite;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -243,8 +243,8 @@ mod tests {
     #[test]
     fn every_metric_that_is_exposed_is_described() {
         let registry = Registry::new("test", "1");
-        registry.counters("netkeel_test_drops", "Drops", &["reason"]);
-        registry.histogram("netkeel_test_wait_seconds", "Wait", &SECONDS);
+        drop(registry.counters("netkeel_test_drops", "Drops", &["reason"]));
+        drop(registry.histogram("netkeel_test_wait_seconds", "Wait", &SECONDS));
         registry.gauge_fn("netkeel_test_read_bytes", "Read", || 12.5);
         let described = registry.described();
         for line in registry.encode().lines().filter_map(|line| line.strip_prefix("# TYPE ")) {

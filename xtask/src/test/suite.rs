@@ -130,7 +130,7 @@ fn features(packages: &[Package]) -> Option<String> {
 }
 
 /// The feature list of the whole workspace, for the other cargo steps.
-pub(super) fn all_features(root: &Path) -> Result<Option<String>> {
+pub(crate) fn all_features(root: &Path) -> Result<Option<String>> {
     Ok(features(&workspace::packages(root)?))
 }
 
