@@ -220,6 +220,15 @@ fn shop(remote: u8) -> Cluster {
     }
 }
 
+/// Rules that let all pods in; the second names a label, so that pods that differ in it are of different classes.
+fn each_kind_of_pod() -> Vec<Rule> {
+    let rule = |app| {
+        let pods = Peer::Pods { namespaces: None, pods: selector(app) };
+        Rule { peers: Some(vec![pods]), ports: None }
+    };
+    vec![rule(None), rule(Some(200))]
+}
+
 #[test]
 fn one_label_more_or_less_is_a_handful_of_writes_among_many_pods() {
     let mut bench = Bench::new(u32::MAX, u32::MAX, &[1, 2, 3]);
@@ -243,8 +252,7 @@ fn a_new_kind_of_pod_is_let_in_without_a_new_table() {
     let mut bench = Bench::new(u32::MAX, u32::MAX, &[1, 2, 3]);
     let mut cluster = shop(3);
     cluster.policies.values_mut().for_each(|policy| {
-        let everybody = Peer::Pods { namespaces: None, pods: selector(None) };
-        policy.ingress = Some(vec![Rule { peers: Some(vec![everybody]), ports: None }]);
+        policy.ingress = Some(each_kind_of_pod());
     });
     bench.become_(&cluster);
     let (tables, writes) = (bench.sides(1), bench.kernel.writes());
@@ -392,10 +400,9 @@ fn a_table_that_does_not_fit_closes_its_pod_by_name_and_fits_later() {
     for number in [2, 3] {
         cluster.pods.insert(own(number), own_pod(number, number + 1));
     }
-    let all = Peer::Pods { namespaces: None, pods: selector(None) };
     cluster.policies.values_mut().for_each(|policy| {
         policy.pods = selector(Some(0));
-        policy.ingress = Some(vec![Rule { peers: Some(vec![all.clone()]), ports: None }]);
+        policy.ingress = Some(each_kind_of_pod());
     });
     let outcome = bench.become_(&cluster);
     assert_eq!(bench.sides(1).0, CLOSED);
