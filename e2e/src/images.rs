@@ -185,7 +185,13 @@ pub fn build_static(packages: &[&str], progress: &Progress) -> Result<PathBuf> {
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     process::run_long(&mut cargo, &format!("building {}", packages.join(", ")), progress)?;
-    Ok(target_folder().join(STATIC_TARGET).join("release"))
+    Ok(static_folder())
+}
+
+/// Where [`build_static`] puts the programs.
+#[must_use]
+pub fn static_folder() -> PathBuf {
+    target_folder().join(STATIC_TARGET).join("release")
 }
 
 /// Builds the test workload; returns the program.

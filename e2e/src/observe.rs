@@ -1,6 +1,7 @@
 //! Jaeger and Prometheus for a cluster: real ones, as a user has them, at addresses that nodes and pods reach.
 //! Both are optional; a cluster without them sends its traces nowhere.
 
+pub mod dashboard;
 pub mod jaeger;
 pub mod prometheus;
 mod tree;

@@ -84,12 +84,10 @@ impl Reader {
         let cluster = install::bare("docs")?;
         let programs = cluster.folder().join("docs-programs");
         fs::create_dir_all(&programs)?;
-        let netkeel = repository().join("target/release/netkeel");
-        ensure!(netkeel.exists(), "{} does not exist: run `cargo xtask image` first", netkeel.display());
         for (name, command) in [
             ("kubectl", cluster.kubectl_command()?),
             ("helm", cluster.helm_command()?),
-            ("netkeel", cluster.fabric_command(&netkeel)?),
+            ("netkeel", cluster.fabric_command(&install::netkeel()?)?),
         ] {
             let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
             let variables: Vec<String> =

@@ -1,9 +1,9 @@
 //! What a user sees of Netkeel from outside: traces in a real Jaeger, and the dashboard's queries in a real Prometheus.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use netkeel_e2e::dashboard;
 use netkeel_e2e::jaeger::{Span, Trace, tree};
 use netkeel_e2e::workload::{Workload, install};
 use netkeel_e2e::{Cluster, Progress, wait_until};
@@ -306,23 +306,6 @@ fn a_collector_that_appears_is_found_and_one_that_goes_is_forgotten() -> Result<
     install::wait_available(cluster)
 }
 
-/// The expressions of every panel, with the dashboard's variables filled in.
-fn expressions() -> Result<Vec<(String, String)>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../helm/netkeel/dashboards/cluster-overview.json");
-    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
-    let mut found = Vec::new();
-    for panel in dashboard["panels"].as_array().into_iter().flatten() {
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            let (title, text) = (&panel["title"], target["expr"].as_str().context("an expression is text")?);
-            let text = text.replace("$__rate_interval", "1m").replace("$node", ".+");
-            ensure!(!text.contains('$'), "a variable without a value: {text}");
-            found.push((title.as_str().unwrap_or_default().to_owned(), text));
-        }
-    }
-    ensure!(found.len() > 10, "the dashboard has {} expressions", found.len());
-    Ok(found)
-}
-
 #[test]
 fn every_expression_of_the_dashboard_returns_series_of_the_cluster() -> Result<()> {
     let cluster = cluster()?;
@@ -336,7 +319,7 @@ fn every_expression_of_the_dashboard_returns_series_of_the_cluster() -> Result<(
     let client = workload.client("a")?;
     wait_until("every expression returns series", Duration::from_secs(90), || {
         client.resolve("outside.test.", "A", false)?;
-        for (title, expression) in expressions()? {
+        for (title, expression) in dashboard::expressions()? {
             let series = cluster.prometheus_query(&expression)?;
             if series.is_empty() {
                 bail!("panel {title:?} is empty: {expression}");

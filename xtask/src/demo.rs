@@ -4,6 +4,8 @@
 mod checklist;
 mod checks;
 mod diagnosis;
+mod observed;
+mod policies;
 
 use anyhow::Result;
 use netkeel_e2e::workload::{Workload, install};
@@ -36,6 +38,7 @@ fn prepare(list: &mut Checklist) -> Result<Cluster> {
     let options = Options { name: DEFAULT_NAME.into(), nodes: 2 };
     let cluster = list.step("two-node cluster is up", || Cluster::up(&options, &progress))?;
     list.step("image is loaded on both nodes", || cluster.load_image(&archive))?;
+    list.step("Jaeger and Prometheus run beside it", || cluster.observe(&progress))?;
     Ok(cluster)
 }
 
@@ -50,7 +53,18 @@ fn main_job(list: &mut Checklist, cluster: &Cluster) -> Result<()> {
     list.told("pods reach the outside", || checks::outside(&workload))?;
     list.told("the Service is reached by name, each backend gets its share", || checks::shares(&workload))?;
     list.told("a backend is scaled away and no connection goes there", || checks::scaled_away(&workload))?;
-    list.told("it comes back and gets its share", || checks::scaled_back(&workload))
+    list.told("it comes back and gets its share", || checks::scaled_back(&workload))?;
+    seen_from_outside(list, cluster, &workload)
+}
+
+/// Policy, and what is to be seen of all that.
+fn seen_from_outside(list: &mut Checklist, cluster: &Cluster, workload: &Workload<'_>) -> Result<()> {
+    list.told("a policy denies, across nodes", || policies::denies(workload))?;
+    list.told("another policy allows again", || policies::allows(workload))?;
+    list.told("netkeel why names the rule", || policies::why(workload, cluster, NAMESPACE))?;
+    list.told("the install is one trace in Jaeger", || observed::install_trace(cluster))?;
+    list.told("a pod's start is one trace in Jaeger", || observed::pod_trace(cluster))?;
+    list.told("Prometheus answers the dashboard's queries", || observed::dashboard_answers(cluster))
 }
 
 fn helm_install(cluster: &Cluster) -> Result<()> {
@@ -68,6 +82,7 @@ fn how_to_go_on(cluster: &str) -> String {
          cargo xtask cluster kubectl{name} -- get pods -A -o wide\n  \
          cargo xtask cluster kubectl{name} -- get clusternetworks,nodenetworks,addressblocks\n  \
          cargo xtask cluster kubectl{name} -- exec -n {NAMESPACE} client-0 -- /netkeel-e2e-peer connect --to echo:7000 --count 300\n  \
+         cargo xtask cluster trace{name} --last pod\n  \
          cargo xtask cluster node{name} n1 -- ip route\n\
          Take it down:\n  \
          cargo xtask cluster down{name}"

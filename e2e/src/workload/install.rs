@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{Cluster, Options, Progress, wait_until};
+use crate::{Cluster, Options, Progress, images, wait_until};
 
 /// Name of the cluster that test programs share.
 const SHARED: &str = "e2e";
@@ -66,6 +66,13 @@ pub fn not_ready(cluster: &Cluster) -> Result<Vec<String>> {
 /// The image archive that `cargo xtask image` writes.
 pub fn image() -> Result<PathBuf> {
     let path = repository().join("target/image/netkeel.tar");
+    ensure!(path.exists(), "{} does not exist: run `cargo xtask image` first", path.display());
+    Ok(path)
+}
+
+/// The program `netkeel` that `cargo xtask image` builds for the image.
+pub fn netkeel() -> Result<PathBuf> {
+    let path = images::static_folder().join("netkeel");
     ensure!(path.exists(), "{} does not exist: run `cargo xtask image` first", path.display());
     Ok(path)
 }
