@@ -111,7 +111,10 @@ fn a_closed_pod_answers_what_it_began_and_its_own_node_and_nobody_else() {
         shop.server.connect(&peer.address, ECHO_PORT, 5).unwrap().none_failed().unwrap();
         shop.server.udp(&peer.address, ECHO_PORT, 5, false).unwrap().none_failed().unwrap();
     }
-    assert_eq!(shop.server.resolve("kubernetes.default", "A", false).unwrap().code, "NOERROR");
+    assert_eq!(
+        shop.server.resolve("kubernetes.default.svc.cluster.local", "A", false).unwrap().code,
+        "NOERROR"
+    );
     shop.workload.ready().unwrap(); // probes of the kubelet pass
     shop.policy("closed", json!({"podSelector": selects("server"), "policyTypes": ["Ingress", "Egress"]}))
         .unwrap();

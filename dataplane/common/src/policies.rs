@@ -1,7 +1,8 @@
 //! `POLICIES`: which traffic a policy table allows, and by which rule. A longest-prefix-match trie.
 //!
-//! A table is one direction of one compiled policy; endpoints of the same policy share it. Its content never changes:
-//! new content gets a new number, the endpoint is given that number in one write, and the old entries go afterwards.
+//! A table is one direction of one compiled policy; endpoints of the same policy share it. New content gets a new number, the
+//! endpoint is given that number in one write, and the old entries go afterwards; in place only entries for identities that
+//! no address has come and go (docs/adr/0007).
 
 use crate::{identities, pod::map_abi};
 
