@@ -2,7 +2,7 @@
 //!
 //! A fenced block of `sh` is run; one of `sh alternative` stands for another block and its helm commands are only tried
 //! (`--dry-run=server`). A command in running text or a table that begins with `kubectl`, `helm` or `netkeel` is run too. `NAMESPACE`,
-//! `POD`, `SERVICE` and `NODE` stand for the reader's own. `docs/install.md` is followed from its first line to its last.
+//! `POD`, `PORT`, `SERVICE` and `NODE` stand for the reader's own. `docs/install.md` is followed from its first line to its last.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,8 +15,8 @@ use netkeel_e2e::workload::{Workload, install, node_names};
 use netkeel_e2e::{Cluster, process};
 
 /// What the reader's own things are called in the documentation, and here.
-const NAMES: [(&str, &str); 4] =
-    [("NAMESPACE", "shop"), ("POD", "client"), ("SERVICE", "web"), ("NODE", "n2")];
+const NAMES: [(&str, &str); 5] =
+    [("NAMESPACE", "shop"), ("POD", "client"), ("PORT", "7000"), ("SERVICE", "web"), ("NODE", "n2")];
 /// The section of `install.md` that comes when everything else was tried.
 const LAST: &str = "Uninstall";
 /// Exit codes that `netkeel` documents as answers.
@@ -67,10 +67,15 @@ fn snippets(page: &str) -> Vec<Snippet> {
     found
 }
 
-/// Whether a piece of code in running text is a whole command.
+/// Whether a piece of code in running text is a whole command: helm does nothing without a release.
 fn is_command(code: &str) -> bool {
-    let program = code.split(' ').next().unwrap_or_default();
-    matches!(program, "kubectl" | "helm" | "netkeel") && code.contains(' ') && !code.contains('…')
+    let words: Vec<&str> = code.split(' ').collect();
+    let least = match words[0] {
+        "kubectl" | "netkeel" => 2,
+        "helm" => 3,
+        _ => return false,
+    };
+    words.len() >= least && !code.contains('…')
 }
 
 /// A place where the reader's programs are those of the test cluster.
@@ -81,6 +86,7 @@ struct Reader {
 
 impl Reader {
     fn new() -> Result<Self> {
+        Cluster::down("docs")?; // one that an earlier run left is not as the reader's
         let cluster = install::bare("docs")?;
         let programs = cluster.folder().join("docs-programs");
         fs::create_dir_all(&programs)?;
@@ -174,7 +180,7 @@ fn every_command_of_the_users_documentation_works_as_it_stands() {
 
 #[test]
 fn commands_are_found_in_blocks_and_in_text() {
-    let page = "# One\n`netkeel status` and `kubectl … x`, `kubectl`\n```sh\na\nb\n```\n```yaml\nc: 1\n```\n## Two\n```sh alternative\nd\n```\n";
+    let page = "# One\n`netkeel status` and `kubectl … x`, `kubectl`, `helm upgrade`\n```sh\na\nb\n```\n```yaml\nc: 1\n```\n## Two\n```sh alternative\nd\n```\n";
     let found = snippets(page);
     let texts: Vec<_> = found.iter().map(|s| (s.line, &*s.section, s.alternative, &*s.text)).collect();
     assert_eq!(
