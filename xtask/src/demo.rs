@@ -64,7 +64,7 @@ fn seen_from_outside(list: &mut Checklist, cluster: &Cluster, workload: &Workloa
     list.told("netkeel why names the rule", || policies::why(workload, cluster, NAMESPACE))?;
     list.told("the install is one trace in Jaeger", || observed::install_trace(cluster))?;
     list.told("a pod's start is one trace in Jaeger", || observed::pod_trace(cluster))?;
-    list.told("Prometheus answers the dashboard's queries", || observed::dashboard_answers(cluster))
+    list.told("Prometheus answers the dashboard's queries", || observed::dashboard_answers(cluster, workload))
 }
 
 fn helm_install(cluster: &Cluster) -> Result<()> {

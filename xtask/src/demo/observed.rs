@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::jaeger::tree;
+use netkeel_e2e::workload::Workload;
 use netkeel_e2e::{Cluster, dashboard, wait_until};
 
 /// Traces are sent every few seconds, and Prometheus needs two scrapes for a rate.
@@ -30,9 +31,11 @@ pub(super) fn pod_trace(cluster: &Cluster) -> Result<String> {
     })
 }
 
-/// Every expression of the chart's dashboard has series.
-pub(super) fn dashboard_answers(cluster: &Cluster) -> Result<String> {
+/// Every expression of the chart's dashboard has series, with names of the outside asked for meanwhile.
+pub(super) fn dashboard_answers(cluster: &Cluster, workload: &Workload<'_>) -> Result<String> {
+    let client = workload.client("client-0")?;
     wait_until("Prometheus answers", GATHERED, || {
+        client.resolve("outside.test.", "A", false)?;
         let expressions = dashboard::expressions()?;
         for (title, expression) in &expressions {
             ensure!(
