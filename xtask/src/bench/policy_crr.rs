@@ -1,10 +1,10 @@
-//! `policy-crr`: connect, request, response, close from a pod on the first node to a pod on the second, with a hundred
-//! network policies that select both, of which the last allows it, beside the same without any. Blocks of slices with and
-//! without take turns; each waits until what was written is in force.
+//! `policy-crr`: connect, request, response, close from a pod on the first node to a pod on the second, which a hundred
+//! network policies select and of which the last allows it, beside the same between two pods that none selects. Slices of
+//! both take turns, so that whatever else the machine does falls on both.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use netkeel_e2e::wait_until;
 use netkeel_e2e::workload::Workload;
 use serde_json::{Value, json};
@@ -12,100 +12,63 @@ use serde_json::{Value, json};
 use super::awake::Awake;
 use super::bed::Bed;
 use super::figure::{Figure, Unit, median};
-use super::loads::{self, CLOSING_PORT, Exchange, Lane, PORT};
+use super::loads::{self, CLOSING_PORT, Exchange, Lane, PORT, column, take_turns};
 use super::ratio::Ratios;
 
 const NAMESPACE: &str = "bench-policy";
 const POLICIES: u16 = 100;
-const BLOCKS: usize = 10;
-const SLICES: usize = 10;
+const ROUNDS: usize = 100;
+/// Short slices: what else the machine does in a while of seconds then falls on both sides of a round.
 const SLICE: Duration = Duration::from_millis(200);
 const WARM_UP: Duration = Duration::from_millis(500);
-/// What writing a hundred objects set off is over by then.
-const CALM: Duration = Duration::from_secs(2);
 const IN_FORCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     let [first, second] = bed.nodes()?;
     let workload = Workload::new(&bed.cluster, NAMESPACE)?;
-    // The bystander is selected by no policy: from and to it all is open where theirs are not in force.
-    let pods =
-        [loads::client("client", first), loads::server("server", second), loads::server("bystander", second)];
-    workload.apply(pods.into())?;
+    let clients = ["client", "free-client"].map(|name| loads::client(name, first));
+    let servers = ["server", "free-server"].map(|name| loads::server(name, second));
+    workload.apply([clients, servers].concat())?;
     workload.ready()?;
-    let mut scene = Scene::new(bed, &workload)?;
-    bed.settle()?;
-    scene.lane.slice(Exchange::Connection, WARM_UP)?;
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for block in 0..BLOCKS {
-        for policed in [block % 2 == 0, block % 2 != 0] {
-            let rates = scene.block(policed)?;
-            if policed { &mut with } else { &mut without }.push(median(&rates));
-        }
+    let address = |pod| workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
+    let (server, free) = (address("server")?, address("free-server")?);
+    let mut lanes = [
+        Lane::in_pod(bed, NAMESPACE, "client", &server)?,
+        Lane::in_pod(bed, NAMESPACE, "free-client", &free)?,
+    ];
+    for (lane, server) in lanes.iter_mut().zip([&server, &free]) {
+        lane.wait_served(server)?;
     }
-    drop(scene);
+    workload.apply((0..POLICIES).map(policy).collect())?;
+    wait_until("the policies are in force", IN_FORCE, || in_force(&mut lanes, &server, &free))?;
+    bed.settle()?;
+    let awake = Awake::start()?;
+    take_turns(&mut lanes, Exchange::Connection, 1, WARM_UP)?;
+    let slices = take_turns(&mut lanes, Exchange::Connection, ROUNDS, SLICE)?;
+    drop((awake, lanes));
     workload.delete_namespace()?;
+    let [with, without] = slices.try_into().ok().context("there are two lanes")?;
+    let [with, without] = [with, without].map(|slices| column(&slices, |slice| slice.per_second));
     let ratios = Ratios::of(&with, &without);
     bed.progress.say(format!("policy-crr: {}", ratios.spread()));
     let figure = Figure::new("policy-crr", median(&with), Unit::Connections);
     Ok(vec![figure.against(median(&without), ratios.median())])
 }
 
-/// The pods, and who looks whether policies are in force.
-struct Scene<'a> {
-    workload: &'a Workload<'a>,
-    /// From client to server.
-    lane: Lane,
-    /// From the bystander to the server.
-    outsider: Lane,
-    server: String,
-    bystander: String,
-    policed: bool,
-}
-
-impl<'a> Scene<'a> {
-    fn new(bed: &Bed, workload: &'a Workload<'a>) -> Result<Self> {
-        let address = |pod| workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
-        let (server, bystander) = (address("server")?, address("bystander")?);
-        let mut lane = Lane::in_pod(bed, NAMESPACE, "client", &server)?;
-        lane.wait_served(&server)?;
-        let outsider = Lane::in_pod(bed, NAMESPACE, "bystander", &server)?;
-        Ok(Self { workload, lane, outsider, server, bystander, policed: false })
-    }
-
-    /// The rates of one block of slices.
-    fn block(&mut self, policed: bool) -> Result<Vec<f64>> {
-        if policed != self.policed {
-            if policed {
-                self.workload.apply((0..POLICIES).map(policy).collect())?;
-            } else {
-                self.workload.kubectl(&["delete", "networkpolicies", "--all", "--wait=true"])?;
-            }
-            self.policed = policed;
-        }
-        let what = if policed { "the policies are in force" } else { "the policies are gone" };
-        wait_until(what, IN_FORCE, || self.in_force(policed))?;
-        std::thread::sleep(CALM);
-        let _awake = Awake::start()?;
-        self.lane.slice(Exchange::Connection, SLICE)?;
-        let slices = (0..SLICES).map(|_| self.lane.slice(Exchange::Connection, SLICE));
-        slices.map(|slice| Ok(slice?.per_second)).collect()
-    }
-
-    /// Egress is the client's node's to decide, ingress the server's: both must do so.
-    fn in_force(&mut self, policed: bool) -> Result<()> {
-        let measured = self.lane.reaches(&self.server, PORT)?;
-        let egress = self.lane.reaches(&self.bystander, CLOSING_PORT)?;
-        let ingress = self.outsider.reaches(&self.server, CLOSING_PORT)?;
-        ensure!(
-            measured && egress != policed && ingress != policed,
-            "client to server is {}, client to bystander {}, bystander to server {}",
-            opened(measured),
-            opened(egress),
-            opened(ingress)
-        );
-        Ok(())
-    }
+/// Egress is the client's node's to decide, ingress the server's: both must do so, and nobody for the free pair.
+fn in_force([policed, unpoliced]: &mut [Lane; 2], server: &str, free: &str) -> Result<()> {
+    let (measured, baseline) = (policed.reaches(server, PORT)?, unpoliced.reaches(free, PORT)?);
+    let egress = policed.reaches(free, CLOSING_PORT)?;
+    let ingress = unpoliced.reaches(server, CLOSING_PORT)?;
+    ensure!(
+        measured && baseline && !egress && !ingress,
+        "client to server is {}, the free pair {}, client to free server {}, free client to server {}",
+        opened(measured),
+        opened(baseline),
+        opened(egress),
+        opened(ingress)
+    );
+    Ok(())
 }
 
 fn opened(open: bool) -> &'static str {
