@@ -36,11 +36,10 @@ fn reload(component: &str, namespace: &str, label: &str) {
     let start = Instant::now();
     let mut command = Command::new("cargo");
     command.current_dir(root).args(["xtask", "cluster", "reload", component, "--name", shared().name()]);
-    let said = process::text(&mut command).expect("the reload");
+    process::text(&mut command).expect("the reload");
     let took = start.elapsed();
     println!("{component}: {} s", took.as_secs());
-    assert!(said.contains("runs the new program"), "{said}");
-    assert!(took < SECONDS, "{took:?}\n{said}");
+    assert!(took < SECONDS, "{took:?}");
     let after = wait_until("as many pods run as before", SECONDS, || {
         let now = pods(namespace, label)?;
         let running = now.iter().filter(|(_, started)| !started.is_empty()).count();
