@@ -198,7 +198,8 @@ impl Entry<'_> {
 pub(crate) fn go_build(target: &Path, progress: &Progress) -> Result<Command> {
     let mut build = Command::new(go(progress)?);
     build.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"]).arg(slashed(target));
-    build.env("CGO_ENABLED", "0");
+    // A module may want a newer Go than the one that is here, the wheel's too: Go fetches it as a module.
+    build.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "auto");
     Ok(build)
 }
 
