@@ -1,11 +1,13 @@
 //! The `NodeNetwork` objects as they were applied last, on disk: an agent that starts without the API server knows its node.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use netkeel_crds::NodeNetwork;
+
+use crate::json_file::{self, Failed, Lasting};
 
 /// Name of the file in the state folder.
 pub const FILE: &str = "node-network.json";
@@ -19,17 +21,19 @@ pub struct Error {
     source: io::Error,
 }
 
+impl Error {
+    fn of(path: PathBuf, Failed { verb, source }: Failed) -> Self {
+        Self { verb, path, source }
+    }
+}
+
 /// What was written last; nothing where there is no file.
 ///
 /// # Errors
 /// When the file cannot be read or understood.
 pub fn read(folder: &Path) -> Result<Vec<NodeNetwork>, Error> {
     let path = folder.join(FILE);
-    let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|source| Error { verb: "read", path: path.clone(), source })?,
-    };
-    serde_json::from_slice(&bytes).map_err(|error| Error { verb: "understand", path, source: error.into() })
+    json_file::read(&path).map(Option::unwrap_or_default).map_err(|failed| Error::of(path, failed))
 }
 
 /// Writes the objects, whole or not at all.
@@ -38,18 +42,13 @@ pub fn read(folder: &Path) -> Result<Vec<NodeNetwork>, Error> {
 /// When the folder cannot be written.
 pub fn write(folder: &Path, objects: &[NodeNetwork]) -> Result<(), Error> {
     let path = folder.join(FILE);
-    let fresh = path.with_extension("new");
-    let written = serde_json::to_vec(objects).map_err(io::Error::from).and_then(|bytes| {
-        fs::create_dir_all(folder)?;
-        fs::write(&fresh, bytes)?;
-        fs::File::open(&fresh)?.sync_all()?;
-        fs::rename(&fresh, &path)
-    });
-    written.map_err(|source| Error { verb: "write", path, source })
+    json_file::write(&path, objects, Lasting::OverReboots).map_err(|failed| Error::of(path, failed))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use netkeel_crds::NodeNetworkSpec;
 
     use super::*;

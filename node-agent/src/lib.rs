@@ -10,6 +10,7 @@ pub mod complaints;
 pub mod desired;
 pub mod due;
 pub mod install;
+mod json_file;
 pub mod kernel;
 pub mod last_known;
 pub mod masquerade;

@@ -1,11 +1,13 @@
 //! The numbers of classes and rules on disk: the kernel's tables of an earlier agent are made of them. Lost with the maps at a reboot.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use netkeel_core::policy::Numbers;
+
+use crate::json_file::{self, Failed, Lasting};
 
 /// Name of the file in the run folder.
 pub const FILE: &str = "policy-numbers.json";
@@ -38,14 +40,8 @@ impl Kept {
     /// # Errors
     /// When the file cannot be read or understood.
     pub fn read(&mut self) -> Result<Option<Numbers>, Error> {
-        let bytes = match fs::read(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|source| self.error("read", source))?,
-        };
-        let numbers: Numbers =
-            serde_json::from_slice(&bytes).map_err(|error| self.error("understand", error.into()))?;
-        self.kept = Some(numbers.clone());
-        Ok(Some(numbers))
+        self.kept = json_file::read(&self.path).map_err(|failed| self.error(failed))?;
+        Ok(self.kept.clone())
     }
 
     /// Writes the numbers, whole or not at all, where they differ from what was written last.
@@ -56,26 +52,20 @@ impl Kept {
         if self.kept.as_ref() == Some(numbers) {
             return Ok(());
         }
-        let fresh = self.path.with_extension("new");
-        let written = serde_json::to_vec(numbers).map_err(io::Error::from).and_then(|bytes| {
-            if let Some(folder) = self.path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            fs::write(&fresh, bytes)?;
-            fs::rename(&fresh, &self.path)
-        });
-        written.map_err(|source| self.error("write", source))?;
+        json_file::write(&self.path, numbers, Lasting::ThisBoot).map_err(|failed| self.error(failed))?;
         self.kept = Some(numbers.clone());
         Ok(())
     }
 
-    fn error(&self, verb: &'static str, source: io::Error) -> Error {
+    fn error(&self, Failed { verb, source }: Failed) -> Error {
         Error { verb, path: self.path.clone(), source }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use netkeel_core::policy::{Class, Who};
 
     use super::*;

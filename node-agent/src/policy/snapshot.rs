@@ -1,14 +1,17 @@
 //! What policy depends on, on disk: an agent that starts without the API server gives new sandboxes of pods that it knows their policy.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use k8s_openapi::api::{core::v1::Namespace, networking::v1::NetworkPolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::pods::SlimPod;
+use crate::{
+    json_file::{self, Failed, Lasting},
+    pods::SlimPod,
+};
 
 /// Name of the file in the state folder.
 pub const FILE: &str = "policy.json";
@@ -20,6 +23,12 @@ pub struct Error {
     verb: &'static str,
     path: PathBuf,
     source: io::Error,
+}
+
+impl Error {
+    fn of(path: PathBuf, Failed { verb, source }: Failed) -> Self {
+        Self { verb, path, source }
+    }
 }
 
 /// What is kept.
@@ -41,12 +50,7 @@ impl Snapshot {
     /// When the file cannot be read or understood.
     pub fn read(folder: &Path) -> Result<Option<Self>, Error> {
         let path = folder.join(FILE);
-        let bytes = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|source| Error { verb: "read", path: path.clone(), source })?,
-        };
-        let understood = serde_json::from_slice(&bytes);
-        understood.map(Some).map_err(|error| Error { verb: "understand", path, source: error.into() })
+        json_file::read(&path).map_err(|failed| Error::of(path, failed))
     }
 
     /// Writes the file, whole or not at all.
@@ -55,19 +59,14 @@ impl Snapshot {
     /// When the folder cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let path = folder.join(FILE);
-        let fresh = path.with_extension("new");
-        let written = serde_json::to_vec(self).map_err(io::Error::from).and_then(|bytes| {
-            fs::create_dir_all(folder)?;
-            fs::write(&fresh, bytes)?;
-            fs::File::open(&fresh)?.sync_all()?;
-            fs::rename(&fresh, &path)
-        });
-        written.map_err(|source| Error { verb: "write", path, source })
+        json_file::write(&path, self, Lasting::OverReboots).map_err(|failed| Error::of(path, failed))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use serde_json::json;
 
     use super::*;

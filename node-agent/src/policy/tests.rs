@@ -148,7 +148,13 @@ proptest! {
         let mut bench = Bench::new(entries, leaves, &[1, 2, 3]);
         let mut old = Cluster::default();
         for cluster in clusters {
-            let before = bench.passes();
+            // What did not fit may pass when it fits at last, until the new tables are there: what the old policy allowed, or the
+            // tables of a pod that outlived its object.
+            let outlives = |number| !old.pods.contains_key(&own(number)) && bench.sides(number) != (CLOSED, CLOSED);
+            let outlives = [1, 2, 3].map(outlives);
+            let (passes, should) = (bench.passes(), bench.should());
+            let may = |probe: usize| passes[probe] || should[probe] || outlives[probe / (passes.len() / 3)];
+            let before: Passes = (0..passes.len()).map(may).collect();
             bench.kernel.lock().history.clear();
             let outcome = bench.become_(&cluster);
             let (after, should) = (bench.passes(), bench.should());
