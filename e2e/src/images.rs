@@ -18,6 +18,8 @@ use crate::{Progress, process};
 pub const WORKLOAD: &str = "localhost/netkeel-e2e:1";
 /// The sandbox image.
 pub const PAUSE: &str = "localhost/pause:1";
+/// What the other build of the agent calls itself, and the tag of its image.
+pub const ANOTHER: &str = concat!(env!("CARGO_PKG_VERSION"), "-another");
 /// The triple that static programs are built for.
 pub const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -178,14 +180,21 @@ pub fn target_folder() -> PathBuf {
 ///
 /// # Errors
 /// They do not compile.
-pub fn build_static(packages: &[&str], progress: &Progress) -> Result<PathBuf> {
+pub fn build_static(packages: &[&str], environment: &[(&str, &str)], progress: &Progress) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--release", "--target", STATIC_TARGET]);
     cargo.args(packages.iter().flat_map(|package| ["--package", package]));
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo.envs(environment.iter().copied());
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     process::run_long(&mut cargo, &format!("building {}", packages.join(", ")), progress)?;
     Ok(static_folder())
+}
+
+/// The archive of `cargo xtask image --another`: an image whose agent is another build, tagged [`ANOTHER`].
+#[must_use]
+pub fn another() -> PathBuf {
+    target_folder().join("image/netkeel-another.tar")
 }
 
 /// Where [`build_static`] puts the programs.
@@ -196,7 +205,7 @@ pub fn static_folder() -> PathBuf {
 
 /// Builds the test workload; returns the program.
 pub(crate) fn peer(progress: &Progress) -> Result<PathBuf> {
-    Ok(build_static(&["netkeel-e2e-peer"], progress)?.join("netkeel-e2e-peer"))
+    Ok(build_static(&["netkeel-e2e-peer"], &[], progress)?.join("netkeel-e2e-peer"))
 }
 
 /// Writes the sandbox image and the image of the test workload into `folder`.

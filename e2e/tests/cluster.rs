@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use netkeel_e2e::{Cluster, Options, Progress, node::Spec, wait_until};
+use netkeel_e2e::{Cluster, Options, Progress, fetch_go, go_command, node::Spec, process, wait_until};
 
 const WAIT: Duration = Duration::from_mins(1);
 
@@ -117,4 +117,28 @@ fn a_restarted_node_keeps_its_disks_and_runs_its_pods_again() -> Result<()> {
     })?;
     cluster.kubectl(&["delete", "pod", "survivor"])?;
     Ok(())
+}
+
+#[test]
+fn go_is_fetched_where_there_is_none_and_is_new_enough_for_every_module() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let go = fetch_go(folder.path())?;
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
+    for module in ["containerd", "helm", "jaeger", "kube"] {
+        let wanted = std::fs::read_to_string(modules.join(module).join("go.mod"))?;
+        let wanted = wanted.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or_default();
+        let has =
+            process::text(go_command(&go).args(["env", "GOVERSION"]).current_dir(modules.join(module)))?;
+        let has = has.trim().trim_start_matches("go");
+        println!("{module} wants Go {wanted}, has {has}");
+        ensure!(
+            numbers(has) >= numbers(wanted) && numbers(wanted).len() >= 2,
+            "{module}: {has} for {wanted}"
+        );
+    }
+    Ok(())
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').filter_map(|number| number.parse().ok()).collect()
 }

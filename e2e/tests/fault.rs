@@ -1,123 +1,15 @@
-//! Faults: agents killed under load, bad objects, another CNI. The network goes on, and what is wrong is said.
+//! Faults: bad objects, another CNI, overlaps, a lost lease. The network goes on, and what is wrong is said.
 //! All tests share one cluster with Netkeel installed without values.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::wait_until;
-use netkeel_e2e::workload::client::{Flow, Seen, Streams};
 use netkeel_e2e::workload::{Client, ECHO_PORT, Workload, install, node_names, shared};
 use serde_json::{Value, json};
 
-const KILLS: usize = 20;
-/// Longer than all the kills take.
-const LOAD_SECONDS: u64 = 120;
 /// Two replicas and the DNS answer within this after a fault.
 const HEALED: Duration = Duration::from_secs(30);
-
-/// Kills the agent of a node as a crash would, and waits for the next one.
-fn kill_agent(node: &str) -> Result<()> {
-    shared().node_exec(node, &["sh", "-c", "kill -KILL $(pidof netkeel-agent)"])?;
-    // Deleting the pod keeps kubelet's growing pause between restarts out of the test.
-    let field = format!("--field-selector=spec.nodeName={node}");
-    let delete = [
-        "delete",
-        "pod",
-        "-n",
-        install::NAMESPACE,
-        "-l",
-        install::AGENT,
-        &field,
-        "--force",
-        "--grace-period=0",
-    ];
-    shared().kubectl(&delete)?;
-    wait_until(&format!("a new agent on {node}"), HEALED, || {
-        let ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}";
-        let pods = shared().kubectl(&[
-            "get",
-            "pod",
-            "-n",
-            install::NAMESPACE,
-            "-l",
-            install::AGENT,
-            &field,
-            "-o",
-            ready,
-        ])?;
-        ensure!(pods == "True", "ready: {pods}");
-        Ok(())
-    })
-}
-
-/// Long-lived and short connections, through the Service and to a pod of the other node.
-struct Load {
-    streams: [Flow<Streams>; 2],
-    knocks: [Flow<Seen>; 2],
-}
-
-impl Load {
-    fn start(client: &Client, server: &Client, service: &str) -> Result<Self> {
-        Ok(Self {
-            streams: [
-                client.streams(service, ECHO_PORT, 10, LOAD_SECONDS)?,
-                client.streams(&server.address, ECHO_PORT, 10, LOAD_SECONDS)?,
-            ],
-            knocks: [
-                client.knock(service, ECHO_PORT, LOAD_SECONDS)?,
-                server.knock(service, ECHO_PORT, LOAD_SECONDS)?,
-            ],
-        })
-    }
-
-    fn runs(&mut self) -> Result<bool> {
-        Ok(self.streams[0].runs()? && self.knocks[0].runs()?)
-    }
-
-    /// Nothing may have been lost.
-    fn finish(self) {
-        for flow in self.streams {
-            let streams = flow.finish().expect("the result of the streams");
-            println!("{streams:?}");
-            assert!(streams.errors.is_empty() && streams.exchanges > 1000, "{streams:?}");
-        }
-        for flow in self.knocks {
-            let seen = flow.finish().expect("the result of the connections");
-            println!("{} connections, longest pause {:.1} ms", seen.ok, seen.longest_gap_ms);
-            assert!(seen.errors.is_empty() && seen.ok > 1000, "{seen:?}");
-        }
-    }
-}
-
-#[test]
-fn agents_killed_twenty_times_under_load_lose_no_connection() {
-    let workload = Workload::new(shared(), "killed").unwrap();
-    let nodes = node_names(shared());
-    workload.pod("client", &nodes[0]).unwrap();
-    workload.pod("server", &nodes[1]).unwrap();
-    workload.deployment("echo", 3).unwrap();
-    let service = workload.service("echo").unwrap();
-    workload.wait_endpoints("echo", 3).unwrap();
-    workload.ready().unwrap();
-    let client = workload.client("client").unwrap();
-    let server = workload.client("server").unwrap();
-    wait_until("the Service answers", HEALED, || {
-        let seen = client.connect(&service, ECHO_PORT, 10)?;
-        ensure!(seen.errors.is_empty(), "{:?}", seen.errors);
-        Ok(())
-    })
-    .unwrap();
-    let mut load = Load::start(&client, &server, &service).unwrap();
-    for round in 0..KILLS {
-        kill_agent(&nodes[round % nodes.len()]).unwrap();
-        assert!(
-            load.runs().unwrap(),
-            "the load ended before the kills did, after {round}: raise LOAD_SECONDS"
-        );
-    }
-    load.finish();
-    workload.delete_namespace().unwrap();
-}
 
 /// What the API server says to a ClusterNetwork whose `podNetwork` is changed like this.
 fn refused(change: &Value) -> String {
@@ -291,4 +183,60 @@ fn a_deleted_lease_is_made_anew_by_an_operator() {
     shared()
         .kubectl(&["get", "pod", "-n", install::NAMESPACE, &leader])
         .expect("the holder is an operator's pod");
+}
+
+/// `netkeel`, as somebody outside the cluster runs it: its exit code and what it printed.
+fn netkeel(arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let output = shared().fabric_command(&install::netkeel()?)?.args(arguments).output()?;
+    Ok((output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
+}
+
+/// Waits until `netkeel status` finds this problem; gives all that it says.
+fn status_tells(problem: &str) -> Result<String> {
+    wait_until(&format!("netkeel status tells {problem:?}"), HEALED, || {
+        let (code, text) = netkeel(&["status"])?;
+        ensure!(code == Some(1) && text.contains(problem) && text.contains("  next: "), "{code:?}: {text}");
+        Ok(text)
+    })
+}
+
+/// Whether a pod may reach another, as `netkeel why` says it.
+fn why_answers(from: &str, to: &str) -> Result<()> {
+    let (code, text) = netkeel(&["why", from, to])?;
+    ensure!(code == Some(0) && text.contains("allowed"), "{code:?}: {text}");
+    Ok(())
+}
+
+#[test]
+fn status_and_why_are_useful_without_an_operator_and_without_an_agent() {
+    let nodes = node_names(shared());
+    let workload = Workload::new(shared(), "asked").unwrap();
+    workload.pod("client", &nodes[0]).unwrap();
+    workload.pod("server", &nodes[1]).unwrap();
+    workload.ready().unwrap();
+    let why = || why_answers("asked/client", &format!("asked/server:{ECHO_PORT}"));
+    let operator = |replicas: &str| {
+        shared().kubectl(&["-n", install::NAMESPACE, "scale", "deployment/netkeel-operator", replicas])
+    };
+    let agents = |selector: &Value| {
+        let patch = json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}).to_string();
+        shared().kubectl(&["-n", install::NAMESPACE, "patch", "daemonset/netkeel-agent", "-p", &patch])
+    };
+    operator("--replicas=0").unwrap();
+    let without_operator = status_tells("operator: scaled to none").and_then(|text| why().map(|()| text));
+    // Nobody is there to put the DaemonSet right.
+    agents(&json!({"kubernetes.io/hostname": nodes[0]})).unwrap();
+    let without_agent = status_tells(&format!("node {}: no agent runs on it", nodes[1]))
+        .and_then(|text| why().map(|()| text));
+    agents(&json!({"kubernetes.io/hostname": null})).unwrap();
+    operator("--replicas=2").unwrap();
+    println!("{}\n{}", without_operator.unwrap(), without_agent.unwrap());
+    install::wait_available(shared()).unwrap();
+    wait_until("netkeel status finds nothing wrong", HEALED, || {
+        let (code, text) = netkeel(&["status"])?;
+        ensure!(code == Some(0) && text.contains("everything works"), "{code:?}: {text}");
+        Ok(())
+    })
+    .unwrap();
+    workload.delete_namespace().unwrap();
 }

@@ -1,5 +1,6 @@
 //! What a user sees of Netkeel from outside: traces in a real Jaeger, and the dashboard's queries in a real Prometheus.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,9 +19,10 @@ fn new_id() -> String {
     format!("c{:031x}", now.as_nanos())
 }
 
-/// The shared cluster, whose programs know by now where traces go.
+/// A cluster of this program's own, whose programs know by now where traces go.
 fn cluster() -> Result<&'static Cluster> {
-    let cluster = install::shared();
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    let cluster = CLUSTER.get_or_init(|| install::installed("observed").expect("a cluster with Netkeel"));
     cluster.observe(&Progress::start())?;
     let path =
         ["-n", "observability", "get", "service", "jaeger-collector", "-o", "jsonpath={.spec.clusterIP}"];

@@ -66,12 +66,25 @@ impl Shop {
 
     fn stays_out(&self, client: &Client<'_>) -> Result<()> {
         for to in [&self.server.address, &self.service] {
-            let seen = client.connect(to, ECHO_PORT, 1)?;
+            let seen = client.try_connect(to, ECHO_PORT)?;
             ensure!(seen.ok == 0, "{client} gets through to {to}: {seen:?}");
         }
-        let seen = client.udp(&self.server.address, ECHO_PORT, 2, false)?;
+        let seen = client.try_udp(&self.server.address, ECHO_PORT)?;
         ensure!(seen.ok == 0, "{client} gets datagrams through: {seen:?}");
         Ok(())
+    }
+
+    /// Asks the same of several clients, side by side.
+    fn each<'a>(
+        &self,
+        clients: impl Iterator<Item = &'a Client<'static>>,
+        check: impl Fn(&Self, &Client<'_>) -> Result<()> + Sync,
+    ) -> Result<()> {
+        std::thread::scope(|scope| {
+            let check = &check;
+            let threads: Vec<_> = clients.map(|client| scope.spawn(move || check(self, client))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("the check ends"))
+        })
     }
 
     fn done(self) -> Result<()> {
@@ -96,16 +109,13 @@ fn selects(app: &str) -> Value {
 #[test]
 fn a_closed_pod_answers_what_it_began_and_its_own_node_and_nobody_else() {
     let shop = Shop::new("policy-closed").unwrap();
-    shop.everybody().try_for_each(|client| shop.gets_in(client)).unwrap();
+    shop.each(shop.everybody(), Shop::gets_in).unwrap();
     shop.policy("closed", json!({"podSelector": selects("server"), "policyTypes": ["Ingress"]})).unwrap();
-    wait_until("the server is closed", SOON, || {
-        shop.everybody().try_for_each(|client| shop.stays_out(client))
-    })
-    .unwrap();
+    wait_until("the server is closed", SOON, || shop.each(shop.everybody(), Shop::stays_out)).unwrap();
     let own = Client::on_node(shared(), &node_names(shared())[1]).unwrap();
     own.connect(&shop.server.address, ECHO_PORT, 3).unwrap().none_failed().unwrap();
     let other = Client::on_node(shared(), &node_names(shared())[0]).unwrap();
-    let seen = other.connect(&shop.server.address, ECHO_PORT, 1).unwrap();
+    let seen = other.try_connect(&shop.server.address, ECHO_PORT).unwrap();
     assert_eq!(seen.ok, 0, "another node is not its own: {seen:?}");
     for peer in &shop.clients {
         shop.server.connect(&peer.address, ECHO_PORT, 5).unwrap().none_failed().unwrap();
@@ -119,14 +129,13 @@ fn a_closed_pod_answers_what_it_began_and_its_own_node_and_nobody_else() {
     shop.policy("closed", json!({"podSelector": selects("server"), "policyTypes": ["Ingress", "Egress"]}))
         .unwrap();
     wait_until("nothing leaves the server", SOON, || {
-        let seen = shop.server.connect(&shop.clients[0].address, ECHO_PORT, 1)?;
+        let seen = shop.server.try_connect(&shop.clients[0].address, ECHO_PORT)?;
         ensure!(seen.ok == 0, "{seen:?}");
         Ok(())
     })
     .unwrap();
     shop.workload.delete("networkpolicy", "closed").unwrap();
-    wait_until("all is open again", SOON, || shop.everybody().try_for_each(|client| shop.gets_in(client)))
-        .unwrap();
+    wait_until("all is open again", SOON, || shop.each(shop.everybody(), Shop::gets_in)).unwrap();
     shop.done().unwrap();
 }
 
@@ -145,12 +154,12 @@ fn labels_namespaces_and_ports_let_in_exactly_whom_they_name() {
     let spec = json!({"podSelector": selects("server"), "ingress": [{"from": from, "ports": ports}]});
     shop.policy("named", spec).unwrap();
     wait_until("the strangers are out and all others in", SOON, || {
-        shop.strangers.iter().try_for_each(|stranger| shop.stays_out(stranger))?;
-        shop.clients.iter().chain([&visitor]).try_for_each(|client| shop.gets_in(client))
+        shop.each(shop.strangers.iter(), Shop::stays_out)?;
+        shop.each(shop.clients.iter().chain([&visitor]), Shop::gets_in)
     })
     .unwrap();
     for client in [&shop.clients[0], &shop.clients[1], &visitor] {
-        let seen = client.connect(&shop.server.address, HTTP_PORT, 1).unwrap();
+        let seen = client.try_connect(&shop.server.address, HTTP_PORT).unwrap();
         assert_eq!(seen.ok, 0, "{client} gets in by another port: {seen:?}");
     }
     // A label changes sides.
@@ -183,8 +192,7 @@ fn what_is_not_implemented_allows_nothing_and_is_named() {
     let shop = Shop::new("policy-unsupported").unwrap();
     let ports = json!([{"protocol": "TCP", "port": "echo"}, {"protocol": "SCTP", "port": 7}]);
     shop.policy("by-name", json!({"podSelector": selects("server"), "ingress": [{"ports": ports}]})).unwrap();
-    wait_until("nobody gets in", SOON, || shop.everybody().try_for_each(|client| shop.stays_out(client)))
-        .unwrap();
+    wait_until("nobody gets in", SOON, || shop.each(shop.everybody(), Shop::stays_out)).unwrap();
     let events = wait_until("an Event on the policy", SOON, || {
         let events = shop.workload.kubectl(&["get", "events", "-o", "json"])?;
         let events: Value = serde_json::from_str(&events)?;
@@ -224,7 +232,7 @@ fn a_pod_is_closed_from_its_first_packet_on() {
             Ok(address)
         })
         .unwrap();
-        let seen = shop.strangers[0].connect(&address, ECHO_PORT, 2).unwrap();
+        let seen = shop.strangers[0].try_connect(&address, ECHO_PORT).unwrap();
         assert_eq!(seen.ok, 0, "{seen:?}");
         shop.workload.ready().unwrap();
         wait_until("whom the policy names gets in", SOON, || {

@@ -48,7 +48,6 @@ const BATCH: usize = 4096;
 /// Between attempts to make a client.
 const RECONNECT: Duration = Duration::from_secs(5);
 const API_SERVERS: &str = "api-servers.json";
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Why the agent does not start at all. All other trouble is reported and healed while it runs.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +78,13 @@ pub enum Error {
     Signal(#[source] std::io::Error),
 }
 
-/// Does what the command line says. An error is one line on stderr.
+/// Does what the command line says; `version` is what telemetry calls this program. An error is one line on stderr.
 #[must_use]
-pub fn main(args: Args) -> ExitCode {
+pub fn main(args: Args, version: &'static str) -> ExitCode {
     let outcome = match args.command {
         Some(Command::MountBpffs) => mount(&args.config).map_err(|error| chain(&error)),
         Some(Command::Clean) => cleanup::clean(&Places::of(&args.config)).map_err(|error| chain(&error)),
-        None => start(args.config).map_err(|error| chain(&error)),
+        None => start(args.config, version).map_err(|error| chain(&error)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -106,24 +105,24 @@ fn mount(config: &Config) -> Result<(), bpffs::Error> {
     Ok(())
 }
 
-fn start(config: Config) -> Result<(), Error> {
+fn start(config: Config, version: &'static str) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(Error::Runtime)?.block_on(run(config))
+    runtime.map_err(Error::Runtime)?.block_on(run(config, version))
 }
 
 /// Runs the agent until it is told to end.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(config: Config) -> Result<(), Error> {
+pub async fn run(config: Config, version: &'static str) -> Result<(), Error> {
     netkeel_dataplane_loader::built().map_err(Error::Stub)?;
     let signal = shutdown::signal().map_err(Error::Signal)?;
-    let telemetry = netkeel_telemetry::init("netkeel-agent", &netkeel_telemetry::Options::from_env(VERSION))?;
+    let telemetry = netkeel_telemetry::init("netkeel-agent", &netkeel_telemetry::Options::from_env(version))?;
     if config.node_name.is_empty() {
         return Err(Error::NoNodeName);
     }
     let (registry, health, stop) =
-        (Registry::new("agent", VERSION), Health::default(), CancellationToken::new());
+        (Registry::new("agent", version), Health::default(), CancellationToken::new());
     let ready = health.readiness("agent");
     let metrics = Metrics::new(&registry);
     admin::serve(config.admin_address, registry, health, stop.clone()).await?;

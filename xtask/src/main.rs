@@ -45,8 +45,11 @@ enum Task {
     /// Build the container image into target/image/netkeel.tar.
     Image {
         /// Gzip the layer, as it is published, into target/image/netkeel.gz.tar.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "another")]
         compressed: bool,
+        /// Another build of the agent, in an image with a tag of its own, into target/image/netkeel-another.tar.
+        #[arg(long)]
+        another: bool,
     },
     /// Install the Debian packages that the other tasks need and that are missing.
     Setup,
@@ -72,8 +75,9 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Ebpf => ebpf::build().map(|_| ()),
         Task::Generate { check } => generate::run(check),
         Task::Helm => helm::run(),
-        Task::Image { compressed: false } => image::build().map(drop),
-        Task::Image { compressed: true } => image::build_compressed().map(drop),
+        Task::Image { another: true, .. } => image::build_another().map(drop),
+        Task::Image { compressed: true, .. } => image::build_compressed().map(drop),
+        Task::Image { .. } => image::build().map(drop),
         Task::Setup => setup::run(),
         Task::Test(options) => test::run(&options),
     }

@@ -3,6 +3,7 @@
 
 mod child;
 mod count;
+mod lanes;
 mod steps;
 pub(crate) mod suite;
 

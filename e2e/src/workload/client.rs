@@ -147,6 +147,16 @@ impl<'a> Client<'a> {
         self.run(&["connect", "--to", &at(to, port), "--count", &count.to_string()])
     }
 
+    /// Opens one connection that a policy should forbid: gives up after 500 ms, many round trips on one machine.
+    pub fn try_connect(&self, to: &str, port: u16) -> Result<Seen> {
+        self.run(&["connect", "--to", &at(to, port), "--timeout", "500"])
+    }
+
+    /// Sends one datagram that a policy should keep from being answered: gives up after 500 ms.
+    pub fn try_udp(&self, to: &str, port: u16) -> Result<Seen> {
+        self.run(&["udp", "--to", &at(to, port), "--connected", "false", "--timeout", "500"])
+    }
+
     /// Exchanges datagrams, one socket each.
     pub fn udp(&self, to: &str, port: u16, count: u32, connected: bool) -> Result<Seen> {
         let (count, connected) = (count.to_string(), connected.to_string());

@@ -38,9 +38,13 @@ fn helm(cluster: &Cluster, verb: &[&str], more: &[&str]) -> Result<String> {
     cluster.helm(&[verb, &what, more].concat())
 }
 
+/// After an absence of the API server the node controller may take nodes for lost, until its own watches have come back (30 s
+/// and more), for one grace period (50 s) and the kubelet's next word (10 s).
+const AVAILABLE: Duration = Duration::from_mins(3);
+
 /// Waits until the ClusterNetwork says Available and every node is Ready.
 pub fn wait_available(cluster: &Cluster) -> Result<()> {
-    wait_until("the network is available", Duration::from_secs(90), || {
+    wait_until("the network is available", AVAILABLE, || {
         let path = "jsonpath={range .status.conditions[?(@.type=='Available')]}{.status} {.message}{end}";
         let available = cluster.kubectl(&["get", "clusternetwork", "default", "-o", path])?;
         ensure!(available.starts_with("True"), "ClusterNetwork default is not available: {available}");
@@ -95,19 +99,20 @@ pub fn bare(name: &str) -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// The cluster that the tests of this process share, with Netkeel installed without values; made by the first who asks.
-/// It stays up for the next test program and for inspection. `NETKEEL_E2E_CLUSTER` names one to be used as it is.
+/// The cluster that most test programs share, with Netkeel installed without values; made by the first who asks.
+/// It stays up for the next test program and for inspection.
 #[expect(clippy::missing_panics_doc, reason = "without its cluster a test can only fail")]
 pub fn shared() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| match std::env::var("NETKEEL_E2E_CLUSTER") {
-        Ok(name) => Cluster::attach(&name).expect("the cluster that NETKEEL_E2E_CLUSTER names"),
-        Err(_) => installed(SHARED).expect("a cluster with Netkeel"),
-    })
+    CLUSTER.get_or_init(|| installed(SHARED).expect("a cluster with Netkeel"))
 }
 
-/// A cluster of that name with Netkeel, installed now where it is not.
-fn installed(name: &str) -> Result<Cluster> {
+/// A cluster of that name with Netkeel, installed now where it is not. `NETKEEL_E2E_CLUSTER` names one to be used instead,
+/// as it is.
+pub fn installed(name: &str) -> Result<Cluster> {
+    if let Ok(name) = std::env::var("NETKEEL_E2E_CLUSTER") {
+        return Cluster::attach(&name);
+    }
     let cluster = bare(name)?;
     if !is_installed(&cluster) {
         helm_install(&cluster, &[])?;

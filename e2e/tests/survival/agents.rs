@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use netkeel_e2e::images::{self, ANOTHER};
 use netkeel_e2e::wait_until;
 use netkeel_e2e::workload::{Prober, install, node_names};
 
@@ -80,7 +81,7 @@ fn agents_killed_fifty_times_at_random_points_lose_nothing_and_let_nothing_in() 
 }
 
 /// Images of the agents that run, each once.
-fn images() -> Result<Vec<String>> {
+fn running() -> Result<Vec<String>> {
     let path = "jsonpath={range .items[*]}{.spec.containers[0].image}{'\\n'}{end}";
     let text =
         cluster().kubectl(&["get", "pod", "-n", install::NAMESPACE, "-l", install::AGENT, "-o", path])?;
@@ -90,13 +91,10 @@ fn images() -> Result<Vec<String>> {
     Ok(images)
 }
 
-/// Gives the image of every node a second tag. The programs are the same ones: what is tried is the roll of all of Netkeel
-/// to another image, with every program of the kernel loaded anew and put in place of the one before, not a change of code.
-fn tag(image: &str, other: &str) -> Result<()> {
-    for node in node_names(cluster()) {
-        cluster().node_exec(&node, &["ctr", "-n", "k8s.io", "images", "tag", "--force", image, other])?;
-    }
-    Ok(())
+/// Digest of the agent's program that runs on each node.
+fn programs() -> Result<Vec<String>> {
+    let line = ["sh", "-c", "sha256sum < /proc/$(pidof netkeel-agent)/exe"];
+    node_names(cluster()).iter().map(|node| cluster().node_exec(node, &line)).collect()
 }
 
 /// Installs with these arguments and waits until agents of that image alone run.
@@ -104,24 +102,29 @@ fn roll(arguments: &[&str], image: &str) -> Result<()> {
     install::helm_upgrade(cluster(), arguments)?;
     wait_until(&format!("agents of {image} run"), Duration::from_mins(3), || {
         settled()?;
-        let running = images()?;
+        let running = running()?;
         ensure!(running == [image], "running: {}", running.join(", "));
         Ok(())
     })
 }
 
 #[test]
-fn a_roll_to_another_image_and_back_loses_nothing_and_lets_nothing_in() {
+fn a_roll_to_another_build_and_back_loses_nothing_and_lets_nothing_in() {
     let bed = Bed::new("rolled-agents", &PODS).unwrap();
     let places = places(&bed).unwrap();
-    let image = images().unwrap().pop().context("an agent runs").unwrap();
+    let image = running().unwrap().pop().context("an agent runs").unwrap();
     let (repository, _) = image.rsplit_once(':').unwrap();
-    let other = format!("{repository}:another");
-    tag(&image, &other).unwrap();
+    let other = format!("{repository}:{ANOTHER}");
+    cluster().load_image(&images::another()).context("run `cargo xtask image --another` first").unwrap();
+    let before = programs().unwrap();
     let mut probes = probed(&bed, &places).unwrap();
-    roll(&["--set", "image.tag=another"], &other).unwrap();
+    roll(&["--set", &format!("image.tag={ANOTHER}")], &other).unwrap();
+    for (program, another) in before.iter().zip(programs().unwrap()) {
+        assert_ne!(*program, another, "the same program as before");
+    }
     // Without values of its own an upgrade keeps those of the one before.
     roll(&["--reset-values"], &image).unwrap();
+    assert_eq!(programs().unwrap(), before);
     probes.go_on().unwrap();
     let outcome = probes.end("agents rolled", 2).unwrap();
     outcome.assert_unharmed();

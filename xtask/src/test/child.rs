@@ -33,6 +33,18 @@ impl Log {
         Ok(Self { path, root: root.to_owned() })
     }
 
+    /// An empty log beside this one, for what runs at the same time.
+    pub(super) fn beside(&self, name: &str) -> Result<Self> {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::create(&self.root, &format!("{stem}-{name}"))
+    }
+
+    /// Adds all that another log says.
+    pub(super) fn append(&mut self, other: &Self) -> Result<()> {
+        let text = fs::read(&other.path).with_context(|| format!("read {}", other.path.display()))?;
+        self.open()?.write_all(&text).with_context(|| format!("write {}", self.path.display()))
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -138,6 +150,10 @@ mod tests {
         assert!(log.run(&mut shell("exit 3"), limit).unwrap_err().to_string().contains("exit 3 failed"));
         let all = fs::read_to_string(log.path()).unwrap();
         assert!(all.contains("one\nerr\n$ sh -c echo two\ntwo\n"), "{all}");
+        let mut other = log.beside("lane").unwrap();
+        other.line("three").unwrap();
+        log.append(&other).unwrap();
+        assert!(fs::read_to_string(log.path()).unwrap().ends_with("three\n"));
         fs::remove_dir_all(&log.root).unwrap();
     }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::Run;
 use super::child::Log;
 use super::count::Count;
+use super::lanes;
 use super::suite::{self, Program, Suite};
 use crate::workspace;
 
@@ -39,9 +40,6 @@ const QUICK: Duration = Duration::from_mins(5);
 const BUILD: Duration = Duration::from_mins(30);
 const TESTS: Duration = Duration::from_mins(10);
 const CLUSTER: Duration = Duration::from_mins(25);
-
-/// Clusters that the tests of e2e make.
-const TEST_CLUSTERS: [&str; 4] = ["docs", "e2e", "harness", "lifecycle"];
 
 /// Plain checks come first, then what is built, then what needs it.
 pub(super) const STEPS: &[Step] = &[
@@ -75,7 +73,10 @@ pub(super) const STEPS: &[Step] = &[
         ..step("netns", "the agent in network namespaces", |run, log| gated(run, log, "netkeel-agent", TESTS))
     },
     step("helm", "the chart, with the real helm", |_, log| xtask(log, &["helm"])),
-    Step { after: &["ebpf"], ..step("image", "the container image", |_, log| xtask(log, &["image"])) },
+    Step {
+        after: &["ebpf"],
+        ..step("image", "the container image, and one of another build to upgrade to", image)
+    },
     Step {
         needs: &[Need::Root, Need::Kernel],
         after: &["setup", "image"],
@@ -140,6 +141,12 @@ impl Run {
     }
 }
 
+/// The other build first: the programs that lie there afterwards are of this one.
+fn image(_: &mut Run, log: &mut Log) -> Result<Count> {
+    xtask(log, &["image", "--another"])?;
+    xtask(log, &["image"])
+}
+
 fn setup(_: &mut Run, log: &mut Log) -> Result<Count> {
     xtask(log, &["setup"])
 }
@@ -178,31 +185,39 @@ fn unit(run: &mut Run, log: &mut Log) -> Result<Count> {
 
 /// Tests that share this kernel or one cluster run one at a time.
 fn gated(run: &mut Run, log: &mut Log, package: &str, limit: Duration) -> Result<Count> {
+    let programs = programs(run, log, package)?;
+    Ok(suite::run(&programs, &one_at_a_time(run.filter.as_deref()), limit, log))
+}
+
+fn programs(run: &mut Run, log: &mut Log, package: &str) -> Result<Vec<Program>> {
     let programs = run.suite(log)?.gated(package);
-    let filter = run.filter.clone();
-    let args: Vec<_> = ["--test-threads=1", "--nocapture"].into_iter().chain(filter.as_deref()).collect();
+    let gate = suite::GATE;
     anyhow::ensure!(
         !programs.is_empty(),
-        "{package} has no test target with required-features = [\"{}\"]",
-        suite::GATE
+        "{package} has no test target with required-features = [\"{gate}\"]"
     );
-    Ok(suite::run(&programs, &args, limit, log))
+    Ok(programs)
+}
+
+fn one_at_a_time(filter: Option<&str>) -> Vec<&str> {
+    ["--test-threads=1", "--nocapture"].into_iter().chain(filter).collect()
 }
 
 /// On fresh clusters, since those of an earlier run hold an older image. They are left up for inspection when a test
 /// fails, but not in CI.
 fn e2e(run: &mut Run, log: &mut Log) -> Result<Count> {
     let down = |log: &mut Log| {
-        TEST_CLUSTERS.iter().try_for_each(|name| xtask(log, &["cluster", "down", "--name", name]).map(drop))
+        lanes::CLUSTERS.iter().try_for_each(|name| xtask(log, &["cluster", "down", "--name", name]).map(drop))
     };
     down(log)?;
-    let result = gated(run, log, "netkeel-e2e", CLUSTER);
+    let programs = programs(run, log, "netkeel-e2e")?;
+    let result = lanes::run(programs, &one_at_a_time(run.filter.as_deref()), CLUSTER, log);
     if matches!(result, Ok(Count { failed: 0, .. })) || std::env::var_os("CI").is_some() {
         down(log)?;
     } else {
         println!(
             "    the clusters {} are left up: cargo xtask cluster kubectl --name NAME -- …",
-            TEST_CLUSTERS.join(", ")
+            lanes::CLUSTERS.join(", ")
         );
     }
     result

@@ -22,8 +22,10 @@ pub(super) struct Program {
     package: String,
     /// The package's folder, where its tests run.
     folder: PathBuf,
-    /// Name of the target; for messages.
+    /// Name of the target.
     target: String,
+    /// Kinds of the target, for messages.
+    kind: String,
     executable: PathBuf,
     /// Whether it needs root.
     gated: bool,
@@ -99,7 +101,11 @@ pub(super) fn run(programs: &[Program], args: &[&str], limit: Duration, log: &mu
 
 impl Program {
     fn name(&self) -> String {
-        format!("{} {}", self.package, self.target)
+        format!("{} {} ({})", self.package, self.target, self.kind)
+    }
+
+    pub(super) fn target(&self) -> &str {
+        &self.target
     }
 
     fn run(&self, args: &[&str], limit: Duration, log: &mut Log) -> Result<Count> {
@@ -141,7 +147,8 @@ fn program(packages: &[Package], artifact: Artifact) -> Option<Program> {
     Some(Program {
         package: package.name.clone(),
         folder: package.manifest_path.parent()?.to_owned(),
-        target: format!("{} ({})", target.name, target.kind.join(", ")),
+        target: target.name.clone(),
+        kind: target.kind.join(", "),
         executable: artifact.executable?,
         gated: target.required_features.iter().any(|feature| feature == GATE),
     })
