@@ -24,16 +24,16 @@ use crate::{
     pods::{Pod, ask, echo},
 };
 
-const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
-const PEER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 /// Another known node, and an address that is no node's; the peer has both.
-const THIRD: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
-const STRANGER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 4);
-const OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+pub(crate) const THIRD: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
+pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 4);
+pub(crate) const OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
 const REMOTE_NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
-const PORT: u16 = 8472;
+pub(crate) const PORT: u16 = 8472;
 const DEVICE: &str = "netkeel.vxlan";
 
 pub(crate) struct Cluster {

@@ -18,15 +18,15 @@ use crate::{
     packet::{Datagram, Mac, arp, decode, ethernet},
 };
 
-const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
-const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 8);
-const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const POD_MAC: Mac = [2, 0, 0, 0, 0, 7];
-const HOST_MAC: Mac = [2, 0, 0, 0, 1, 7];
+pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
+pub(crate) const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 8);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const POD_MAC: Mac = [2, 0, 0, 0, 0, 7];
+pub(crate) const HOST_MAC: Mac = [2, 0, 0, 0, 1, 7];
 
 const NEXT: i32 = -1;
-const DROP: i32 = 2;
+pub(crate) const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
 
 /// One frame and what must become of it.
@@ -71,7 +71,7 @@ fn check(datapath: &Datapath, program: &str, ifindex: u32, cases: Vec<Case>) {
 }
 
 /// A node with the pod behind `nk0`, another local pod behind `nk1`, and a remote block.
-fn node(datapath: &Datapath) -> u32 {
+pub(crate) fn node(datapath: &Datapath) -> u32 {
     ip("link add nk0 type veth peer name p0");
     ip("link add nk1 type veth peer name p1");
     ip("link add vx0 type veth peer name vx1"); // stands in for the VXLAN device: nothing is sent
