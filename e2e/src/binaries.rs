@@ -71,6 +71,20 @@ const JAEGER: Module = Module {
     minutes: 5,
 };
 
+/// flannel and the plugins that its configuration calls, to measure them beside Netkeel; built only when it is asked for.
+const FLANNEL: Module = Module {
+    name: "flannel",
+    requirement: "github.com/flannel-io/flannel",
+    variables: &[],
+    packages: &[
+        ".",
+        "github.com/containernetworking/plugins/plugins/main/bridge",
+        "github.com/containernetworking/plugins/plugins/ipam/host-local",
+    ],
+    programs: &["flannel", "bridge", "host-local"],
+    minutes: 4,
+};
+
 /// The path of the real helm, built when it is not in the cache.
 ///
 /// # Errors
@@ -83,6 +97,15 @@ pub fn helm(progress: &Progress) -> Result<PathBuf> {
 pub(crate) fn jaeger(progress: &Progress) -> Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(JAEGER.name);
     Ok(JAEGER.ensure(&source, &cache_root()?.join("bin"), progress)?.join("jaeger"))
+}
+
+/// The folder of flannel and its plugins, built when they are not in the cache.
+///
+/// # Errors
+/// They cannot be built.
+pub fn flannel(progress: &Progress) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(FLANNEL.name);
+    FLANNEL.ensure(&source, &cache_root()?.join("bin"), progress)
 }
 
 /// Where the programs are.
@@ -295,8 +318,12 @@ mod tests {
     #[test]
     fn every_module_names_its_version_to_the_linker() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("go");
-        for module in MODULES.iter().chain([&JAEGER]) {
+        for module in MODULES.iter().chain([&JAEGER, &FLANNEL]) {
             let flags = module.linker_flags(&sources.join(module.name)).unwrap();
+            if module.variables.is_empty() {
+                assert_eq!(flags, "-s -w");
+                continue;
+            }
             assert!(
                 flags.starts_with("-s -w -X ") && flags.contains("=v") && !flags.contains('{'),
                 "{flags}"

@@ -7,9 +7,11 @@ mod bed;
 mod cilium;
 mod cni_add;
 mod figure;
+mod flannel;
 mod footprint;
 mod loads;
 mod machine;
+mod overlay;
 mod pod_path;
 mod policy_crr;
 mod policy_update;
@@ -32,7 +34,8 @@ pub(crate) struct Options {
     /// One JSON object a line and figure instead of a table.
     #[arg(long)]
     json: bool,
-    /// Measure `pod-rr` and `pod-crr` also on a cluster with another network.
+    /// Measure `pod-rr` and `pod-crr` also on a cluster with another network. Beside flannel, `overlay-rr`, `overlay-crr` and
+    /// `overlay-gbit` are measured too, on both clusters in turns.
     #[arg(long)]
     peer: Option<Peer>,
     /// Leave the cluster `bench` up; the next run uses it as it is.
@@ -45,6 +48,8 @@ pub(crate) struct Options {
 enum Peer {
     /// Cilium 1.15, built from its Go module.
     Cilium,
+    /// flannel 0.28 and kube-proxy, built from their Go modules.
+    Flannel,
 }
 
 /// Measured in this order: the footprint comes last, after the load of the others.
@@ -86,12 +91,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     names.retain(|name| !matches!(name, Name::Image | Name::VerdictNs));
     measure_on(Network::Netkeel, &names, options.keep, &mut report)?;
-    if options.peer == Some(Peer::Cilium) {
-        names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
-        measure_on(Network::Cilium, &names, options.keep, &mut report)?;
+    names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
+    match options.peer {
+        Some(Peer::Cilium) => measure_on(Network::Cilium, &names, options.keep, &mut report)?,
+        Some(Peer::Flannel) => {
+            measure_on(Network::Flannel, &names, options.keep, &mut report)?;
+            compare(options.keep, &mut report)?;
+        }
+        None => {}
     }
     report.finish();
     Ok(())
+}
+
+/// Measures Netkeel's overlay and flannel's in turns.
+fn compare(keep: bool, report: &mut figure::Report) -> Result<()> {
+    let beds = [Bed::up(Network::Netkeel)?, Bed::up(Network::Flannel)?];
+    report.extend(overlay::run(&beds[0], &beds[1])?)?;
+    beds.into_iter().try_for_each(|bed| bed.end(keep))
 }
 
 /// Measures on a cluster that is there for nothing else.
@@ -101,11 +118,7 @@ fn measure_on(network: Network, names: &[Name], keep: bool, report: &mut figure:
     }
     let bed = Bed::up(network)?;
     names.iter().try_for_each(|name| report.extend(measure(*name, &bed)?))?;
-    if keep {
-        bed.keep();
-        return Ok(());
-    }
-    bed.down()
+    bed.end(keep)
 }
 
 fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {

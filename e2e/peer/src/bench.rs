@@ -15,3 +15,5 @@ pub(crate) use serve::run as serve;
 
 /// Bytes of a request and of its response.
 const SIZE: usize = 64;
+/// Bytes of one write or read of bulk data.
+const BULK: usize = 256 * 1024;

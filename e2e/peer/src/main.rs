@@ -36,7 +36,7 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   numbers   --to HOST:PORT [--seconds 5] [--interval-us 1000]                          numbered datagrams, lost ones counted
   forbidden --to HOST:PORT [--seconds 5] [--parallel 4] [--timeout 200] [--pause 5]    count what must not get through
   resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
-  bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none
+  bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none; the fourth takes bulk data
   bench-lane  --to HOST:PORT                            slices of either, as standard input orders them
   bench-probe --to HOST:PORT [--interval 2] [--timeout 40]   when connections were accepted, until standard input ends
   bench-crr --service HOST:PORT --direct HOST:PORT [--rounds 10] [--slice 1000]        connect, request, response, close

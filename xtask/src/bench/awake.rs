@@ -1,5 +1,6 @@
 //! Keeps the CPUs from idling while something is measured. On a virtual machine waking an idle CPU can cost more than all
-//! that is measured; a loop at idle priority (`SCHED_IDLE`) on each takes only what nobody else wants.
+//! that is measured; a loop at idle priority (`SCHED_IDLE`) on each takes only what nobody else wants. It is nice as well, so that
+//! its CPU time is counted apart from that of what is measured.
 
 use std::process::{Child, Command, Stdio};
 use std::thread::available_parallelism;
@@ -21,7 +22,18 @@ impl Awake {
 
     fn spin(&mut self, cpu: usize) -> Result<()> {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "chrt", "--idle", "0", "taskset", "--cpu-list"]);
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "nice",
+            "-n",
+            "19",
+            "chrt",
+            "--idle",
+            "0",
+            "taskset",
+            "--cpu-list",
+        ]);
         command.arg(cpu.to_string()).args(["sh", "-c", "while :; do :; done"]).stdin(Stdio::null());
         let child = command.spawn().context("setpriv, chrt and taskset are of the package util-linux")?;
         let pid = child.id();

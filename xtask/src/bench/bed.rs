@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use netkeel_e2e::workload::install;
 use netkeel_e2e::{Cluster, Options, Progress};
 
-use super::{cilium, machine};
+use super::{cilium, flannel, machine};
 use crate::image;
 
 /// A /26 has 64 addresses, and a freed one rests for half a minute.
@@ -18,6 +18,8 @@ pub(super) enum Network {
     Netkeel,
     /// Only for comparison.
     Cilium,
+    /// Only for comparison, with kube-proxy.
+    Flannel,
 }
 
 impl Network {
@@ -26,6 +28,7 @@ impl Network {
         match self {
             Self::Netkeel => "bench",
             Self::Cilium => "bench-cilium",
+            Self::Flannel => "bench-flannel",
         }
     }
 }
@@ -41,24 +44,26 @@ impl Bed {
     pub(super) fn up(network: Network) -> Result<Self> {
         let progress = Progress::start();
         let options = Options { name: network.cluster().into(), nodes: 2 };
-        let bed = match network {
-            Network::Netkeel => Self { cluster: netkeel(&options, &progress)?, network, progress },
-            Network::Cilium => Self { cluster: cilium::up(&options, &progress)?, network, progress },
-        };
+        let cluster = match network {
+            Network::Netkeel => netkeel(&options, &progress),
+            Network::Cilium => cilium::up(&options, &progress),
+            Network::Flannel => flannel::up(&options, &progress),
+        }?;
+        let bed = Self { network, cluster, progress };
         bed.progress.say("the network is available");
         Ok(bed)
     }
 
-    pub(super) fn down(self) -> Result<()> {
-        Cluster::down(self.network.cluster())?;
+    /// Takes the cluster down, or says how to do so later.
+    pub(super) fn end(self, keep: bool) -> Result<()> {
+        let name = self.network.cluster();
+        if keep {
+            self.progress.say(format!("the cluster stays up: cargo xtask cluster down --name {name}"));
+            return Ok(());
+        }
+        Cluster::down(name)?;
         self.progress.say("the cluster is down");
         Ok(())
-    }
-
-    /// Says how to take it down later.
-    pub(super) fn keep(&self) {
-        let name = self.network.cluster();
-        self.progress.say(format!("the cluster stays up: cargo xtask cluster down --name {name}"));
     }
 
     /// Waits until the machine has little else to do.

@@ -97,7 +97,7 @@ fn start(cluster: &Cluster, cilium: &Cilium) -> Result<()> {
 }
 
 /// It runs until the cluster is taken down.
-fn spawn(command: &mut Command, log: &Path) -> Result<()> {
+pub(super) fn spawn(command: &mut Command, log: &Path) -> Result<()> {
     let file = File::create(log).with_context(|| log.display().to_string())?;
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
     command.spawn().with_context(|| log.display().to_string()).map(drop)

@@ -22,6 +22,13 @@ pub(super) enum Unit {
     Connections,
     #[serde(rename = "round trips/s")]
     RoundTrips,
+    #[serde(rename = "Gbit/s")]
+    Gigabits,
+    /// Of CPU time, for ten thousand round trips or connections.
+    #[serde(rename = "CPU s/10k")]
+    CpuPerTenThousand,
+    #[serde(rename = "CPU s/Gbit")]
+    CpuPerGigabit,
     #[serde(rename = "ms")]
     Milliseconds,
     #[serde(rename = "ns")]
@@ -37,6 +44,9 @@ impl Unit {
         match self {
             Self::Connections => "connections/s",
             Self::RoundTrips => "round trips/s",
+            Self::Gigabits => "Gbit/s",
+            Self::CpuPerTenThousand => "CPU s/10k",
+            Self::CpuPerGigabit => "CPU s/Gbit",
             Self::Milliseconds => "ms",
             Self::Nanoseconds => "ns",
             Self::Adds => "ADD/s",
@@ -75,7 +85,10 @@ enum Goal {
 }
 
 /// Figures without a goal are there for comparison.
-const GOALS: [(&str, Goal); 10] = [
+const GOALS: [(&str, Goal); 13] = [
+    ("overlay-rr", Goal::RatioAtLeast(1.10)),
+    ("overlay-crr", Goal::RatioAtLeast(1.20)),
+    ("overlay-gbit", Goal::RatioAtLeast(1.0)),
     ("service-crr", Goal::RatioAtLeast(0.95)),
     ("service-crr-remote", Goal::RatioAtLeast(0.95)),
     ("policy-crr", Goal::RatioAtLeast(0.97)),

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::bed::Bed;
+use super::machine::Ticks;
 
 /// The first of the three ports of `bench-serve`: one request a connection.
 pub(super) const PORT: u16 = 9000;
@@ -102,6 +103,8 @@ pub(super) enum Exchange {
     RoundTrip,
     /// Connect, request, response, close.
     Connection,
+    /// A connection full of data; a second's worth is in Gbit.
+    Bulk,
 }
 
 impl Exchange {
@@ -109,6 +112,7 @@ impl Exchange {
         match self {
             Self::RoundTrip => "rr",
             Self::Connection => "crr",
+            Self::Bulk => "bulk",
         }
     }
 }
@@ -119,6 +123,9 @@ pub(super) struct Slice {
     pub(super) per_second: f64,
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
+    /// CPU seconds that the whole machine used meanwhile.
+    #[serde(skip)]
+    pub(super) busy: f64,
 }
 
 #[derive(Deserialize)]
@@ -151,7 +158,9 @@ impl Lane {
     }
 
     pub(super) fn slice(&mut self, exchange: Exchange, length: Duration) -> Result<Slice> {
-        self.order(&format!("{} {}", exchange.order(), length.as_millis()))
+        let before = Ticks::read()?;
+        let slice: Slice = self.order(&format!("{} {}", exchange.order(), length.as_millis()))?;
+        Ok(Slice { busy: Ticks::read()?.busy_since(&before), ..slice })
     }
 
     /// Whether a connection to an address and port is accepted.

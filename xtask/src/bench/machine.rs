@@ -30,14 +30,17 @@ pub(super) fn settle(progress: &Progress) -> Result<()> {
     }
 }
 
-/// CPU time of the whole machine since its start.
-struct Ticks {
+/// CPU time of the whole machine since its start, in ticks of 10 ms (`USER_HZ`, the same on every Linux).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticks {
     idle: u32,
     all: u32,
+    /// Of programs that are not nice, the kernel for them, and interrupts.
+    busy: u32,
 }
 
 impl Ticks {
-    fn read() -> Result<Self> {
+    pub(super) fn read() -> Result<Self> {
         let text = std::fs::read_to_string("/proc/stat").context("/proc/stat")?;
         Self::parse(&text).context("/proc/stat has no line cpu")
     }
@@ -46,7 +49,17 @@ impl Ticks {
     fn parse(text: &str) -> Option<Self> {
         let numbers = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
         let ticks: Vec<u32> = numbers.take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
-        Some(Self { idle: ticks.get(3)?.wrapping_add(*ticks.get(4)?), all: ticks.iter().sum() })
+        let sum = |columns: &[usize]| columns.iter().filter_map(|column| ticks.get(*column)).sum();
+        (ticks.len() == 8).then(|| Self {
+            idle: sum(&[3, 4]),
+            all: ticks.iter().sum(),
+            busy: sum(&[0, 2, 5, 6]),
+        })
+    }
+
+    /// Seconds of CPU time that were used for something since then, without what runs at the lowest priority.
+    pub(super) fn busy_since(&self, before: &Self) -> f64 {
+        f64::from(self.busy.wrapping_sub(before.busy)) / 100.0
     }
 
     fn idle_since(&self, before: &Self) -> f64 {
@@ -64,6 +77,7 @@ mod tests {
         let before = Ticks::parse("cpu  100 0 50 1000 10 0 0 0 7 7\ncpu0 1").unwrap();
         let after = Ticks::parse("cpu  110 0 60 1070 20 0 0 0 9 9\ncpu0 1").unwrap();
         assert!((after.idle_since(&before) - 0.8).abs() < 1e-9);
+        assert!((after.busy_since(&before) - 0.2).abs() < 1e-9);
         assert!(Ticks::parse("intr 1").is_none());
     }
 }

@@ -79,13 +79,18 @@ impl Slice {
 
 /// Of the figure, and of the loopback device's.
 fn names(network: Network, exchange: Exchange) -> (&'static str, &'static str, Unit) {
+    use Exchange::{Bulk, Connection, RoundTrip};
+    use Network::{Cilium, Flannel, Netkeel};
     match (exchange, network) {
-        (Exchange::RoundTrip, Network::Netkeel) => ("pod-rr", "loopback-rr", Unit::RoundTrips),
-        (Exchange::RoundTrip, Network::Cilium) => ("pod-rr-cilium", "loopback-rr-cilium", Unit::RoundTrips),
-        (Exchange::Connection, Network::Netkeel) => ("pod-crr", "loopback-crr", Unit::Connections),
-        (Exchange::Connection, Network::Cilium) => {
-            ("pod-crr-cilium", "loopback-crr-cilium", Unit::Connections)
-        }
+        (RoundTrip, Netkeel) => ("pod-rr", "loopback-rr", Unit::RoundTrips),
+        (RoundTrip, Cilium) => ("pod-rr-cilium", "loopback-rr-cilium", Unit::RoundTrips),
+        (RoundTrip, Flannel) => ("pod-rr-flannel", "loopback-rr-flannel", Unit::RoundTrips),
+        (Connection, Netkeel) => ("pod-crr", "loopback-crr", Unit::Connections),
+        (Connection, Cilium) => ("pod-crr-cilium", "loopback-crr-cilium", Unit::Connections),
+        (Connection, Flannel) => ("pod-crr-flannel", "loopback-crr-flannel", Unit::Connections),
+        (Bulk, Netkeel) => ("pod-gbit", "loopback-gbit", Unit::Gigabits),
+        (Bulk, Cilium) => ("pod-gbit-cilium", "loopback-gbit-cilium", Unit::Gigabits),
+        (Bulk, Flannel) => ("pod-gbit-flannel", "loopback-gbit-flannel", Unit::Gigabits),
     }
 }
 
@@ -95,7 +100,9 @@ mod tests {
 
     #[test]
     fn pods_are_compared_with_nodes_and_loopback_stands_beside() {
-        let row = |rates: [f64; 3]| rates.map(|per_second| Slice { per_second, p50_us: 1.0, p99_us: 2.0 });
+        let row = |rates: [f64; 3]| {
+            rates.map(|per_second| Slice { per_second, p50_us: 1.0, p99_us: 2.0, busy: 0.0 })
+        };
         let (pod, node, loopback) =
             (row([90.0, 50.0, 80.0]), row([100.0, 50.0, 160.0]), row([300.0, 200.0, 100.0]));
         let seen = figures(Network::Cilium, Exchange::Connection, [&pod, &node, &loopback], drop);

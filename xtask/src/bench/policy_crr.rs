@@ -17,9 +17,9 @@ use super::ratio::Ratios;
 
 const NAMESPACE: &str = "bench-policy";
 const POLICIES: u16 = 100;
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 400;
 /// Short slices: what else the machine does in a while of seconds then falls on both sides of a round.
-const SLICE: Duration = Duration::from_millis(200);
+const SLICE: Duration = Duration::from_millis(100);
 const WARM_UP: Duration = Duration::from_millis(500);
 const IN_FORCE: Duration = Duration::from_secs(20);
 

@@ -1,13 +1,13 @@
 //! One side of a comparison between places. Slices of time come on demand, so that whoever compares can let processes in
 //! different namespaces take turns. Orders are lines of standard input, each answered by one JSON line:
-//! `crr MILLIS`, `rr MILLIS` (a slice of that length) and `reach HOST:PORT MILLIS` (whether a connection is accepted).
+//! `crr MILLIS`, `rr MILLIS`, `bulk MILLIS` (a slice of that length) and `reach HOST:PORT MILLIS` (whether a connection is accepted).
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use super::samples::Samples;
-use super::{SIZE, crr};
+use super::{BULK, SIZE, crr};
 use crate::Result;
 use crate::flags::Flags;
 use crate::json::Value;
@@ -38,6 +38,9 @@ impl Lane {
         match order.split(' ').collect::<Vec<_>>().as_slice() {
             ["crr", length] => self.slice(millis(length)?, |lane| crr::once(lane.server)),
             ["rr", length] => self.slice(millis(length)?, Self::round_trip),
+            ["bulk", length] => {
+                self.bulk(millis(length)?).map_err(|error| format!("bulk to {}: {error}", self.server))
+            }
             ["reach", host, limit] => {
                 let reached = TcpStream::connect_timeout(&target(host)?, millis(limit)?).is_ok();
                 Ok(Value::Object(vec![("reached", Value::Flag(reached))]))
@@ -57,6 +60,26 @@ impl Lane {
             ("per_second", Value::Number(rate)),
             ("p50_us", Value::Number(samples.percentile(500))),
             ("p99_us", Value::Number(samples.percentile(990))),
+        ]))
+    }
+
+    /// One connection full of data, to the fourth port: Gbit/s by the count of the server.
+    fn bulk(&self, length: Duration) -> std::io::Result<Value> {
+        let mut stream = TcpStream::connect((self.server.ip(), self.server.port() + 3))?;
+        stream.set_read_timeout(Some(crr::LOST))?;
+        let (begun, data) = (Instant::now(), vec![7; BULK]);
+        while begun.elapsed() < length {
+            stream.write_all(&data)?;
+        }
+        stream.shutdown(Shutdown::Write)?;
+        let mut sum = [0; 8];
+        stream.read_exact(&mut sum)?;
+        let (bytes, seconds) = (u64::from_be_bytes(sum), begun.elapsed().as_secs_f64());
+        let megabytes = u32::try_from(bytes / 1_000_000).map_err(std::io::Error::other)?;
+        Ok(Value::Object(vec![
+            ("per_second", Value::Number(f64::from(megabytes) * 0.008 / seconds)),
+            ("p50_us", Value::Number(0.0)),
+            ("p99_us", Value::Number(0.0)),
         ]))
     }
 
@@ -82,7 +105,7 @@ fn millis(text: &str) -> Result<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::serve::{answer_all, answer_one};
+    use super::super::serve::{answer_all, answer_one, swallow};
     use super::*;
     use std::net::{Ipv4Addr, TcpListener};
     use std::thread;
@@ -117,6 +140,17 @@ mod tests {
             assert!(said.starts_with(r#"{"per_second":"#) && !said.contains(":0.000"), "{said}");
         }
         assert!(text(&lane.obey("crr 20").unwrap()).contains("p99_us"));
+    }
+
+    #[test]
+    fn bulk_is_what_the_server_counted() {
+        let sink = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let first = SocketAddr::from((Ipv4Addr::LOCALHOST, sink.local_addr().unwrap().port() - 3));
+        let server = thread::spawn(move || swallow(sink.accept().unwrap().0).unwrap());
+        let said = text(&Lane::new(first).obey("bulk 50").unwrap());
+        server.join().unwrap();
+        let rate: f64 = said.split([':', ',']).nth(1).unwrap().parse().unwrap();
+        assert!(rate > 0.0 && rate.is_finite(), "{said}");
     }
 
     #[test]
