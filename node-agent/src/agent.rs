@@ -37,6 +37,7 @@ use crate::{
     kernel::Kernel,
     last_known,
     metrics::Metrics,
+    monitor::Alarm,
     node::{NodeState, NodeWatch},
     overlay, settings,
     status::{Part, Report},
@@ -95,6 +96,7 @@ pub struct Agent {
     reports: watch::Sender<Report>,
     complaints: watch::Sender<Complaints>,
     node: watch::Sender<Option<Arc<NodeState>>>,
+    alarm: Alarm,
 }
 
 /// Which kinds have been listed once.
@@ -141,6 +143,7 @@ impl Agent {
             reports: watch::Sender::new(Report::default()),
             complaints: watch::Sender::default(),
             node: watch::Sender::new(None),
+            alarm: Alarm::default(),
         };
         this.nodes_known();
         this
@@ -162,6 +165,17 @@ impl Agent {
     #[must_use]
     pub fn pods_moved(&self) -> Arc<Notify> {
         self.policing.moved()
+    }
+
+    /// What is rung when something of ours in the kernel may have changed. The CNI server listens to the pods' part by itself.
+    #[must_use]
+    pub fn alarm(&self) -> Alarm {
+        self.alarm.clone()
+    }
+
+    /// Something of the node's network may have changed: the next [`Self::work`] looks.
+    pub fn network_stirred(&mut self) {
+        self.apply.hurry();
     }
 
     /// Does what is due.
@@ -245,6 +259,7 @@ impl Agent {
             node: self.node.subscribe(),
             pool: self.with.pool.clone(),
             datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
+            drift: self.alarm.pods.clone(),
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(cni::serve(listener, context, stop.clone()));
@@ -310,6 +325,7 @@ impl Agent {
         let state = NodeState {
             ready: self.programmed,
             blocks: wanted.blocks.clone(),
+            address: Some(wanted.node),
             mtu: applied.device.mtu,
             revision: wanted.revision.clone(),
         };

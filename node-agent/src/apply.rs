@@ -75,6 +75,7 @@ impl Error {
         match self {
             Self::Settings(_) => "SettingsFailed",
             Self::Overlay(overlay::Error::Conflict { .. }) => "OverlayConflict",
+            Self::Overlay(overlay::Error::NoUnderlay { .. }) => "NodeAddressMissing",
             Self::Overlay(_) => "OverlayFailed",
             Self::Datapath(_) => "DatapathFailed",
             Self::Tunnels(_) => "TunnelsFailed",

@@ -48,7 +48,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
     };
     let who = PodRef::new(&details.pod, &details.uid);
     let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
-    let veth = PodVeth::new(&call.owner, address, node.mtu);
+    let veth = PodVeth { source: node.address, ..PodVeth::new(&call.owner, address, node.mtu) };
     attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
     answer(&veth)

@@ -40,6 +40,8 @@ pub struct PodVeth {
     pub pod_mac: [u8; 6],
     /// The pod's address.
     pub address: Ipv4Addr,
+    /// The address from which the node itself talks to the pod; without one Linux takes that of any interface.
+    pub source: Option<Ipv4Addr>,
     /// MTU of both sides, bytes.
     pub mtu: u32,
 }
@@ -50,7 +52,7 @@ impl PodVeth {
     pub fn new(owner: &Owner, address: Ipv4Addr, mtu: u32) -> Self {
         let (host_mac, pod_mac) = name::macs(owner);
         let (host_name, pod_name) = (name::host_side(owner), owner.interface.clone());
-        Self { host_name, pod_name, host_mac, pod_mac, address, mtu }
+        Self { host_name, pod_name, host_mac, pod_mac, address, source: None, mtu }
     }
 
     /// Makes the pair, both sides down, the pod side in the namespace of `netns`. Gives the host side's index.
@@ -78,23 +80,32 @@ impl PodVeth {
                 in_pod("set the gateway's MAC"),
                 message::neighbour(link.index, GATEWAY, self.host_mac),
             ),
-            Change::put(in_pod("set the gateway's route"), message::link_route(link.index, GATEWAY)),
+            Change::put(in_pod("set the gateway's route"), message::link_route(link.index, GATEWAY, None)),
             Change::put(in_pod("set the default route"), message::default_route(link.index, GATEWAY)),
         ])
     }
 
-    /// Brings the host side up with the pod's route.
+    /// Brings the host side up with the pod's route. Where no interface has the route's source any more, it has none.
     ///
     /// # Errors
     /// The first step that the kernel refused, or a setting that cannot be written.
     pub fn configure_host(&self, host: &mut Rtnetlink, index: u32, settings: &Path) -> Result<(), Error> {
         self.write_settings(settings)?;
         let on = |what: &str| format!("{what} {}", self.host_name);
-        host.apply(vec![
+        let route = |source| {
+            Change::put(on("set the pod's route on"), message::link_route(index, self.address, source))
+        };
+        let done = host.apply(vec![
             Change::change(on("bring up"), message::up(index)),
             Change::put(on("set the pod's MAC on"), message::neighbour(index, self.address, self.pod_mac)),
-            Change::put(on("set the pod's route on"), message::link_route(index, self.address)),
-        ])
+            route(self.source),
+        ]);
+        match done {
+            Err(error) if error.errno() == Some(nix::libc::EINVAL) && self.source.is_some() => {
+                host.apply(vec![route(None)])
+            }
+            done => done,
+        }
     }
 
     /// Waits until the host side, which came up before its peer, can send: the kernel queues nothing on it until
