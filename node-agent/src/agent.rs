@@ -41,6 +41,7 @@ use crate::{
     node::{NodeState, NodeWatch},
     overlay, settings,
     status::{Part, Report},
+    sysctl::Fights,
 };
 
 /// How often the node's kernel is compared with what it should hold.
@@ -97,6 +98,7 @@ pub struct Agent {
     complaints: watch::Sender<Complaints>,
     node: watch::Sender<Option<Arc<NodeState>>>,
     alarm: Alarm,
+    fights: Arc<Fights>,
 }
 
 /// Which kinds have been listed once.
@@ -116,8 +118,8 @@ impl Agent {
             Ok(objects) => drop(nodes.reset(&objects, &[])),
             Err(error) => tracing::warn!(error = chain(&error), "starting without what was known before"),
         }
-        let applier =
-            Applier::new(settings::folder(&with.config.host_prefix), with.config.run_folder.clone());
+        let (settings, fights) = (settings::folder(&with.config.host_prefix), Arc::<Fights>::default());
+        let applier = Applier::new(settings, with.config.run_folder.clone(), fights.clone());
         let mut this = Self {
             policing: Policing::restore(&with.config),
             with,
@@ -144,6 +146,7 @@ impl Agent {
             complaints: watch::Sender::default(),
             node: watch::Sender::new(None),
             alarm: Alarm::default(),
+            fights,
         };
         this.nodes_known();
         this
@@ -260,6 +263,7 @@ impl Agent {
             pool: self.with.pool.clone(),
             datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
             drift: self.alarm.pods.clone(),
+            fights: self.fights.clone(),
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(cni::serve(listener, context, stop.clone()));

@@ -38,7 +38,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{ipam::Pool, node::NodeWatch};
+use crate::{ipam::Pool, node::NodeWatch, sysctl::Fights};
 
 /// How long running calls may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,6 +59,8 @@ pub struct CniContext {
     pub datapath: Arc<dyn PodDatapath>,
     /// Rung when pods' links or routes may have changed.
     pub drift: Arc<Notify>,
+    /// Told which settings of pods' links others change.
+    pub fights: Arc<Fights>,
 }
 
 /// Opens the socket in place of one that an earlier agent left. Connections wait until [`serve`] takes them.

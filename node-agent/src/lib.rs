@@ -25,6 +25,7 @@ pub mod run;
 pub mod services;
 pub mod settings;
 pub mod status;
+pub mod sysctl;
 mod trace;
 
 pub mod cni;

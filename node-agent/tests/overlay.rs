@@ -24,7 +24,7 @@ fn device() -> overlay::Wanted {
 }
 
 fn converge(node: &Namespace, wanted: &overlay::Wanted) -> Result<u32, overlay::Error> {
-    node.enter(|| overlay::converge(&mut Rtnetlink::open()?, wanted, Path::new(SETTINGS)))
+    node.enter(|| Ok(overlay::converge(&mut Rtnetlink::open()?, wanted, Path::new(SETTINGS))?.index))
 }
 
 #[test]

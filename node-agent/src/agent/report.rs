@@ -60,6 +60,7 @@ impl Agent {
         }
         let invalid = self.services.problems().iter().chain(self.nodes.problems().iter());
         report.notes.extend(invalid.take(NAMED).map(ToString::to_string));
+        report.notes.extend(self.fights.notes(Instant::now()));
         match report.problems.values().next() {
             Some(problem) => self.with.ready.fail(&*problem.message),
             None => self.with.ready.pass(),

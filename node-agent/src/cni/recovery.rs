@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
     sync::{Arc, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -23,6 +23,7 @@ use crate::{
         netlink::Rtnetlink,
         veth::{PodVeth, seen},
     },
+    sysctl,
 };
 
 /// Times between attempts to restore the tables at the start. An ADD waits for the agent for longer than all of them.
@@ -137,8 +138,8 @@ impl Server {
         Ok(seen::has_address(host, address)?.then_some(address))
     }
 
-    /// Sets up the host side of a pod's link again where somebody took the pod's route or the link down, and enters the pod
-    /// in the tables again where they lack it.
+    /// Sets up the host side of a pod's link again where somebody took the pod's route, the link down, or a setting, and enters
+    /// the pod in the tables again where they lack it.
     fn mend(
         &self,
         record: &Record,
@@ -148,24 +149,30 @@ impl Server {
     ) -> Result<(), Failure> {
         let (Some(link), Some(address)) = (host_side(record, links), record.ipv4()) else { return Ok(()) };
         let veth = PodVeth { source, ..PodVeth::new(&record.owner, address, 0) };
-        let is_whole = is_whole(link, routes.get(&address), source);
-        if is_whole && self.context.datapath.holds(&datapath_link(&veth, link.index, record.pod()))? {
+        let pod = datapath_link(&veth, link.index, record.pod());
+        let (settings, datapath) = (&self.context.settings, &self.context.datapath);
+        if is_whole(link, routes.get(&address), source)
+            && !sysctl::strays(settings, &veth.host_name, sysctl::POD)
+            && datapath.holds(&pod)?
+        {
             return Ok(());
         }
-        // A call may have been under way when one looked.
+        // A call may have been under way when one looked: look again when it is over.
         let _one = self.lock(&record.owner);
         if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
             return Ok(());
         }
         let mut host = Rtnetlink::open()?;
         let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
-        if !is_whole {
-            veth.configure_host(&mut host, link.index, &self.context.settings)?;
+        let strayed = sysctl::converge(settings, &veth.host_name, sysctl::POD).map_err(link::Error::from)?;
+        self.context.fights.note(strayed, Instant::now());
+        if !is_whole(&link, seen::pod_routes(&mut host)?.get(&address), source) {
+            veth.configure_host(&mut host, link.index, settings)?;
             tracing::warn!(%address, link = veth.host_name, "the host's side of a pod's link was not whole and is set up anew");
         }
         let pod = datapath_link(&veth, link.index, record.pod());
-        if !self.context.datapath.holds(&pod)? {
-            self.context.datapath.add(&pod)?;
+        if !datapath.holds(&pod)? {
+            datapath.add(&pod)?;
             tracing::warn!(%address, link = veth.host_name, "the tables lacked a pod and hold it again");
         }
         Ok(())

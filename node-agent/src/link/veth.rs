@@ -5,8 +5,6 @@ mod message;
 pub mod seen;
 
 use std::{
-    fs,
-    io::ErrorKind,
     net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd},
     path::Path,
@@ -20,6 +18,7 @@ use super::{
     Error, name,
     netlink::{Change, Rtnetlink},
 };
+use crate::sysctl;
 
 /// The gateway that every pod sees; a permanent neighbour entry answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -90,7 +89,7 @@ impl PodVeth {
     /// # Errors
     /// The first step that the kernel refused, or a setting that cannot be written.
     pub fn configure_host(&self, host: &mut Rtnetlink, index: u32, settings: &Path) -> Result<(), Error> {
-        self.write_settings(settings)?;
+        sysctl::converge(settings, &self.host_name, sysctl::POD)?;
         let on = |what: &str| format!("{what} {}", self.host_name);
         let route = |source| {
             Change::put(on("set the pod's route on"), message::link_route(index, self.address, source))
@@ -124,24 +123,6 @@ impl PodVeth {
                 break;
             }
             thread::sleep(Duration::from_micros(100));
-        }
-        Ok(())
-    }
-
-    /// The host side believes nothing that a pod announces, and forwards whatever the node's general setting is.
-    fn write_settings(&self, root: &Path) -> Result<(), Error> {
-        let settings =
-            [("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "1"), ("ipv4", "accept_redirects", "0")];
-        let settings =
-            settings.into_iter().chain([("ipv6", "addr_gen_mode", "1"), ("ipv6", "accept_ra", "0")]);
-        for (family, key, value) in settings {
-            let path = root.join(family).join("conf").join(&self.host_name).join(key);
-            match fs::write(&path, value) {
-                // A kernel without IPv6 has nothing to switch off.
-                Err(error) if family == "ipv6" && error.kind() == ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Setting { path: path.display().to_string(), source }),
-                Ok(()) => {}
-            }
         }
         Ok(())
     }

@@ -326,3 +326,47 @@ fn a_change_of_the_nodes_address_is_followed() {
         running.end();
     });
 }
+
+#[test]
+fn settings_that_somebody_changes_are_back_within_a_second_and_a_fight_over_one_is_told() {
+    isolated(|lab| {
+        let running = Running::start(lab);
+        let file = |path: &str| format!("/proc/sys/net/ipv4/{path}");
+        let change = |path: &str, value: &str, wanted: &str| {
+            fs::write(file(path), value).expect("a setting");
+            within_a_second(path, || {
+                fs::read_to_string(file(path)).is_ok_and(|found| found.trim() == wanted)
+            });
+        };
+        change("ip_forward", "0", "1");
+        change("conf/uplink/forwarding", "0", "1");
+        change("conf/netkeel.vxlan/forwarding", "0", "1");
+        let told = || running.report().notes.concat();
+        assert_eq!(told(), "", "each was changed once");
+        for _ in 0..3 {
+            change("conf/netkeel.vxlan/rp_filter", "1", "2");
+        }
+        let note = "net.ipv4.conf.netkeel.vxlan.rp_filter is set to 1 by another program again and again";
+        within_a_second("the word about it", || told().contains(note));
+        assert!(running.report().problems.is_empty(), "pods have their network: {:?}", running.report());
+        running.end();
+    });
+}
+
+#[test]
+fn settings_that_cannot_be_written_are_told_with_what_to_do() {
+    isolated(|lab| {
+        program("mount", &["-o", "remount,bind,ro", "/mnt/host/proc/sys/net"]);
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("the node does not forward");
+        lab.mount_bpffs();
+        let mut agent = lab.agent();
+        let report = super::feed(&mut agent, [super::nodes("Active")]);
+        let problem = &report.problems[&Part::Network];
+        assert_eq!(problem.reason, "SettingsFailed");
+        assert!(problem.message.contains("mount the host's /proc/sys/net writable"), "{}", problem.message);
+        program("mount", &["-o", "remount,bind,rw", "/mnt/host/proc/sys/net"]);
+        let report = super::work(&mut agent, Duration::from_secs(2));
+        assert!(!report.problems.contains_key(&Part::Network), "{report:?}");
+        super::stop(agent);
+    });
+}

@@ -105,6 +105,26 @@ fn a_pods_route_or_link_that_somebody_takes_is_back_within_a_second_and_the_othe
 }
 
 #[test]
+fn a_setting_of_a_pods_link_that_somebody_changes_is_back_within_a_second() {
+    let host = watched();
+    let pod = Pod::new("a");
+    let link = host.add(&pod).ok()["interfaces"][0]["name"].as_str().unwrap().to_owned();
+    settled(&host, &pod);
+    // The kernel tells of changes of these two; the others are found by the regular look.
+    for (key, value, wanted) in [("forwarding", "0", "1"), ("rp_filter", "2", "1")] {
+        let key = format!("ipv4/conf/{link}/{key}");
+        let path = format!("/proc/sys/net/{key}");
+        host.namespace.sysctl(&key, value).unwrap();
+        let read = || host.namespace.run("cat", &[&path]).unwrap();
+        within_a_second(&key, || read().trim() == wanted);
+    }
+    for (family, key) in [("ipv4", "accept_redirects"), ("ipv4", "proxy_arp"), ("ipv6", "accept_ra")] {
+        let path = format!("/proc/sys/net/{family}/conf/{link}/{key}");
+        assert_eq!(host.namespace.run("cat", &[&path]).unwrap().trim(), "0", "{path}");
+    }
+}
+
+#[test]
 fn routes_whose_source_goes_come_back_without_it_and_with_the_next_one() {
     let host = watched();
     let pod = Pod::new("a");

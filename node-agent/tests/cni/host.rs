@@ -235,6 +235,7 @@ fn context(
         pool: Arc::new(Pool::open(&folder.join("ipam")).unwrap()),
         datapath,
         drift: Arc::default(),
+        fights: Arc::default(),
     }
 }
 
