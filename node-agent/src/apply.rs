@@ -91,6 +91,8 @@ impl Error {
 pub struct Applied {
     /// The overlay's device.
     pub device: overlay::Wanted,
+    /// The interface that carries the overlay's packets.
+    pub underlay: overlay::Underlay,
 }
 
 /// Brings the node's kernel to what is desired.
@@ -136,6 +138,6 @@ impl Applier {
             .map_err(Error::Routes)?;
         let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
         tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu = device.mtu, "applied");
-        Ok(Applied { device })
+        Ok(Applied { device, underlay })
     }
 }

@@ -45,6 +45,22 @@ pub struct Underlay {
     pub mtu: u32,
 }
 
+impl Underlay {
+    /// What should be known of pods' packets of up to `mtu` bytes: those that do not fit, with the overlay's headers, leave in
+    /// fragments or not at all, and nobody is told.
+    #[must_use]
+    pub fn too_small_for(&self, mtu: u32) -> Option<String> {
+        let fits = self.mtu.saturating_sub(OVERHEAD);
+        (mtu > fits).then(|| {
+            format!(
+                "packets of {mtu} bytes do not fit into {} of this node, whose MTU is {}: set spec.podNetwork.mtu of \
+                 ClusterNetwork default to Auto, or to {fits} or less",
+                self.device, self.mtu
+            )
+        })
+    }
+}
+
 /// The device as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Converged {
@@ -214,6 +230,18 @@ mod tests {
         let mac = mac(Ipv4Addr::new(172, 18, 0, 2));
         assert_eq!(mac, [0x02, 0x6e, 172, 18, 0, 2]);
         assert_eq!(mac[0] & 3, 2, "unicast and locally administered");
+    }
+
+    #[test]
+    fn an_mtu_that_leaves_no_room_for_the_headers_is_told_with_one_that_does() {
+        let underlay = Underlay { device: "eth0".to_owned(), mtu: 1500 };
+        assert_eq!(underlay.too_small_for(1450), None);
+        let told = underlay.too_small_for(1451).unwrap();
+        assert!(
+            told.contains("1451 bytes do not fit into eth0") && told.contains("to 1450 or less"),
+            "{told}"
+        );
+        assert!(Underlay { mtu: 40, ..underlay }.too_small_for(576).is_some());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::{
 use futures::StreamExt;
 use netkeel_agent::{
     agent::Change,
+    node::NodeWatch,
     run,
     status::{Part, Report},
 };
@@ -30,6 +31,8 @@ use super::{
 pub(crate) struct Running {
     pub(crate) changes: futures::channel::mpsc::UnboundedSender<Change>,
     pub(crate) reports: watch::Receiver<Report>,
+    /// What CNI calls know.
+    node: NodeWatch,
     stop: CancellationToken,
     agent: JoinHandle<()>,
     _server: TcpListener,
@@ -39,9 +42,9 @@ impl Running {
     pub(crate) fn start(lab: &Lab) -> Self {
         let (agent, server) = up(lab);
         let (changes, events) = futures::channel::mpsc::unbounded();
-        let (reports, stop) = (agent.reports(), CancellationToken::new());
+        let (reports, node, stop) = (agent.reports(), agent.node(), CancellationToken::new());
         let agent = tokio::spawn(run::work(agent, events.boxed(), stop.clone()));
-        let running = Self { changes, reports, stop, agent, _server: server };
+        let running = Self { changes, reports, node, stop, agent, _server: server };
         running.settle();
         running
     }
@@ -290,18 +293,31 @@ fn the_nodes_mtu_is_followed_from_the_interface_with_its_address_alone() {
         ip("link add vpn mtu 1280 type veth peer name vpn-peer");
         ip("addr add 100.64.0.1/10 dev vpn");
         ip("link set vpn up");
-        let running = Running::start(lab);
-        let mtu = || running.report().datapath.map(|facts| facts.mtu);
-        assert_eq!(mtu(), Some(1450));
+        let mut running = Running::start(lab);
+        let is = |running: &Running, mtu: u16| {
+            let facts = running.report().datapath.map(|facts| facts.mtu);
+            let pods = running.node.borrow().as_ref().map(|node| node.mtu);
+            let device = ip("link show netkeel.vxlan").contains(&format!("mtu {mtu} "));
+            facts == Some(mtu) && pods == Some(mtu.into()) && device
+        };
+        assert!(is(&running, 1450));
         ip("link set uplink mtu 1400");
-        within_a_second("the smaller MTU", || {
-            mtu() == Some(1350) && ip("link show netkeel.vxlan").contains("mtu 1350")
-        });
+        within_a_second("the smaller MTU, of new pods too", || is(&running, 1350));
         ip("link set vpn mtu 1200");
         ip("link set uplink mtu 1500");
-        within_a_second("the larger MTU", || {
-            mtu() == Some(1450) && ip("link show netkeel.vxlan").contains("mtu 1450")
+        within_a_second("the larger MTU", || is(&running, 1450));
+
+        let mut fixed = super::node(1, "Active");
+        fixed.spec.config.mtu = 1500;
+        let change = Change::Node(netkeel_client::Event::Apply(fixed));
+        running.changes.start_send(change).expect("the agent listens");
+        let told = || running.report().notes.concat();
+        within_a_second("the word about an MTU that does not fit", || {
+            told().contains("do not fit into uplink")
         });
+        assert!(running.report().problems.is_empty(), "smaller packets pass: {:?}", running.report());
+        ip("link set uplink mtu 1600");
+        within_a_second("room for it", || told().is_empty());
         running.end();
     });
 }
