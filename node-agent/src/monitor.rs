@@ -30,8 +30,8 @@ pub use self::{
 };
 use crate::link::{self, netlink::Rtnetlink, veth::PROTOCOL};
 
-/// Groups of the kernel's `rtnetlink.h` (Linux 6.6): links, addresses and routes of both families, IPv4 settings.
-const ROUTE_GROUPS: [u32; 6] = [1, 5, 7, 9, 11, 24];
+/// Groups of the kernel's `rtnetlink.h` (Linux 6.6): links, filters, addresses and routes of both families, IPv4 settings.
+const ROUTE_GROUPS: [u32; 7] = [1, 4, 5, 7, 9, 11, 24];
 /// `NFNLGRP_NFTABLES` of `nfnetlink.h`.
 const NFTABLES_GROUP: u32 = 7;
 /// Room for notices that come faster than they are read, bytes, where `net.core.rmem_max` allows it. More is told as lost,

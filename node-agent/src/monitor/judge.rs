@@ -103,6 +103,7 @@ impl Judge {
             Notice::Setting { ifindex, forwarding, rp_filter } => {
                 self.setting(*ifindex, *forwarding, *rp_filter)
             }
+            Notice::FilterGone { ifindex } => Stir::PODS.when(self.whose(*ifindex) == Some(Whose::Pod)),
             Notice::Table { name } => Stir::NETWORK.when(name == masquerade::TABLE),
         }
     }

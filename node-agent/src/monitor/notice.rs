@@ -9,6 +9,9 @@ use rtnetlink::{
 
 /// `RTM_NEWNETCONF` of `rtnetlink.h`, which the library does not know.
 const NEWNETCONF: u16 = 80;
+/// `RTM_DELQDISC` and `RTM_DELTFILTER` of `rtnetlink.h`; of both the index of the device alone is read.
+const DELQDISC: u16 = 37;
+const DELTFILTER: u16 = 45;
 /// Attributes of `netconf.h`: `NETCONFA_IFINDEX`, `NETCONFA_FORWARDING`, `NETCONFA_RP_FILTER`; host byte order.
 const IFINDEX: u16 = 1;
 const FORWARDING: u16 = 2;
@@ -41,6 +44,11 @@ pub enum Notice {
         /// Its `rp_filter`, where that was told.
         rp_filter: Option<i32>,
     },
+    /// A filter of a device is gone, or the queueing discipline that may have held it.
+    FilterGone {
+        /// Index of the device.
+        ifindex: u32,
+    },
     /// Something in an nftables table of the family `inet`.
     Table {
         /// Name of the table.
@@ -50,11 +58,12 @@ pub enum Notice {
 
 /// The notices of one datagram of rtnetlink.
 pub(super) fn of_route(bytes: &[u8]) -> Vec<Notice> {
-    messages(bytes)
-        .filter_map(
-            |message| if message.kind == NEWNETCONF { setting(message.body) } else { route(message.whole) },
-        )
-        .collect()
+    let decoded = messages(bytes).filter_map(|message| match message.kind {
+        NEWNETCONF => setting(message.body),
+        DELQDISC | DELTFILTER => filter_gone(message.body),
+        _ => route(message.whole),
+    });
+    decoded.collect()
 }
 
 /// The notices of one datagram of nfnetlink.
@@ -96,6 +105,11 @@ fn setting(body: &[u8]) -> Option<Notice> {
     };
     let (forwarding, rp_filter) = (number(FORWARDING).map(|value| value != 0), number(RP_FILTER));
     Some(Notice::Setting { ifindex: number(IFINDEX)?, forwarding, rp_filter })
+}
+
+/// The index stands second in `struct tcmsg`, in host byte order.
+fn filter_gone(body: &[u8]) -> Option<Notice> {
+    Some(Notice::FilterGone { ifindex: u32::from_ne_bytes(*body.get(4..)?.first_chunk()?) })
 }
 
 fn table(message: &Message<'_>) -> Option<Notice> {
@@ -155,6 +169,18 @@ mod tests {
         let filter = Notice::Setting { ifindex: -1, forwarding: None, rp_filter: Some(2) };
         assert_eq!(of_route(&[bytes, other].concat()), [forwarding, filter]);
         assert_eq!(of_route(&message(NEWNETCONF, 2, &[])), [], "of no device");
+    }
+
+    #[test]
+    fn a_filter_that_goes_is_told_with_its_device_alone() {
+        let index = 7_u32.to_ne_bytes();
+        for kind in [DELQDISC, DELTFILTER] {
+            let mut bytes = message(kind, 0, &[]);
+            bytes.extend([index, [0; 4], [0; 4], [0; 4]].concat());
+            bytes[..4].copy_from_slice(&36_u32.to_ne_bytes());
+            assert_eq!(of_route(&bytes), [Notice::FilterGone { ifindex: 7 }]);
+            assert_eq!(of_route(&message(kind, 0, &[])), [], "cut off");
+        }
     }
 
     #[test]

@@ -100,6 +100,8 @@ fn what_takes_something_of_ours_stirs_its_own_part_alone() {
         ("a route of nobody of ours is replaced", new_route(4, 24, true), Stir::NONE),
         ("somebody adds a route", new_route(4, 26, false), Stir::NONE),
         ("we replace a route", new_route(PROTOCOL, 26, true), Stir::NONE),
+        ("a pod's link loses its programs", Notice::FilterGone { ifindex: POD }, Stir::PODS),
+        ("somebody's link loses a filter", Notice::FilterGone { ifindex: UPLINK }, Stir::NONE),
         ("our table changes", table("netkeel"), Stir::NETWORK),
         ("another table changes", table("docker"), Stir::NONE),
         ("the node forwards no more", setting(-1, Some(false), None), Stir::NETWORK),
