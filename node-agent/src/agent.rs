@@ -37,9 +37,11 @@ use crate::{
     kernel::Kernel,
     last_known,
     metrics::Metrics,
+    monitor::Alarm,
     node::{NodeState, NodeWatch},
     overlay, settings,
     status::{Part, Report},
+    sysctl::Fights,
 };
 
 /// How often the node's kernel is compared with what it should hold.
@@ -95,6 +97,8 @@ pub struct Agent {
     reports: watch::Sender<Report>,
     complaints: watch::Sender<Complaints>,
     node: watch::Sender<Option<Arc<NodeState>>>,
+    alarm: Alarm,
+    fights: Arc<Fights>,
 }
 
 /// Which kinds have been listed once.
@@ -114,8 +118,8 @@ impl Agent {
             Ok(objects) => drop(nodes.reset(&objects, &[])),
             Err(error) => tracing::warn!(error = chain(&error), "starting without what was known before"),
         }
-        let applier =
-            Applier::new(settings::folder(&with.config.host_prefix), with.config.run_folder.clone());
+        let (settings, fights) = (settings::folder(&with.config.host_prefix), Arc::<Fights>::default());
+        let applier = Applier::new(settings, with.config.run_folder.clone(), fights.clone());
         let mut this = Self {
             policing: Policing::restore(&with.config),
             with,
@@ -141,6 +145,8 @@ impl Agent {
             reports: watch::Sender::new(Report::default()),
             complaints: watch::Sender::default(),
             node: watch::Sender::new(None),
+            alarm: Alarm::default(),
+            fights,
         };
         this.nodes_known();
         this
@@ -162,6 +168,17 @@ impl Agent {
     #[must_use]
     pub fn pods_moved(&self) -> Arc<Notify> {
         self.policing.moved()
+    }
+
+    /// What is rung when something of ours in the kernel may have changed. The CNI server listens to the pods' part by itself.
+    #[must_use]
+    pub fn alarm(&self) -> Alarm {
+        self.alarm.clone()
+    }
+
+    /// Something of the node's network may have changed: the next [`Self::work`] looks.
+    pub fn network_stirred(&mut self) {
+        self.apply.hurry();
     }
 
     /// Does what is due.
@@ -245,6 +262,8 @@ impl Agent {
             node: self.node.subscribe(),
             pool: self.with.pool.clone(),
             datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
+            drift: self.alarm.pods.clone(),
+            fights: self.fights.clone(),
         };
         let stop = CancellationToken::new();
         let server = tokio::spawn(cni::serve(listener, context, stop.clone()));
@@ -310,6 +329,7 @@ impl Agent {
         let state = NodeState {
             ready: self.programmed,
             blocks: wanted.blocks.clone(),
+            address: Some(wanted.node),
             mtu: applied.device.mtu,
             revision: wanted.revision.clone(),
         };

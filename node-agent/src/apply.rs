@@ -1,6 +1,6 @@
 //! Makes the node's kernel hold what is desired, part by part. What is right already is left alone, so that it may run at any time.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use netkeel_core::address::Address;
 use netkeel_dataplane_common::{
@@ -13,6 +13,7 @@ use crate::{
     desired::Desired,
     link::{self, netlink::Rtnetlink},
     masquerade, overlay, route, settings,
+    sysctl::Fights,
     trace::part,
 };
 
@@ -73,8 +74,9 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Settings(_) => "SettingsFailed",
+            Self::Settings(_) | Self::Overlay(overlay::Error::Setting(_)) => "SettingsFailed",
             Self::Overlay(overlay::Error::Conflict { .. }) => "OverlayConflict",
+            Self::Overlay(overlay::Error::NoUnderlay { .. }) => "NodeAddressMissing",
             Self::Overlay(_) => "OverlayFailed",
             Self::Datapath(_) => "DatapathFailed",
             Self::Tunnels(_) => "TunnelsFailed",
@@ -89,6 +91,8 @@ impl Error {
 pub struct Applied {
     /// The overlay's device.
     pub device: overlay::Wanted,
+    /// The interface that carries the overlay's packets.
+    pub underlay: overlay::Underlay,
 }
 
 /// Brings the node's kernel to what is desired.
@@ -96,14 +100,16 @@ pub struct Applied {
 pub struct Applier {
     settings: PathBuf,
     run_folder: PathBuf,
+    fights: Arc<Fights>,
     attached: Option<Config>,
 }
 
 impl Applier {
-    /// `settings` is the folder of the kernel's network settings (`/proc/sys/net`); in `run_folder` is kept what was changed there.
+    /// `settings` is the folder of the kernel's network settings (`/proc/sys/net`); in `run_folder` is kept what was changed there,
+    /// and `fights` is told what others change.
     #[must_use]
-    pub fn new(settings: PathBuf, run_folder: PathBuf) -> Self {
-        Self { settings, run_folder, attached: None }
+    pub fn new(settings: PathBuf, run_folder: PathBuf, fights: Arc<Fights>) -> Self {
+        Self { settings, run_folder, fights, attached: None }
     }
 
     /// Makes all of it so. Tunnels come before the routes that lead into them.
@@ -114,8 +120,12 @@ impl Applier {
         part!("settings").in_scope(|| settings::forwarding(&self.settings, &self.run_folder))?;
         let mut net = Rtnetlink::open().map_err(Error::Netlink)?;
         let underlay = overlay::underlay(&mut net, desired.node)?;
+        let mut strayed = settings::underlay(&self.settings, &self.run_folder, &underlay.device)?;
         let device = desired.device(underlay.mtu);
-        let ifindex = part!("device").in_scope(|| overlay::converge(&mut net, &device, &self.settings))?;
+        let converged = part!("device").in_scope(|| overlay::converge(&mut net, &device, &self.settings))?;
+        let ifindex = converged.index;
+        strayed.extend(converged.strayed);
+        self.fights.note(strayed, Instant::now());
         let config = Config::new(Address::from(desired.node), Address::from(desired.overlay), ifindex);
         if self.attached != Some(config) {
             part!("programs").in_scope(|| datapath.attach(&config))?;
@@ -128,6 +138,6 @@ impl Applier {
             .map_err(Error::Routes)?;
         let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
         tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu = device.mtu, "applied");
-        Ok(Applied { device })
+        Ok(Applied { device, underlay })
     }
 }

@@ -32,12 +32,13 @@ use datapath::PodDatapath;
 use server::Server;
 use tokio::{
     net::UnixListener,
+    sync::Notify,
     task::spawn_blocking,
     time::{interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{ipam::Pool, node::NodeWatch};
+use crate::{ipam::Pool, node::NodeWatch, sysctl::Fights};
 
 /// How long running calls may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -56,6 +57,10 @@ pub struct CniContext {
     pub pool: Arc<Pool>,
     /// The kernel programs' side of pod links.
     pub datapath: Arc<dyn PodDatapath>,
+    /// Rung when pods' links or routes may have changed.
+    pub drift: Arc<Notify>,
+    /// Told which settings of pods' links others change.
+    pub fights: Arc<Fights>,
 }
 
 /// Opens the socket in place of one that an earlier agent left. Connections wait until [`serve`] takes them.
@@ -124,6 +129,8 @@ async fn follow_node(server: Arc<Server>) {
     loop {
         let state = node.borrow_and_update().clone();
         server.node_changed(state.as_deref());
+        // The node's address may be another one, and with it the source of the routes to pods.
+        server.context.drift.notify_one();
         if node.changed().await.is_err() {
             // The agent is ending, or a test keeps its last state; calls go on with what is known.
             return std::future::pending().await;
@@ -144,10 +151,15 @@ async fn show_life(server: Arc<Server>) {
 async fn sweep(server: Arc<Server>) {
     let mut tick = interval(leaks::PERIOD);
     loop {
-        tick.tick().await;
+        let drift = server.context.drift.clone();
+        let whole = tokio::select! {
+            _ = tick.tick() => true,
+            () = drift.notified() => false,
+        };
         let server = server.clone();
-        if let Err(error) = spawn_blocking(move || server.sweep()).await {
-            tracing::error!(%error, "the sweep for leaked addresses broke off");
+        let work = move || if whole { server.sweep() } else { drop(server.mend_pods()) };
+        if let Err(error) = spawn_blocking(work).await {
+            tracing::error!(%error, "the sweep over the pods' links broke off");
         }
     }
 }

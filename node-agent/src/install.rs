@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
+
 /// Name of the plugin.
 pub const PLUGIN: &str = "netkeel-cni";
 /// Name of the configuration; the runtime uses the first by name alone.
@@ -71,7 +73,7 @@ impl Folders {
         replace(&self.bin.join(PLUGIN), &bytes, 0o755)
     }
 
-    /// Writes the configuration, where it differs. Returns whether it did.
+    /// Writes the configuration, where it differs. Returns whether it did. Plugins that others have chained to ours stay.
     ///
     /// # Errors
     /// When another network's configuration comes first (ours is not written then), or the file cannot be written.
@@ -81,7 +83,9 @@ impl Folders {
         {
             return Err(Error::Rival { path: first });
         }
-        replace(&self.conf.join(CONFIGURATION), CONFLIST.as_bytes(), 0o644)
+        let path = self.conf.join(CONFIGURATION);
+        let found = fs::read(&path).unwrap_or_default();
+        replace(&path, &configuration(&found), 0o644)
     }
 
     /// Configurations of other networks, in the order in which the runtime would use them.
@@ -100,17 +104,19 @@ impl Folders {
         Ok(paths)
     }
 
-    /// Removes the configuration, then the plugin; what is not there is no error.
+    /// Removes the configuration, then the plugin, and what a start that died has left of them; what is not there is no error.
     ///
     /// # Errors
     /// When a file cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
         for path in [self.conf.join(CONFIGURATION), self.bin.join(PLUGIN)] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &path)(error));
+            for path in [fresh(&path), path] {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed("remove", &path)(error));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
         Ok(())
@@ -129,17 +135,45 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Error> {
     if same_mode && fs::read(path).is_ok_and(|found| found == bytes) {
         return Ok(false);
     }
-    // A name that neither libcni nor a person takes for the file itself, on the same file system.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let fresh = path.with_file_name(format!(".{name}.new"));
+    let fresh = fresh(path);
     let parent = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(failed("make folder", parent))?;
-    fs::write(&fresh, bytes).map_err(failed("write", &fresh))?;
-    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))
-        .map_err(failed("set the mode of", &fresh))?;
-    let synced = fs::File::open(&fresh).and_then(|file| file.sync_all());
-    synced.and_then(|()| fs::rename(&fresh, path)).map_err(failed("write", path))?;
+    let written = write_whole(&fresh, bytes, mode).and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        // Half a file, on a full disk for example; that it cannot be removed either changes nothing.
+        drop(fs::remove_file(&fresh));
+    }
+    written.map_err(failed("write", path))?;
     Ok(true)
+}
+
+fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    fs::write(path, bytes)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    fs::File::open(path)?.sync_all()
+}
+
+/// Where a file is written before it takes its place: on the same file system, under a name that neither libcni nor a
+/// person takes for the file itself.
+fn fresh(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new"))
+}
+
+/// The configuration, with the plugins that others (service meshes, for example) have chained to ours in what was `found`.
+fn configuration(found: &[u8]) -> Vec<u8> {
+    let ours: Value = serde_json::from_str(CONFLIST).expect("a test reads it");
+    let is_ours = |plugin: &Value| plugin["type"] == PLUGIN;
+    let Ok(found_value) = serde_json::from_slice::<Value>(found) else { return CONFLIST.into() };
+    let chain = found_value["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if chain.len() < 2 || chain.iter().filter(|plugin| is_ours(plugin)).count() != 1 {
+        return CONFLIST.into();
+    }
+    let mut wanted = ours.clone();
+    let replaced = chain.iter().map(|plugin| if is_ours(plugin) { &ours["plugins"][0] } else { plugin });
+    wanted["plugins"] = replaced.cloned().collect();
+    // Equal but for its layout: whoever chained a plugin laid it out.
+    if wanted == found_value { found.to_vec() } else { format!("{wanted:#}\n").into_bytes() }
 }
 
 fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -184,6 +218,90 @@ mod tests {
         let error = folders.install_configuration().unwrap_err();
         assert!(error.to_string().contains("00-other.conflist of another network comes before"), "{error}");
         assert!(!folders.conf.join(CONFIGURATION).exists());
+    }
+
+    #[test]
+    fn a_plugin_that_another_program_chained_to_ours_stays_and_our_part_is_kept_right() {
+        let (_root, folders) = folders();
+        folders.install_configuration().unwrap();
+        let path = folders.conf.join(CONFIGURATION);
+        let read = || serde_json::from_slice::<Value>(&fs::read(&path).unwrap()).unwrap();
+        let mut chained = read();
+        let mesh = serde_json::json!({"type": "istio-cni", "kubernetes": {"exclude_namespaces": ["a"]}});
+        chained["plugins"].as_array_mut().unwrap().push(mesh.clone());
+        fs::write(&path, chained.to_string()).unwrap();
+        assert!(!folders.install_configuration().unwrap(), "it is left alone, layout and all");
+
+        let whole = chained.clone();
+        chained["cniVersion"] = "0.4.0".into();
+        chained["plugins"][0] = serde_json::json!({"type": PLUGIN, "agentSocket": "/tmp/x"});
+        fs::write(&path, chained.to_string()).unwrap();
+        assert!(folders.install_configuration().unwrap());
+        assert_eq!(read(), whole);
+    }
+
+    #[test]
+    fn a_configuration_that_is_no_chain_with_ours_is_written_anew() {
+        for bad in [
+            "",
+            "{",
+            "[]",
+            r#"{"plugins":[{"type":"netkeel-cni","x":1}]}"#,
+            r#"{"plugins":[{"type":"a"},{"type":"b"}]}"#,
+            r#"{"plugins":[{"type":"netkeel-cni"},{"type":"netkeel-cni"}]}"#,
+            r#"{"plugins":"netkeel-cni"}"#,
+        ] {
+            assert_eq!(configuration(bad.as_bytes()), CONFLIST.as_bytes(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reader_sees_a_whole_configuration_or_none_while_it_is_written_again_and_again() {
+        let (_root, folders) = folders();
+        folders.install_configuration().unwrap();
+        let path = folders.conf.join(CONFIGURATION);
+        let longer = CONFLIST.replace("\"netkeel\"", &format!("\"{}\"", "n".repeat(9000)));
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                for _ in 0..200 {
+                    replace(&path, longer.as_bytes(), 0o644).unwrap();
+                    replace(&path, CONFLIST.as_bytes(), 0o644).unwrap();
+                }
+            });
+            while !writing.is_finished() {
+                let seen = fs::read_to_string(&path).unwrap();
+                assert!(seen == CONFLIST || seen == longer, "{} bytes", seen.len());
+                assert_eq!(
+                    folders.rivals().unwrap(),
+                    Vec::<PathBuf>::new(),
+                    "nor is the new one taken for another's"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn a_damaged_plugin_is_replaced_and_nothing_of_a_start_that_died_or_failed_is_left() {
+        let (root, folders) = folders();
+        let plugin = root.path().join("plugin");
+        fs::write(&plugin, "program").unwrap();
+        folders.install_plugin(&plugin).unwrap();
+        fs::write(folders.bin.join(PLUGIN), "prog").unwrap();
+        assert!(folders.install_plugin(&plugin).unwrap(), "it was cut off");
+        fs::set_permissions(folders.bin.join(PLUGIN), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(folders.install_plugin(&plugin).unwrap(), "it could not be run");
+        for left in [folders.bin.join(".netkeel-cni.new"), folders.conf.join(".05-netkeel.conflist.new")] {
+            fs::create_dir_all(left.parent().unwrap()).unwrap();
+            fs::write(left, "pro").unwrap();
+        }
+        folders.remove().unwrap();
+        for folder in [&folders.bin, &folders.conf] {
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+        }
+        // A folder has the file's place: the new file is whole, and cannot take it.
+        fs::create_dir_all(folders.bin.join(PLUGIN).join("x")).unwrap();
+        folders.install_plugin(&plugin).unwrap_err();
+        assert_eq!(fs::read_dir(&folders.bin).unwrap().count(), 1, "only what was there");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod last_known;
 pub mod masquerade;
 pub mod metrics;
+pub mod monitor;
 pub mod node;
 pub mod overlay;
 pub mod pods;
@@ -24,6 +25,7 @@ pub mod run;
 pub mod services;
 pub mod settings;
 pub mod status;
+pub mod sysctl;
 mod trace;
 
 pub mod cni;

@@ -7,6 +7,8 @@ pub mod veth;
 
 use std::io;
 
+use crate::sysctl;
+
 /// What the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -23,8 +25,8 @@ pub enum Error {
     #[error("{what}: something changed each time, so that none can be trusted")]
     Torn { what: String },
     /// A kernel setting could not be written.
-    #[error("write {path}")]
-    Setting { path: String, source: io::Error },
+    #[error(transparent)]
+    Setting(#[from] sysctl::Error),
     /// Something that was just made is not there.
     #[error("link {name} is not there any more: its namespace was removed meanwhile")]
     Vanished { name: String },

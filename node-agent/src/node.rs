@@ -1,7 +1,7 @@
 //! What the agent knows of its own node, as the CNI server needs it.
 //! Published whole through a watch channel; `None` until the node's first `NodeNetwork` was seen, from the API or from disk.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 
@@ -12,6 +12,8 @@ pub struct NodeState {
     pub ready: bool,
     /// Address blocks of this node, in the order in which the operator gave them.
     pub blocks: Vec<Ipv4Net>,
+    /// The node's primary address, from which it talks to its pods; an interface had it when the node was set up last.
+    pub address: Option<Ipv4Addr>,
     /// MTU of pod links, bytes.
     pub mtu: u32,
     /// Revision of the configuration that is in force.

@@ -2,7 +2,7 @@
 
 mod seen;
 
-use std::{fs, io, net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path};
 
 use rtnetlink::{
     AddressMessageBuilder, LinkUnspec, LinkVxlan,
@@ -10,9 +10,12 @@ use rtnetlink::{
 };
 
 use self::seen::{Device, addresses, devices};
-use crate::link::{
-    self,
-    netlink::{Change, Rtnetlink},
+use crate::{
+    link::{
+        self,
+        netlink::{Change, Rtnetlink},
+    },
+    sysctl::{self, Strayed},
 };
 
 /// Name of the device.
@@ -42,6 +45,31 @@ pub struct Underlay {
     pub mtu: u32,
 }
 
+impl Underlay {
+    /// What should be known of pods' packets of up to `mtu` bytes: those that do not fit, with the overlay's headers, leave in
+    /// fragments or not at all, and nobody is told.
+    #[must_use]
+    pub fn too_small_for(&self, mtu: u32) -> Option<String> {
+        let fits = self.mtu.saturating_sub(OVERHEAD);
+        (mtu > fits).then(|| {
+            format!(
+                "packets of {mtu} bytes do not fit into {} of this node, whose MTU is {}: set spec.podNetwork.mtu of \
+                 ClusterNetwork default to Auto, or to {fits} or less",
+                self.device, self.mtu
+            )
+        })
+    }
+}
+
+/// The device as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converged {
+    /// Its index.
+    pub index: u32,
+    /// Settings that had been changed since the device was made.
+    pub strayed: Vec<Strayed>,
+}
+
 /// Why there is no overlay.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -62,14 +90,8 @@ pub enum Error {
         address: Ipv4Addr,
     },
     /// A kernel setting could not be written.
-    #[error("write {path}")]
-    Setting {
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Setting(#[from] sysctl::Error),
     /// What the kernel refused.
     #[error("set up the VXLAN device")]
     Link(#[from] link::Error),
@@ -91,12 +113,12 @@ pub fn underlay(net: &mut Rtnetlink, node: Ipv4Addr) -> Result<Underlay, Error> 
         .ok_or(Error::NoUnderlay { address: node })
 }
 
-/// Makes the device what it must be, and returns its index. A device that is right is left alone.
+/// Makes the device what it must be. One that is right is left alone.
 /// `settings` is the folder of the kernel's network settings (`/proc/sys/net`).
 ///
 /// # Errors
 /// When another VXLAN device has the port, or the kernel refuses.
-pub fn converge(net: &mut Rtnetlink, wanted: &Wanted, settings: &Path) -> Result<u32, Error> {
+pub fn converge(net: &mut Rtnetlink, wanted: &Wanted, settings: &Path) -> Result<Converged, Error> {
     let mut found = devices(net)?;
     if let Some(other) =
         found.iter().find(|device| device.name != DEVICE && device.vxlan_port() == Some(wanted.port))
@@ -105,6 +127,7 @@ pub fn converge(net: &mut Rtnetlink, wanted: &Wanted, settings: &Path) -> Result
     }
     let ours =
         found.iter().position(|device| device.name == DEVICE).map(|position| found.swap_remove(position));
+    let ours_before = ours.as_ref().map(|device| device.index);
     let device = match ours {
         Some(device) if device.is_ours(wanted.port) => device,
         Some(device) => {
@@ -113,9 +136,12 @@ pub fn converge(net: &mut Rtnetlink, wanted: &Wanted, settings: &Path) -> Result
         }
         None => create(net, wanted)?,
     };
-    write_settings(settings)?;
+    let mut strayed = sysctl::converge(settings, DEVICE, sysctl::OVERLAY)?;
+    if ours_before != Some(device.index) {
+        strayed.clear();
+    }
     adjust(net, &device, wanted)?;
-    Ok(device.index)
+    Ok(Converged { index: device.index, strayed })
 }
 
 /// Removes the device; none is no error.
@@ -154,21 +180,6 @@ fn create(net: &mut Rtnetlink, wanted: &Wanted) -> Result<Device, Error> {
         other => other?,
     }
     devices(net)?.into_iter().find(|device| device.name == DEVICE).ok_or(Error::Vanished)
-}
-
-/// Nothing is announced over the overlay, and answers may come back another way than the kernel would send.
-fn write_settings(root: &Path) -> Result<(), Error> {
-    let settings = [("ipv4", "rp_filter", "2"), ("ipv4", "forwarding", "1"), ("ipv6", "addr_gen_mode", "1")];
-    for (family, key, value) in settings {
-        let path = root.join(family).join("conf").join(DEVICE).join(key);
-        match fs::write(&path, value) {
-            // A kernel without IPv6 has nothing to switch off.
-            Err(error) if family == "ipv6" && error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Setting { path: path.display().to_string(), source }),
-            Ok(()) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Sets what can be changed without making the device anew, where it differs.
@@ -219,6 +230,18 @@ mod tests {
         let mac = mac(Ipv4Addr::new(172, 18, 0, 2));
         assert_eq!(mac, [0x02, 0x6e, 172, 18, 0, 2]);
         assert_eq!(mac[0] & 3, 2, "unicast and locally administered");
+    }
+
+    #[test]
+    fn an_mtu_that_leaves_no_room_for_the_headers_is_told_with_one_that_does() {
+        let underlay = Underlay { device: "eth0".to_owned(), mtu: 1500 };
+        assert_eq!(underlay.too_small_for(1450), None);
+        let told = underlay.too_small_for(1451).unwrap();
+        assert!(
+            told.contains("1451 bytes do not fit into eth0") && told.contains("to 1450 or less"),
+            "{told}"
+        );
+        assert!(Underlay { mtu: 40, ..underlay }.too_small_for(576).is_some());
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::{
     complaints::{self, Complaints},
     ipam::{self, Pool},
     metrics::Metrics,
+    monitor::{Alarm, Monitor},
     pods::SlimPod,
     status,
 };
@@ -150,17 +151,19 @@ pub async fn run(config: Config, version: &'static str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The loop: events in, work out.
-async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: CancellationToken) {
+/// The loop: events and the kernel's notices in, work out, until `stop`.
+pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: CancellationToken) {
     let mut changes = changes.ready_chunks(BATCH);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let moved = agent.pods_moved();
+    let (moved, alarm) = (agent.pods_moved(), agent.alarm());
+    watch_kernel(alarm.clone(), &stop);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(batch) = changes.next() => batch.into_iter().for_each(|change| agent.take(change)),
             () = moved.notified() => {}
+            () = alarm.network.notified() => agent.network_stirred(),
             _ = tick.tick() => {}
         }
         block_in_place(|| agent.work(Instant::now()));
@@ -170,6 +173,14 @@ async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: Cance
         }
     }
     agent.stop().await;
+}
+
+/// Rings the alarm when something in the kernel changes. Without it the regular look has to do.
+fn watch_kernel(alarm: Alarm, stop: &CancellationToken) {
+    match Monitor::open() {
+        Ok(monitor) => drop(tokio::spawn(stop.clone().run_until_cancelled_owned(monitor.run(alarm)))),
+        Err(error) => tracing::error!(%error, "changes in the kernel are found by the regular look only"),
+    }
 }
 
 /// The API server's addresses: those given, then those kept from before.

@@ -5,23 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::sysctl::{self, Strayed};
+
 /// The file in the runtime folder that holds what the node's forwarding was. Like the setting, it is lost at a reboot.
 pub const KEPT: &str = "ip_forward";
+/// The folder beside it that holds one file for each device that did not forward.
+pub const KEPT_DEVICES: &str = "not_forwarding";
 
 /// A kernel setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The setting itself.
-    #[error("set {path} to {value}: mount the host's /proc/sys/net writable at /host/proc/sys/net")]
-    Setting {
-        /// The setting's file.
-        path: PathBuf,
-        /// What was to be written.
-        value: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Setting(#[from] sysctl::Error),
     /// What it was before.
     #[error("keep in {path} what the node's forwarding was")]
     Kept {
@@ -56,28 +52,55 @@ pub fn forwarding(settings: &Path, state: &Path) -> Result<(), Error> {
     if !kept.exists() {
         fs::write(&kept, found.trim()).map_err(|source| Error::Kept { path: kept, source })?;
     }
-    write(path, "1")
+    Ok(sysctl::write(path, "1")?)
 }
 
-/// Gives the node's forwarding back what it was before [`forwarding`] changed it, if that did.
+/// Lets the device with the node's address forward IPv4 packets, after keeping in `state` what was there: somebody may switch
+/// that off for the device alone.
 ///
 /// # Errors
-/// When the setting cannot be written.
+/// When the setting cannot be written, or the earlier value not kept.
+pub fn underlay(settings: &Path, state: &Path, device: &str) -> Result<Vec<Strayed>, Error> {
+    if !sysctl::strays(settings, device, sysctl::UNDERLAY) {
+        return Ok(Vec::new());
+    }
+    let kept = state.join(KEPT_DEVICES).join(device);
+    if !kept.exists() {
+        let keep = fs::create_dir_all(state.join(KEPT_DEVICES)).and_then(|()| fs::write(&kept, "0"));
+        keep.map_err(|source| Error::Kept { path: kept, source })?;
+    }
+    Ok(sysctl::converge(settings, device, sysctl::UNDERLAY)?)
+}
+
+/// Gives the node's forwarding back what it was before [`forwarding`] and [`underlay`] changed it, if they did.
+///
+/// # Errors
+/// When a setting cannot be written.
 pub fn restore(settings: &Path, state: &Path) -> Result<(), Error> {
     let path = state.join(KEPT);
     match fs::read_to_string(&path) {
-        Ok(before) => write(forward(settings), before.trim()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Kept { path, source }),
+        Ok(before) => sysctl::write(forward(settings), before.trim())?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Kept { path, source }),
     }
+    let devices = state.join(KEPT_DEVICES);
+    let kept = match fs::read_dir(&devices) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        kept => kept.map_err(|source| Error::Kept { path: devices.clone(), source })?,
+    };
+    for device in kept {
+        let name = device.map_err(|source| Error::Kept { path: devices.clone(), source })?.file_name();
+        let file = sysctl::file(settings, &name.to_string_lossy(), sysctl::UNDERLAY[0]);
+        // A device that is gone has nothing to give back.
+        if file.exists() {
+            sysctl::write(file, "0")?;
+        }
+    }
+    Ok(())
 }
 
 fn forward(settings: &Path) -> PathBuf {
     settings.join("ipv4/ip_forward")
-}
-
-fn write(path: PathBuf, value: &str) -> Result<(), Error> {
-    fs::write(&path, value).map_err(|source| Error::Setting { path, value: value.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -103,6 +126,24 @@ mod tests {
     fn forwarding_is_given_back_as_it_was_and_left_alone_where_it_was_on() {
         assert_eq!(round("0\n"), ("1".into(), true, "0".into()));
         assert_eq!(round("1\n"), ("1".into(), false, "1".into()));
+    }
+
+    #[test]
+    fn a_device_that_did_not_forward_is_given_back_and_one_that_is_gone_is_no_error() {
+        let root = tempfile::tempdir().unwrap();
+        let (settings, state) = (root.path().join("net"), root.path().join("run"));
+        fs::create_dir(&state).unwrap();
+        let file = |device: &str| sysctl::file(&settings, device, sysctl::UNDERLAY[0]);
+        for (device, value) in [("eth0", "0\n"), ("eth1", "0\n"), ("eth2", "1\n")] {
+            fs::create_dir_all(file(device).parent().unwrap()).unwrap();
+            fs::write(file(device), value).unwrap();
+            underlay(&settings, &state, device).unwrap();
+            assert_eq!(fs::read_to_string(file(device)).unwrap().trim(), "1");
+        }
+        fs::remove_dir_all(file("eth1").parent().unwrap()).unwrap();
+        restore(&settings, &state).unwrap();
+        assert_eq!(fs::read_to_string(file("eth0")).unwrap(), "0");
+        assert_eq!(fs::read_to_string(file("eth2")).unwrap(), "1\n", "it did by itself");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The plugin and the agent's CNI server on real links in namespaces; the kernel programs are a fake, so the host's
 //! routes alone carry the packets.
 
+#[path = "cni/drift.rs"]
+mod drift;
 #[path = "cni/host.rs"]
 mod host;
 #[path = "cni/real.rs"]
@@ -180,6 +182,36 @@ fn gc_takes_back_what_the_runtime_does_not_know() {
     host.check(&pods[1]).refused();
     assert_eq!(gc(&host.config()).refused().0, 7, "without a list nothing is taken");
     assert_eq!(host.pool().usage().used, 1);
+}
+
+#[test]
+fn a_plugin_that_others_come_before_in_their_chain_hands_on_what_they_made() {
+    let host = Host::started("10.244.0.0/26");
+    let pod = Pod::new("a");
+    let mut config = host.config();
+    config["prevResult"] = json!({"cniVersion": "1.1.0",
+        "interfaces": [{"name": "net1", "sandbox": pod.namespace.path()}],
+        "ips": [{"address": "192.0.2.7/24", "interface": 0}], "routes": [], "dns": {}});
+    config["runtimeConfig"] = json!({"portMappings": []});
+    let result = host.call("ADD", &pod, &config).ok();
+    assert_eq!(
+        (&result["interfaces"][0]["name"], &result["ips"][0]["address"]),
+        (&json!("net1"), &json!("192.0.2.7/24"))
+    );
+    let ours = result["ips"][1]["interface"].as_u64().unwrap();
+    assert_eq!(result["interfaces"][usize::try_from(ours).unwrap()]["name"], "eth0");
+    assert_eq!(host.call("ADD", &pod, &config).ok(), result, "and so does a repeated one");
+    // Later plugins change the result, and CHECK and DEL get theirs.
+    config["prevResult"] = result;
+    config["prevResult"]["ips"].as_array_mut().unwrap().push(json!({"address": "192.0.2.8/24"}));
+    host.call("CHECK", &pod, &config).ok();
+    host.call("DEL", &pod, &config).ok();
+    assert_eq!(host.pool().usage().used, 0);
+
+    config["prevResult"] = json!({"interfaces": [{"name": "eth0", "sandbox": "/run/netns/b"}]});
+    let (code, text) = host.call("ADD", &Pod::new("b"), &config).refused();
+    assert!(code == 7 && text.contains("an earlier plugin of the chain has made eth0"), "{text}");
+    assert_eq!(host.pool().usage().used, 0);
 }
 
 #[test]

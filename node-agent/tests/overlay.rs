@@ -24,7 +24,7 @@ fn device() -> overlay::Wanted {
 }
 
 fn converge(node: &Namespace, wanted: &overlay::Wanted) -> Result<u32, overlay::Error> {
-    node.enter(|| overlay::converge(&mut Rtnetlink::open()?, wanted, Path::new(SETTINGS)))
+    node.enter(|| Ok(overlay::converge(&mut Rtnetlink::open()?, wanted, Path::new(SETTINGS))?.index))
 }
 
 #[test]
@@ -180,6 +180,32 @@ fn the_table_is_written_once_and_reads_as_meant() {
     ] {
         assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
     }
+    let place = |rule: &str| shown.find(rule).unwrap();
+    let order = ["oifname", "ip daddr 10.244.0.0/16", "ip daddr 192.168.0.0/16", "ip saddr"].map(place);
+    assert!(order.is_sorted(), "the first rule that matches decides:\n{shown}");
+}
+
+#[test]
+fn destinations_that_are_excluded_see_the_pods_own_address() {
+    let (pod, node, outside) =
+        (Namespace::new().unwrap(), Namespace::new().unwrap(), Namespace::new().unwrap());
+    join((&pod, "eth0", [10, 244, 0, 2].into()), (&node, "pod", [10, 244, 0, 1].into()), 24).unwrap();
+    join((&node, "uplink", NODE), (&outside, "uplink", [192, 0, 2, 2].into()), 24).unwrap();
+    outside.ip("addr add 192.168.0.1/32 dev lo").unwrap();
+    outside.ip(&format!("route add default via {NODE}")).unwrap();
+    node.ip("route add 192.168.0.0/16 via 192.0.2.2").unwrap();
+    pod.ip("route add default via 10.244.0.1").unwrap();
+    node.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+    node.enter(|| masquerade::converge(&table())).unwrap();
+    let seen_by = |address: &str| {
+        let server = outside.enter(|| UdpSocket::bind((address, 9)).unwrap());
+        server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let client = pod.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        client.send_to(b"x", (address, 9)).unwrap();
+        server.recv_from(&mut [0; 8]).unwrap().1.ip().to_string()
+    };
+    assert_eq!(seen_by("192.168.0.1"), "10.244.0.2");
+    assert_eq!(seen_by("192.0.2.2"), NODE.to_string());
 }
 
 #[test]

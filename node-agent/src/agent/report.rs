@@ -60,6 +60,9 @@ impl Agent {
         }
         let invalid = self.services.problems().iter().chain(self.nodes.problems().iter());
         report.notes.extend(invalid.take(NAMED).map(ToString::to_string));
+        report.notes.extend(self.fights.notes(Instant::now()));
+        let applied = self.applied.as_ref().map(|(_, applied)| applied);
+        report.notes.extend(applied.and_then(|applied| applied.underlay.too_small_for(applied.device.mtu)));
         match report.problems.values().next() {
             Some(problem) => self.with.ready.fail(&*problem.message),
             None => self.with.ready.pass(),

@@ -28,6 +28,18 @@ use crate::{
 
 pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Value, Failure> {
     let mut pod = call.pod()?;
+    if call
+        .config
+        .prev_result
+        .as_ref()
+        .is_some_and(|earlier| result::has_made(earlier, &call.owner.interface))
+    {
+        let interface = &call.owner.interface;
+        let msg = format!(
+            "an earlier plugin of the chain has made {interface} in the pod: netkeel-cni makes it, put it first"
+        );
+        return Err(Failure::new(INVALID_CONFIG, msg));
+    }
     if server.journal.has(&call.owner) {
         // A DEL of an earlier life of this sandbox waits: it must not take what is made now.
         del::del(server, &call.owner)?;
@@ -35,7 +47,11 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
     let node = server.ready_node()?;
     let answer = |veth: &PodVeth| {
         let (version, netns) = (&call.config.cni_version, &call.request.netns);
-        Ok(result::success(version, veth, netns, call.config.dns.as_ref()))
+        let ours = result::success(version, veth, netns, call.config.dns.as_ref());
+        Ok(match &call.config.prev_result {
+            Some(earlier) => result::behind(earlier, ours),
+            None => ours,
+        })
     };
     if let Some(veth) = check::existing(server, &call.owner, &mut pod)? {
         return answer(&veth);
@@ -48,7 +64,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
     };
     let who = PodRef::new(&details.pod, &details.uid);
     let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
-    let veth = PodVeth::new(&call.owner, address, node.mtu);
+    let veth = PodVeth { source: node.address, ..PodVeth::new(&call.owner, address, node.mtu) };
     attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
     answer(&veth)

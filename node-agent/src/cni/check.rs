@@ -53,7 +53,7 @@ fn on_host(server: &Server, veth: &PodVeth, who: PodRef) -> Result<(), Failure> 
     let link = seen::link(&mut host, name)?.ok_or_else(|| broken(format!("link {name} is missing")))?;
     expect(link.up, || format!("link {name} is down"))?;
     expect(link.mac == Some(veth.host_mac), || format!("link {name} has another MAC address"))?;
-    let route = seen::pod_routes(&mut host)?.get(&veth.address).copied();
+    let route = seen::pod_routes(&mut host)?.get(&veth.address).map(|route| route.link);
     expect(route == Some(link.index), || format!("the route to {} over {name} is missing", veth.address))?;
     let known = server.context.datapath.holds(&datapath_link(veth, link.index, who))?;
     expect(known, || format!("the data path does not know {}", veth.address))

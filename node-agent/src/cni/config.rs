@@ -33,7 +33,7 @@ pub struct NetworkConfig {
     /// Name servers and so on, handed back as they came.
     #[serde(default)]
     pub dns: Option<Value>,
-    /// CHECK: what ADD answered.
+    /// ADD: what earlier plugins of the chain made. CHECK: what ADD answered.
     #[serde(default)]
     pub prev_result: Option<Value>,
     /// GC: the interfaces that still exist. `null` is an empty list, a missing key is none at all.

@@ -45,7 +45,10 @@ pub(super) struct Leaks {
 
 impl Seen {
     /// Of all host sides and of all routes to pods.
-    pub(super) fn of(links: &HashMap<String, seen::Link>, routes: &HashMap<Ipv4Addr, u32>) -> Self {
+    pub(super) fn of(
+        links: &HashMap<String, seen::Link>,
+        routes: &HashMap<Ipv4Addr, seen::PodRoute>,
+    ) -> Self {
         Self { links: links.keys().cloned().collect(), routed: routes.keys().copied().collect() }
     }
 }

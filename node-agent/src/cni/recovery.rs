@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
     sync::{Arc, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -19,14 +19,21 @@ use super::{
 use crate::{
     ipam::record::Record,
     link::{
+        self, name,
         netlink::Rtnetlink,
         veth::{PodVeth, seen},
     },
+    sysctl,
 };
 
 /// Times between attempts to restore the tables at the start. An ADD waits for the agent for longer than all of them.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::ZERO];
+
+/// Host sides by name.
+type Links = HashMap<String, seen::Link>;
+/// Routes to pods by address.
+type Routes = HashMap<Ipv4Addr, seen::PodRoute>;
 
 impl Server {
     /// DELs that found no agent, then the tables of the pods that still have a link: tried a few times while calls wait,
@@ -88,19 +95,7 @@ impl Server {
         if let Err(error) = self.context.pool.wake() {
             tracing::error!(error = chain(&error), "records of rested addresses could not be removed");
         }
-        let records = self.context.pool.records();
-        let seen = Rtnetlink::open()
-            .and_then(|mut host| Ok((seen::host_links(&mut host)?, seen::pod_routes(&mut host)?)));
-        let (links, routes) = match seen {
-            Ok(seen) => seen,
-            Err(error) => return tracing::error!(error = chain(&error), "links could not be listed"),
-        };
-        for record in &records {
-            if let Err(failure) = self.mend(record, &links, &routes) {
-                let details = &failure.details;
-                tracing::error!(address = %record.address, details, "a pod's link could not be mended: {failure}");
-            }
-        }
+        let Some((records, links, routes)) = self.mend_pods() else { return };
         let seen = Seen::of(&links, &routes);
         let now = crate::ipam::since_boot();
         let mut leaks = self.leaks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,42 +108,88 @@ impl Server {
         }
     }
 
-    /// Sets up the host side of a pod's link again where somebody took the pod's route, and enters the pod in the tables
-    /// again where they lack it.
+    /// Looks at all pods' links and mends those that are not as they must be. Gives what was seen.
+    pub(super) fn mend_pods(&self) -> Option<(Vec<Record>, Links, Routes)> {
+        let records = self.context.pool.records();
+        let seen = Rtnetlink::open().and_then(|mut host| {
+            let source = self.source(&mut host)?;
+            Ok((seen::host_links(&mut host)?, seen::pod_routes(&mut host)?, source))
+        });
+        let (links, routes, source) = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "links could not be listed");
+                return None;
+            }
+        };
+        for record in &records {
+            if let Err(failure) = self.mend(record, &links, &routes, source) {
+                let details = &failure.details;
+                tracing::error!(address = %record.address, details, "a pod's link could not be mended: {failure}");
+            }
+        }
+        Some((records, links, routes))
+    }
+
+    /// The node's address, where an interface has it: Linux takes no route with another source.
+    fn source(&self, host: &mut Rtnetlink) -> Result<Option<Ipv4Addr>, link::Error> {
+        let address = self.context.node.borrow().as_ref().and_then(|node| node.address);
+        let Some(address) = address else { return Ok(None) };
+        Ok(seen::has_address(host, address)?.then_some(address))
+    }
+
+    /// Sets up the host side of a pod's link again where somebody took the pod's route, the link down, or a setting, and enters
+    /// the pod in the tables again where they lack it.
     fn mend(
         &self,
         record: &Record,
-        links: &HashMap<String, seen::Link>,
-        routes: &HashMap<Ipv4Addr, u32>,
+        links: &Links,
+        routes: &Routes,
+        source: Option<Ipv4Addr>,
     ) -> Result<(), Failure> {
-        let (Some(pod), Some(address)) = (pod_link(record, links), record.ipv4()) else { return Ok(()) };
-        let has_route = routes.get(&address) == Some(&pod.host_ifindex);
-        if has_route && self.context.datapath.holds(&pod)? {
+        let (Some(link), Some(address)) = (host_side(record, links), record.ipv4()) else { return Ok(()) };
+        let veth = PodVeth { source, ..PodVeth::new(&record.owner, address, 0) };
+        let pod = datapath_link(&veth, link.index, record.pod());
+        let (settings, datapath) = (&self.context.settings, &self.context.datapath);
+        if is_whole(link, routes.get(&address), source)
+            && !sysctl::strays(settings, &veth.host_name, sysctl::POD)
+            && datapath.holds(&pod)?
+        {
             return Ok(());
         }
-        // A call may have been under way when one looked.
+        // A call may have been under way when one looked: look again when it is over.
         let _one = self.lock(&record.owner);
         if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
             return Ok(());
         }
-        let veth = PodVeth::new(&record.owner, address, 0);
         let mut host = Rtnetlink::open()?;
         let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
-        if !has_route {
-            veth.configure_host(&mut host, link.index, &self.context.settings)?;
-            tracing::warn!(%address, link = veth.host_name, "a pod's route was gone and is set anew");
+        let strayed = sysctl::converge(settings, &veth.host_name, sysctl::POD).map_err(link::Error::from)?;
+        self.context.fights.note(strayed, Instant::now());
+        if !is_whole(&link, seen::pod_routes(&mut host)?.get(&address), source) {
+            veth.configure_host(&mut host, link.index, settings)?;
+            tracing::warn!(%address, link = veth.host_name, "the host's side of a pod's link was not whole and is set up anew");
         }
         let pod = datapath_link(&veth, link.index, record.pod());
-        if !self.context.datapath.holds(&pod)? {
-            self.context.datapath.add(&pod)?;
+        if !datapath.holds(&pod)? {
+            datapath.add(&pod)?;
             tracing::warn!(%address, link = veth.host_name, "the tables lacked a pod and hold it again");
         }
         Ok(())
     }
 }
 
+/// Whether the host's side of a pod's link is as it must be.
+fn is_whole(link: &seen::Link, route: Option<&seen::PodRoute>, source: Option<Ipv4Addr>) -> bool {
+    link.up && route == Some(&seen::PodRoute { link: link.index, source })
+}
+
+fn host_side<'a>(record: &Record, links: &'a Links) -> Option<&'a seen::Link> {
+    links.get(&name::host_side(&record.owner))
+}
+
 /// The link of a pod that has one.
-fn pod_link(record: &Record, links: &HashMap<String, seen::Link>) -> Option<PodLink> {
+fn pod_link(record: &Record, links: &Links) -> Option<PodLink> {
     let veth = PodVeth::new(&record.owner, record.ipv4()?, 0);
-    links.get(&veth.host_name).map(|link| datapath_link(&veth, link.index, record.pod()))
+    host_side(record, links).map(|link| datapath_link(&veth, link.index, record.pod()))
 }

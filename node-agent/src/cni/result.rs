@@ -32,6 +32,37 @@ pub fn success(version: &str, veth: &PodVeth, netns: &str, dns: Option<&Value>) 
     })
 }
 
+/// The result of a plugin that others came before in their chain: all that they made, and ours behind it.
+#[must_use]
+pub fn behind(earlier: &Value, mut ours: Value) -> Value {
+    let list =
+        |result: &Value, key: &str| result.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let interfaces = list(earlier, "interfaces");
+    for ip in ours["ips"].as_array_mut().into_iter().flatten() {
+        if let Some(index) = ip["interface"].as_u64() {
+            ip["interface"] = (index + interfaces.len() as u64).into();
+        }
+    }
+    for key in ["interfaces", "ips", "routes"] {
+        let mut all = list(earlier, key);
+        all.extend(list(&ours, key));
+        ours[key] = all.into();
+    }
+    let said_nothing = ours["dns"].as_object().is_none_or(Map::is_empty);
+    if let Some(dns) = earlier.get("dns").filter(|_| said_nothing) {
+        ours["dns"] = dns.clone();
+    }
+    ours
+}
+
+/// Whether an earlier plugin of the chain has made this interface in the pod.
+#[must_use]
+pub fn has_made(earlier: &Value, interface: &str) -> bool {
+    let in_pod = |made: &Value| made["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty());
+    let interfaces = earlier.get("interfaces").and_then(Value::as_array);
+    interfaces.is_some_and(|all| all.iter().any(|made| made["name"] == interface && in_pod(made)))
+}
+
 /// The addresses of an earlier result, without their prefix length; `None` where there is no list of them.
 #[must_use]
 pub fn addresses(result: &Value) -> Option<Vec<&str>> {
@@ -71,6 +102,32 @@ mod tests {
         assert!(result("1.0.0")["ips"][0].get("version").is_none());
         assert!(result("1.0.0")["interfaces"][0].get("mtu").is_none());
         assert_eq!(result("0.4.0")["cniVersion"], "0.4.0");
+    }
+
+    #[test]
+    fn what_earlier_plugins_made_stays_and_our_address_points_to_our_interface() {
+        let earlier = json!({
+            "interfaces": [{"name": "net1", "sandbox": "/run/netns/a"}],
+            "ips": [{"address": "192.0.2.7/24", "interface": 0}],
+            "routes": [{"dst": "192.0.2.0/24"}],
+            "dns": {"nameservers": ["192.0.2.53"]},
+        });
+        let all = behind(&earlier, result("1.1.0"));
+        let names: Vec<_> =
+            all["interfaces"].as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap()).collect();
+        assert_eq!((names[0], names[2], names.len()), ("net1", "eth0", 3));
+        assert_eq!(all["ips"][0], earlier["ips"][0]);
+        assert_eq!(
+            (&all["ips"][1]["address"], &all["ips"][1]["interface"]),
+            (&json!("10.244.0.1/32"), &json!(2))
+        );
+        assert_eq!(all["routes"].as_array().unwrap().len(), 2);
+        assert_eq!(all["dns"]["nameservers"][0], "10.96.0.10", "what the configuration says counts");
+        let mut silent = result("1.1.0");
+        silent["dns"] = json!({});
+        assert_eq!(behind(&earlier, silent)["dns"], earlier["dns"]);
+        assert_eq!(behind(&json!({}), result("1.0.0")), result("1.0.0"));
+        assert!(has_made(&earlier, "net1") && !has_made(&earlier, "eth0") && !has_made(&json!(7), "eth0"));
     }
 
     #[test]

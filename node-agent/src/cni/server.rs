@@ -213,14 +213,18 @@ impl Server {
 
     fn status(&self) -> Result<(), Failure> {
         let unready = *self.unready.lock().unwrap_or_else(PoisonError::into_inner);
-        match unready.map(|since| since.elapsed()).filter(|time| *time > heartbeat::ABSENCE) {
-            None => Ok(()),
-            Some(time) => {
-                let node = &self.context.node_name;
-                let msg = format!("the agent of node {node} has not been ready for {} s", time.as_secs());
-                let details = format!("see the conditions of NodeNetwork {node}");
-                Err(Failure { code: UNAVAILABLE, msg, details })
-            }
+        status(&self.context.node_name, unready.map(|since| since.elapsed()))
+    }
+}
+
+/// What STATUS says of a node that has not been ready for some time; `None` is one that is.
+fn status(node: &str, unready: Option<Duration>) -> Result<(), Failure> {
+    match unready.filter(|time| *time > heartbeat::ABSENCE) {
+        None => Ok(()),
+        Some(time) => {
+            let msg = format!("the agent of node {node} has not been ready for {} s", time.as_secs());
+            let details = format!("see the conditions of NodeNetwork {node}");
+            Err(Failure { code: UNAVAILABLE, msg, details })
         }
     }
 }
@@ -257,5 +261,20 @@ impl From<super::datapath::Error> for Failure {
 impl From<IpamError> for Failure {
     fn from(error: IpamError) -> Self {
         Self::caused(IO, "the pod's address could not be written down", &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_fails_only_when_the_node_has_not_been_ready_for_minutes_and_says_where_to_look() {
+        assert!(status("node-1", None).is_ok());
+        assert!(status("node-1", Some(heartbeat::ABSENCE)).is_ok());
+        let failure = status("node-1", Some(heartbeat::ABSENCE + Duration::from_secs(1))).unwrap_err();
+        assert_eq!(failure.code, UNAVAILABLE);
+        assert_eq!(failure.msg, "the agent of node node-1 has not been ready for 181 s");
+        assert!(failure.details.contains("NodeNetwork node-1"), "{}", failure.details);
     }
 }

@@ -5,8 +5,6 @@ mod message;
 pub mod seen;
 
 use std::{
-    fs,
-    io::ErrorKind,
     net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd},
     path::Path,
@@ -20,6 +18,7 @@ use super::{
     Error, name,
     netlink::{Change, Rtnetlink},
 };
+use crate::sysctl;
 
 /// The gateway that every pod sees; a permanent neighbour entry answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -40,6 +39,8 @@ pub struct PodVeth {
     pub pod_mac: [u8; 6],
     /// The pod's address.
     pub address: Ipv4Addr,
+    /// The address from which the node itself talks to the pod; without one Linux takes that of any interface.
+    pub source: Option<Ipv4Addr>,
     /// MTU of both sides, bytes.
     pub mtu: u32,
 }
@@ -50,7 +51,7 @@ impl PodVeth {
     pub fn new(owner: &Owner, address: Ipv4Addr, mtu: u32) -> Self {
         let (host_mac, pod_mac) = name::macs(owner);
         let (host_name, pod_name) = (name::host_side(owner), owner.interface.clone());
-        Self { host_name, pod_name, host_mac, pod_mac, address, mtu }
+        Self { host_name, pod_name, host_mac, pod_mac, address, source: None, mtu }
     }
 
     /// Makes the pair, both sides down, the pod side in the namespace of `netns`. Gives the host side's index.
@@ -78,23 +79,32 @@ impl PodVeth {
                 in_pod("set the gateway's MAC"),
                 message::neighbour(link.index, GATEWAY, self.host_mac),
             ),
-            Change::put(in_pod("set the gateway's route"), message::link_route(link.index, GATEWAY)),
+            Change::put(in_pod("set the gateway's route"), message::link_route(link.index, GATEWAY, None)),
             Change::put(in_pod("set the default route"), message::default_route(link.index, GATEWAY)),
         ])
     }
 
-    /// Brings the host side up with the pod's route.
+    /// Brings the host side up with the pod's route. Where no interface has the route's source any more, it has none.
     ///
     /// # Errors
     /// The first step that the kernel refused, or a setting that cannot be written.
     pub fn configure_host(&self, host: &mut Rtnetlink, index: u32, settings: &Path) -> Result<(), Error> {
-        self.write_settings(settings)?;
+        sysctl::converge(settings, &self.host_name, sysctl::POD)?;
         let on = |what: &str| format!("{what} {}", self.host_name);
-        host.apply(vec![
+        let route = |source| {
+            Change::put(on("set the pod's route on"), message::link_route(index, self.address, source))
+        };
+        let done = host.apply(vec![
             Change::change(on("bring up"), message::up(index)),
             Change::put(on("set the pod's MAC on"), message::neighbour(index, self.address, self.pod_mac)),
-            Change::put(on("set the pod's route on"), message::link_route(index, self.address)),
-        ])
+            route(self.source),
+        ]);
+        match done {
+            Err(error) if error.errno() == Some(nix::libc::EINVAL) && self.source.is_some() => {
+                host.apply(vec![route(None)])
+            }
+            done => done,
+        }
     }
 
     /// Waits until the host side, which came up before its peer, can send: the kernel queues nothing on it until
@@ -113,24 +123,6 @@ impl PodVeth {
                 break;
             }
             thread::sleep(Duration::from_micros(100));
-        }
-        Ok(())
-    }
-
-    /// The host side believes nothing that a pod announces, and forwards whatever the node's general setting is.
-    fn write_settings(&self, root: &Path) -> Result<(), Error> {
-        let settings =
-            [("ipv4", "forwarding", "1"), ("ipv4", "rp_filter", "1"), ("ipv4", "accept_redirects", "0")];
-        let settings =
-            settings.into_iter().chain([("ipv6", "addr_gen_mode", "1"), ("ipv6", "accept_ra", "0")]);
-        for (family, key, value) in settings {
-            let path = root.join(family).join("conf").join(&self.host_name).join(key);
-            match fs::write(&path, value) {
-                // A kernel without IPv6 has nothing to switch off.
-                Err(error) if family == "ipv6" && error.kind() == ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Setting { path: path.display().to_string(), source }),
-                Ok(()) => {}
-            }
         }
         Ok(())
     }

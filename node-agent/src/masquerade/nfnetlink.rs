@@ -19,6 +19,8 @@ const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
 const DUMP: u16 = 0x300;
 const CREATE: u16 = 0x400;
+/// Without it a rule comes before those that are there.
+const APPEND: u16 = 0x800;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const BATCH_BEGIN: u16 = 16;
@@ -84,7 +86,7 @@ impl Nfnetlink {
         let mut bytes = self.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &[]);
         let first = self.sequence + 1;
         for message in messages {
-            let flags = REQUEST | ACK | if message.create { CREATE } else { 0 };
+            let flags = REQUEST | ACK | if message.create { CREATE | APPEND } else { 0 };
             bytes.extend(self.message(SUBSYSTEM << 8 | message.kind, flags, INET, 0, &message.body));
         }
         let last = self.sequence;

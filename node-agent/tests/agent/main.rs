@@ -1,5 +1,6 @@
 //! The agent over the real kernel, fed with events: start, restart, drift, trouble, and the way back.
 
+mod drift;
 mod lab;
 
 use std::{
@@ -34,6 +35,12 @@ fn node(number: u8, state: &str) -> NodeNetwork {
             "revision": "r1", "state": state, "config": {"podCIDRs": ["10.244.0.0/16"], "vxlanPort": 8472, "mtu": 0,
             "masquerade": {"enabled": true, "excludedCIDRs": []}}}});
     serde_json::from_value(object).expect("a NodeNetwork")
+}
+
+/// These nodes, all of them active.
+fn nodes_of(numbers: &[u8]) -> Change {
+    let objects = numbers.iter().map(|number| node(*number, "Active")).collect();
+    Change::Node(Event::Reset { objects, undecodable: vec![] })
 }
 
 fn nodes(state: &str) -> Change {

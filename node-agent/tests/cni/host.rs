@@ -16,6 +16,7 @@ use netkeel_agent::{
         datapath::{FakeDatapath, PodDatapath},
     },
     ipam::Pool,
+    monitor::{Alarm, Monitor},
     node::NodeState,
 };
 use netkeel_testkit::lab::Namespace;
@@ -35,6 +36,8 @@ pub(crate) struct Host {
     pub(crate) real: Option<Arc<dyn PodDatapath>>,
     pub(crate) node: watch::Sender<Option<Arc<NodeState>>>,
     pub(crate) settings: String,
+    /// The agent hears the kernel's notices.
+    pub(crate) watches: bool,
     agent: Option<Agent>,
 }
 
@@ -84,7 +87,7 @@ pub(crate) fn address(result: &Value) -> String {
 
 pub(crate) fn ready(blocks: &[&str]) -> Arc<NodeState> {
     let blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
-    Arc::new(NodeState { ready: true, blocks, mtu: 1450, revision: "1".to_owned() })
+    Arc::new(NodeState { ready: true, blocks, address: None, mtu: 1450, revision: "1".to_owned() })
 }
 
 impl Host {
@@ -97,6 +100,7 @@ impl Host {
             real: None,
             node: watch::Sender::new(Some(ready(&[block]))),
             settings: "/proc/sys/net".to_owned(),
+            watches: false,
             agent: None,
         }
     }
@@ -116,7 +120,8 @@ impl Host {
             (context.pool.clone(), CancellationToken::new(), oneshot::channel());
         let (token, socket) = (shutdown.clone(), self.folder.path().join("agent.sock"));
         let (listens, listening) = mpsc::channel();
-        let thread = self.namespace.spawn(move || run(&socket, context, token, killed, &listens));
+        let watches = self.watches;
+        let thread = self.namespace.spawn(move || run(&socket, context, token, killed, &listens, watches));
         listening.recv().unwrap();
         self.agent = Some(Agent { shutdown, kill, thread, pool });
     }
@@ -126,7 +131,7 @@ impl Host {
         let node = watch::Sender::new(Some(ready(&["10.244.0.0/26"])));
         let context = context(folder, "/proc/sys/net", &node, Arc::<FakeDatapath>::default());
         let (_kill, killed) = oneshot::channel();
-        run(&folder.join("agent.sock"), context, CancellationToken::new(), killed, &mpsc::channel().0);
+        run(&folder.join("agent.sock"), context, CancellationToken::new(), killed, &mpsc::channel().0, false);
     }
 
     /// Ends the agent as SIGTERM does.
@@ -229,6 +234,8 @@ fn context(
         node: node.subscribe(),
         pool: Arc::new(Pool::open(&folder.join("ipam")).unwrap()),
         datapath,
+        drift: Arc::default(),
+        fights: Arc::default(),
     }
 }
 
@@ -238,10 +245,15 @@ fn run(
     shutdown: CancellationToken,
     killed: oneshot::Receiver<()>,
     listens: &mpsc::Sender<()>,
+    watches: bool,
 ) {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = cni::bind(socket).unwrap();
+        if watches {
+            let alarm = Alarm { pods: context.drift.clone(), ..Alarm::default() };
+            tokio::spawn(Monitor::open().unwrap().run(alarm));
+        }
         // Nobody waits for an agent in a process of its own.
         let _ = listens.send(());
         tokio::select! {

@@ -222,3 +222,25 @@ fn a_pod_that_nobody_knows_is_added_closed_and_gets_its_tables_when_it_is_known(
     say(&programmer, Some(Side::Open));
     assert_eq!(ingress(), OPEN);
 }
+
+#[test]
+fn programs_that_somebody_takes_from_a_pods_link_are_back_within_a_second() {
+    let kernel = Kernel::new("taken");
+    let datapath = kernel.load();
+    let mut host = Host::new("10.244.0.0/26");
+    use_datapath(&mut host, &datapath);
+    host.watches = true;
+    host.start();
+    let pod = Pod::new("a");
+    let link = host.add(&pod).ok()["interfaces"][0]["name"].as_str().unwrap().to_owned();
+    host.check(&pod).ok();
+    for what in [["qdisc", "del", "dev", &link, "clsact"], ["filter", "del", "dev", &link, "ingress"]] {
+        host.namespace.run("tc", &what).unwrap();
+        let taken = Instant::now();
+        while !host.check(&pod).success {
+            assert!(taken.elapsed() < Duration::from_secs(1), "{what:?}");
+        }
+        let shown = host.namespace.run("tc", &["filter", "show", "dev", &link, "ingress"]).unwrap();
+        assert!(shown.contains("from_pod"), "{what:?}: {shown}");
+    }
+}

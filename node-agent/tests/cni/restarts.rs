@@ -45,6 +45,39 @@ fn a_del_without_agent_is_made_up_for_before_the_next_agent_serves() {
 }
 
 #[test]
+fn a_del_works_with_everything_gone_and_may_be_repeated() {
+    let mut host = Host::started("10.244.0.0/26");
+    let (pod, stays) = (Pod::new("a"), Pod::new("stays"));
+    host.add(&pod).ok();
+    host.add(&stays).ok();
+    host.kill();
+    for left in fs::read_dir(host.folder.path()).unwrap() {
+        let path = left.unwrap().path();
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+    }
+    let Pod { namespace, id } = pod;
+    drop(namespace);
+    eventually("the end of the namespace", || host.links().len() == 1);
+    // No agent, no socket, no state, no namespace, no earlier result; and what the runtime does not know is empty.
+    for netns in ["/run/netns/gone", ""] {
+        let environment = [
+            ("CNI_COMMAND", "DEL"),
+            ("CNI_CONTAINERID", id.as_str()),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", netns),
+        ];
+        host.plugin(&environment, &host.config().to_string()).ok();
+    }
+    assert_eq!(journal(&host), 1);
+    host.start();
+    eventually("the journal's end", || journal(&host) == 0);
+    let environment = [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", id.as_str()), ("CNI_IFNAME", "eth0")];
+    host.plugin(&environment, &host.config().to_string()).ok();
+    host.del(&stays).ok();
+    assert_eq!(host.pool().usage().used, 0);
+}
+
+#[test]
 fn an_add_does_not_fall_to_an_older_del_in_the_journal() {
     let mut host = Host::started("10.244.0.0/26");
     let pod = Pod::new("a");

@@ -99,9 +99,11 @@ pub(super) fn neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> RouteNet
     RouteNetlinkMessage::NewNeighbour(message)
 }
 
-/// `address/32 dev index scope link`.
-pub(super) fn link_route(index: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::NewRoute(to_link(index, address))
+/// `address/32 dev index scope link`, and `src source`.
+pub(super) fn link_route(index: u32, address: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
+    let mut route = to_link(index, address);
+    route.attributes.extend(source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
+    RouteNetlinkMessage::NewRoute(route)
 }
 
 pub(super) fn link_route_removed(index: u32, address: Ipv4Addr) -> RouteNetlinkMessage {

@@ -46,13 +46,33 @@ pub fn host_links(socket: &mut Rtnetlink) -> Result<HashMap<String, Link>, Error
     Ok(ours.map(|link| (link.name.clone(), link)).collect())
 }
 
-/// Routes of ours to single addresses, with the link that each goes to.
+/// A route of ours to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodRoute {
+    /// Index of the link that it goes to.
+    pub link: u32,
+    /// Its preferred source.
+    pub source: Option<Ipv4Addr>,
+}
+
+/// Routes of ours to single addresses.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn pod_routes(socket: &mut Rtnetlink) -> Result<HashMap<Ipv4Addr, u32>, Error> {
+pub fn pod_routes(socket: &mut Rtnetlink) -> Result<HashMap<Ipv4Addr, PodRoute>, Error> {
     let routes = socket.dump("list routes", message::all_routes())?;
     Ok(routes.iter().filter_map(read_pod_route).collect())
+}
+
+/// Whether any link has this address.
+///
+/// # Errors
+/// What the kernel says.
+pub fn has_address(socket: &mut Rtnetlink, wanted: Ipv4Addr) -> Result<bool, Error> {
+    let found = socket.dump("list addresses", message::all_addresses())?;
+    let local = AddressAttribute::Local(wanted.into());
+    let is_it = |message: &RouteNetlinkMessage| matches!(message, RouteNetlinkMessage::NewAddress(address) if address.attributes.contains(&local));
+    Ok(found.iter().any(is_it))
 }
 
 /// IPv4 addresses of the link with this index.
@@ -101,7 +121,7 @@ fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     Some(link)
 }
 
-fn read_pod_route(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, u32)> {
+fn read_pod_route(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, PodRoute)> {
     let route = unwrap_route(message)?;
     let header = &route.header;
     if header.protocol != RouteProtocol::Other(PROTOCOL) || header.destination_prefix_length != 32 {
@@ -111,7 +131,11 @@ fn read_pod_route(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, u32)> {
         RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
         _ => None,
     });
-    Some((destination?, oif(route)?))
+    let source = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    });
+    Some((destination?, PodRoute { link: oif(route)?, source }))
 }
 
 fn unwrap_route(message: &RouteNetlinkMessage) -> Option<&RouteMessage> {
