@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::{IpNet, Ipv4Net};
 use netkeel_core::name::ObjectName;
 use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
 use netkeel_index::{Nodes, Services};
@@ -309,7 +310,7 @@ impl Agent {
         let Some((wanted, applied)) = &self.applied else { return };
         let state = NodeState {
             ready: self.programmed,
-            blocks: wanted.blocks.clone(),
+            blocks: wanted.blocks.iter().filter_map(ipv4).collect(),
             mtu: applied.device.mtu,
             revision: wanted.revision.clone(),
         };
@@ -329,7 +330,7 @@ impl Agent {
             vxlan: Some(Overlay {
                 device: overlay::DEVICE.to_owned(),
                 port: device.port,
-                address: Some(device.address.into()),
+                address: device.addresses.first(),
             }),
         }
     }
@@ -343,5 +344,13 @@ impl Agent {
         if let Err(error) = last_known::write(&self.with.config.state_folder, &self.nodes.objects()) {
             tracing::warn!(error = chain(&error), "the nodes are not kept");
         }
+    }
+}
+
+/// The network, where it is one of IPv4: pods have no other addresses yet.
+fn ipv4(net: &IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
     }
 }

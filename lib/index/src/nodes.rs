@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netkeel_core::{
+    address::Addresses,
     name::ObjectName,
     node::{Node, NodeConfig},
 };
@@ -98,16 +99,15 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
     let masquerade = &config.masquerade;
     Ok(Node {
         name: name.name.clone(),
-        address: spec.node_addresses.iter().find_map(|address| match address {
-            std::net::IpAddr::V4(v4) => Some(*v4),
-            std::net::IpAddr::V6(_) => None,
-        }),
+        addresses: Addresses::of(spec.node_addresses.iter().copied()),
         blocks: whole(&spec.blocks)?,
         config: NodeConfig {
             pods: whole(&config.pod_cidrs)?,
             vxlan_port: if config.vxlan_port == 0 { DEFAULT_PORT } else { config.vxlan_port },
             mtu: (config.mtu > 0).then_some(u32::from(config.mtu)),
-            not_masqueraded: masquerade.enabled.then(|| ipv4(&masquerade.excluded_cidrs).collect()),
+            not_masqueraded: masquerade
+                .enabled
+                .then(|| masquerade.excluded_cidrs.iter().map(IpNet::trunc).collect()),
             traces_endpoint: config.traces_endpoint.clone(),
         },
         revision: spec.revision.clone(),
@@ -116,19 +116,11 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
     })
 }
 
-/// The IPv4 networks among these, host bits cleared.
-fn ipv4(nets: &[IpNet]) -> impl Iterator<Item = Ipv4Net> {
-    nets.iter().filter_map(|net| match net {
-        IpNet::V4(v4) => Some(v4.trunc()),
-        IpNet::V6(_) => None,
-    })
-}
-
-/// The IPv4 networks among these; one with host bits is a mistake that must not be guessed away.
-fn whole(nets: &[IpNet]) -> Result<Vec<Ipv4Net>, String> {
+/// These networks; one with host bits is a mistake that must not be guessed away.
+fn whole(nets: &[IpNet]) -> Result<Vec<IpNet>, String> {
     match nets.iter().find(|net| net.addr() != net.network()) {
         Some(net) => Err(format!("{net} is not the first address of its block")),
-        None => Ok(ipv4(nets).collect()),
+        None => Ok(nets.to_vec()),
     }
 }
 
@@ -146,13 +138,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_read_with_its_ipv4_parts() {
+    fn a_node_is_read_in_both_families() {
         let mut nodes = Nodes::default();
-        assert!(nodes.apply(&object("a", &["10.244.0.64/26"], "1")));
+        let blocks = ["fd00:10:244::40/122", "10.244.0.64/26", "10.244.0.128/26"];
+        assert!(nodes.apply(&object("a", &blocks, "1")));
         let node = nodes.get("a").unwrap();
-        assert_eq!(node.address, Some([172, 18, 0, 2].into()));
-        assert_eq!(node.overlay_address(), Some([10, 244, 0, 64].into()));
-        assert_eq!(node.config.pods, ["10.244.0.0/16".parse().unwrap()]);
+        assert_eq!(node.addresses.to_string(), "172.18.0.2, fd00::2");
+        assert_eq!(node.overlay_addresses().to_string(), "10.244.0.64, fd00:10:244::40");
+        assert_eq!(node.config.pods, ["10.244.0.0/16", "fd00:10:244::/56"].map(|net| net.parse().unwrap()));
         assert_eq!(node.config.not_masqueraded, Some(vec!["192.168.0.0/16".parse().unwrap()]));
         assert_eq!((node.config.vxlan_port, node.config.mtu), (4789, None));
     }

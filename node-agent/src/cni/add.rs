@@ -1,18 +1,16 @@
 //! ADD: address, link, tables, in this order; the pod is up only when the data path knows it. A failed step takes all
 //! earlier ones back. An ADD that is repeated finds what the first one made, or makes it anew with the same address.
 
-use std::net::Ipv4Addr;
-
 use netkeel_core::{
-    address::Address,
-    ipam::{Owner, ipv4},
+    address::{Address, Addresses},
+    ipam::Owner,
 };
 use serde_json::Value;
 use tracing::info_span;
 
 use super::{
     check, del,
-    failure::{Failure, INVALID_CONFIG, TRY_AGAIN, chain},
+    failure::{Failure, TRY_AGAIN, chain},
     result,
     server::{Call, Pod, Server, datapath_link},
 };
@@ -47,8 +45,8 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         uid: call.request.pod_uid().to_owned(),
     };
     let who = PodRef::new(&details.pod, &details.uid);
-    let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
-    let veth = PodVeth::new(&call.owner, address, node.mtu);
+    let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
+    let veth = PodVeth::new(&call.owner, addresses, node.mtu);
     attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
     answer(&veth)
@@ -72,13 +70,13 @@ impl<'a> Attempt<'a> {
         Self { server, owner, address: None, link: None, exposed, done: false }
     }
 
-    fn allocate(&mut self, node: &NodeState, details: Details) -> Result<Ipv4Addr, Failure> {
+    fn allocate(&mut self, node: &NodeState, details: Details) -> Result<Addresses, Failure> {
         let pool = &self.server.context.pool;
         // The server follows the node by itself; this ADD may be faster.
         pool.set_blocks(&node.blocks);
         let address = pool.allocate(self.owner, details).map_err(|error| self.refusal(error))?;
         self.address = Some(address);
-        ipv4(address).ok_or_else(|| Failure::new(INVALID_CONFIG, format!("{address} is not an IPv4 address")))
+        Ok(Addresses::of([address.ip()]))
     }
 
     fn refusal(&self, error: IpamError) -> Failure {

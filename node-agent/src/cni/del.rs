@@ -29,7 +29,8 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
     let link = seen::link(&mut host, &name)?;
     if let Some(record) = context.pool.record(owner) {
         part!("datapath.remove").in_scope(|| context.datapath.remove(record.address))?;
-        if let (Some(link), Some(address)) = (&link, record.ipv4()) {
+        if let Some(link) = &link {
+            let address = record.address.ip();
             part!("route.remove").in_scope(|| veth::delete_route(&mut host, link.index, address))?;
         }
         part!("release").in_scope(|| context.pool.release(owner))?;

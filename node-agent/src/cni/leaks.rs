@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Seen {
     /// Names of host sides.
     links: HashSet<String>,
     /// Addresses that a route of ours leads to.
-    routed: HashSet<Ipv4Addr>,
+    routed: HashSet<IpAddr>,
 }
 
 /// What looks like a leak.
@@ -45,7 +45,7 @@ pub(super) struct Leaks {
 
 impl Seen {
     /// Of all host sides and of all routes to pods.
-    pub(super) fn of(links: &HashMap<String, seen::Link>, routes: &HashMap<Ipv4Addr, u32>) -> Self {
+    pub(super) fn of(links: &HashMap<String, seen::Link>, routes: &HashMap<IpAddr, u32>) -> Self {
         Self { links: links.keys().cloned().collect(), routed: routes.keys().copied().collect() }
     }
 }
@@ -64,7 +64,7 @@ impl Leaks {
 }
 
 fn suspects(records: &[Record], seen: &Seen) -> impl Iterator<Item = Suspect> {
-    let routed = |record: &Record| record.ipv4().is_some_and(|address| seen.routed.contains(&address));
+    let routed = |record: &Record| seen.routed.contains(&record.address.ip());
     let gone =
         move |record: &&Record| !seen.links.contains(&name::host_side(&record.owner)) && !routed(record);
     let known: HashSet<_> = records.iter().map(|record| name::host_side(&record.owner)).collect();
@@ -74,6 +74,8 @@ fn suspects(records: &[Record], seen: &Seen) -> impl Iterator<Item = Suspect> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::ipam::Details;
 
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_route_alone_keeps_an_address() {
-        let routed = Seen { links: HashSet::new(), routed: [Ipv4Addr::new(10, 244, 0, 1)].into() };
+        let routed = Seen { links: HashSet::new(), routed: [Ipv4Addr::new(10, 244, 0, 1).into()].into() };
         let mut leaks = Leaks::default();
         assert!([0, 100].into_iter().all(|time| leaks.judge(&[record(1)], &routed, at(time)).is_empty()));
     }

@@ -3,11 +3,13 @@
 
 use std::{
     collections::HashMap,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, PoisonError},
     thread,
     time::Duration,
 };
+
+use netkeel_core::address::Addresses;
 
 use super::{
     datapath::PodLink,
@@ -119,9 +121,10 @@ impl Server {
         &self,
         record: &Record,
         links: &HashMap<String, seen::Link>,
-        routes: &HashMap<Ipv4Addr, u32>,
+        routes: &HashMap<IpAddr, u32>,
     ) -> Result<(), Failure> {
-        let (Some(pod), Some(address)) = (pod_link(record, links), record.ipv4()) else { return Ok(()) };
+        let Some(pod) = pod_link(record, links) else { return Ok(()) };
+        let address = record.address.ip();
         let has_route = routes.get(&address) == Some(&pod.host_ifindex);
         if has_route && self.context.datapath.holds(&pod)? {
             return Ok(());
@@ -131,7 +134,7 @@ impl Server {
         if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
             return Ok(());
         }
-        let veth = PodVeth::new(&record.owner, address, 0);
+        let veth = PodVeth::new(&record.owner, Addresses::of([address]), 0);
         let mut host = Rtnetlink::open()?;
         let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
         if !has_route {
@@ -149,6 +152,6 @@ impl Server {
 
 /// The link of a pod that has one.
 fn pod_link(record: &Record, links: &HashMap<String, seen::Link>) -> Option<PodLink> {
-    let veth = PodVeth::new(&record.owner, record.ipv4()?, 0);
+    let veth = PodVeth::new(&record.owner, Addresses::of([record.address.ip()]), 0);
     links.get(&veth.host_name).map(|link| datapath_link(&veth, link.index, record.pod()))
 }

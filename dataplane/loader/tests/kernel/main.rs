@@ -2,6 +2,8 @@
 //! namespaces, BPF file system and cgroup; see `lab`.
 
 #[cfg(test)]
+mod ipv6;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod overlay;
