@@ -309,7 +309,7 @@ impl Agent {
         let Some((wanted, applied)) = &self.applied else { return };
         let state = NodeState {
             ready: self.programmed,
-            blocks: wanted.blocks.clone(),
+            layout: wanted.layout.clone(),
             mtu: applied.device.mtu,
             revision: wanted.revision.clone(),
         };

@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
-use netkeel_core::{address::Address, node::Node};
+use netkeel_core::{address::Address, ipam::Layout, node::Node};
 use netkeel_dataplane_common::tunnels::{Block, Tunnel};
 
 use crate::{masquerade, overlay, route::Way};
@@ -45,6 +46,8 @@ pub struct Desired {
     pub overlay: Ipv4Addr,
     /// Blocks of the node's own pods.
     pub blocks: Vec<Ipv4Net>,
+    /// The pools, and the node's blocks of them, from which its pods get addresses.
+    pub layout: Arc<Layout>,
     /// MTU of pods, when it is not taken from the underlay; bytes.
     pub mtu: Option<u32>,
     /// Blocks of other nodes' pods, and where those nodes are.
@@ -82,6 +85,7 @@ pub fn desired<'a>(own: &str, nodes: impl Iterator<Item = &'a Node>) -> Result<D
         node: address,
         overlay,
         blocks: mine.blocks.clone(),
+        layout: mine.layout.clone(),
         mtu: mine.config.mtu,
         tunnels,
         remote,
@@ -123,6 +127,7 @@ mod tests {
             name: format!("node-{number}").into(),
             address: Some(Ipv4Addr::new(172, 18, 0, number)),
             blocks: vec![Ipv4Net::new_assert(Ipv4Addr::new(10, 244, number, 0), 26)],
+            layout: Arc::default(),
             config: NodeConfig {
                 pods,
                 vxlan_port: 8472,

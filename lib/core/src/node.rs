@@ -4,6 +4,8 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 
+use crate::ipam::Layout;
+
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -13,6 +15,8 @@ pub struct Node {
     pub address: Option<Ipv4Addr>,
     /// Blocks of its pods' addresses, in the order given.
     pub blocks: Vec<Ipv4Net>,
+    /// The pools of the cluster and the node's blocks of both families, as its own agent gives them to pods.
+    pub layout: Arc<Layout>,
     /// Its configuration.
     pub config: NodeConfig,
     /// Revision of all that.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use netkeel_core::{
     address::Address,
-    ipam::{Owner, ipv4},
+    ipam::{Ask, Family, Owner, ipv4},
 };
 use serde_json::Value;
 use tracing::info_span;
@@ -25,6 +25,9 @@ use crate::{
     node::NodeState,
     policy::{Entered, PodRef},
 };
+
+/// What the pod's link can carry.
+const FAMILIES: [Family; 1] = [Family::V4];
 
 pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Value, Failure> {
     let mut pod = call.pod()?;
@@ -47,7 +50,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         uid: call.request.pod_uid().to_owned(),
     };
     let who = PodRef::new(&details.pod, &details.uid);
-    let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
+    let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, &details))?;
     let veth = PodVeth::new(&call.owner, address, node.mtu);
     attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
@@ -58,7 +61,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
 struct Attempt<'a> {
     server: &'a Server,
     owner: &'a Owner,
-    address: Option<Address>,
+    addresses: Vec<Address>,
     /// The host side's index.
     link: Option<u32>,
     /// The pod may have sent or received something with its address, so that the address must rest.
@@ -69,16 +72,18 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     fn new(server: &'a Server, owner: &'a Owner) -> Self {
         let exposed = server.context.pool.record(owner).is_some();
-        Self { server, owner, address: None, link: None, exposed, done: false }
+        Self { server, owner, addresses: Vec::new(), link: None, exposed, done: false }
     }
 
-    fn allocate(&mut self, node: &NodeState, details: Details) -> Result<Ipv4Addr, Failure> {
+    fn allocate(&mut self, node: &NodeState, details: &Details) -> Result<Ipv4Addr, Failure> {
         let pool = &self.server.context.pool;
         // The server follows the node by itself; this ADD may be faster.
-        pool.set_blocks(&node.blocks);
-        let address = pool.allocate(self.owner, details).map_err(|error| self.refusal(error))?;
-        self.address = Some(address);
-        ipv4(address).ok_or_else(|| Failure::new(INVALID_CONFIG, format!("{address} is not an IPv4 address")))
+        pool.set_layout(&node.layout);
+        let pools: Vec<_> = node.layout.pools.iter().map(|pool| pool.name.clone()).collect();
+        let ask = Ask { families: &FAMILIES, pools: &pools };
+        self.addresses = pool.allocate(self.owner, &ask, details).map_err(|error| self.refusal(error))?;
+        let address = self.addresses.iter().find_map(|address| ipv4(*address));
+        address.ok_or_else(|| Failure::new(INVALID_CONFIG, "the pod was given no IPv4 address"))
     }
 
     fn refusal(&self, error: IpamError) -> Failure {
@@ -123,10 +128,10 @@ impl<'a> Attempt<'a> {
             );
         };
         let context = &self.server.context;
-        if let Some(address) = self.address
-            && let Err(error) = context.datapath.remove(address)
-        {
-            log("an entry in the tables", &error);
+        for address in &self.addresses {
+            if let Err(error) = context.datapath.remove(*address) {
+                log("an entry in the tables", &error);
+            }
         }
         if let Some(index) = self.link
             && let Err(error) = Rtnetlink::open().and_then(|mut host| veth::delete(&mut host, index))

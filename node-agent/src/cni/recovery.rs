@@ -128,7 +128,7 @@ impl Server {
         }
         // A call may have been under way when one looked.
         let _one = self.lock(&record.owner);
-        if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
+        if self.context.pool.records_of(&record.owner).iter().all(|now| now.address != record.address) {
             return Ok(());
         }
         let veth = PodVeth::new(&record.owner, address, 0);
