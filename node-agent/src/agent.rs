@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::{IpNet, Ipv4Net};
 use netkeel_core::name::ObjectName;
 use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
 use netkeel_index::{Nodes, Services};
@@ -310,7 +309,7 @@ impl Agent {
         let Some((wanted, applied)) = &self.applied else { return };
         let state = NodeState {
             ready: self.programmed,
-            blocks: wanted.blocks.iter().filter_map(ipv4).collect(),
+            layout: wanted.layout.clone(),
             mtu: applied.device.mtu,
             revision: wanted.revision.clone(),
         };
@@ -344,13 +343,5 @@ impl Agent {
         if let Err(error) = last_known::write(&self.with.config.state_folder, &self.nodes.objects()) {
             tracing::warn!(error = chain(&error), "the nodes are not kept");
         }
-    }
-}
-
-/// The network, where it is one of IPv4: pods have no other addresses yet.
-fn ipv4(net: &IpNet) -> Option<Ipv4Net> {
-    match net {
-        IpNet::V4(net) => Some(*net),
-        IpNet::V6(_) => None,
     }
 }

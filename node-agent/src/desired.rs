@@ -1,10 +1,14 @@
 //! What this node's kernel has to hold, from what the API says of all nodes. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use netkeel_core::{
     address::{Address, Addresses},
+    ipam::Layout,
     node::Node,
 };
 use netkeel_dataplane_common::tunnels::{Block, Tunnel};
@@ -45,6 +49,8 @@ pub struct Desired {
     pub overlay: Addresses,
     /// Blocks of the node's own pods.
     pub blocks: Vec<IpNet>,
+    /// The pools, and the node's blocks of them, from which its pods get addresses.
+    pub layout: Arc<Layout>,
     /// MTU of pods, when it is not taken from the underlay; bytes.
     pub mtu: Option<u32>,
     /// Blocks of other nodes' pods, and where those nodes are.
@@ -83,6 +89,7 @@ pub fn desired<'a>(own: &str, nodes: impl Iterator<Item = &'a Node>) -> Result<D
         node: mine.addresses,
         overlay: mine.overlay_addresses(),
         blocks: mine.blocks.clone(),
+        layout: mine.layout.clone(),
         mtu: mine.config.mtu,
         tunnels,
         remote,
@@ -132,6 +139,7 @@ mod tests {
             name: format!("node-{number}").into(),
             addresses: Addresses::of([IpAddr::from([172, 18, 0, number])]),
             blocks: vec![format!("10.244.{number}.0/26").parse().unwrap()],
+            layout: Arc::default(),
             config: NodeConfig {
                 pods: vec!["10.244.0.0/16".parse().unwrap()],
                 vxlan_port: 8472,

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use netkeel_core::ipam::Layout;
 
 /// The node as its `NodeNetwork` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
     /// Programs are loaded, routes and tunnels stand, Services are in the kernel: a pod that is added now works.
     pub ready: bool,
-    /// Address blocks of this node, in the order in which the operator gave them.
-    pub blocks: Vec<Ipv4Net>,
+    /// The pools, and this node's blocks of them.
+    pub layout: Arc<Layout>,
     /// MTU of pod links, bytes.
     pub mtu: u32,
     /// Revision of the configuration that is in force.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::address::Addresses;
+use crate::{address::Addresses, ipam::Layout};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Node {
     pub addresses: Addresses,
     /// Blocks of its pods' addresses, in the order given.
     pub blocks: Vec<IpNet>,
+    /// The pools of the cluster and the node's blocks, as its own agent gives them to pods.
+    pub layout: Arc<Layout>,
     /// Its configuration.
     pub config: NodeConfig,
     /// Revision of all that.

@@ -1,14 +1,18 @@
 //! All nodes, from their `NodeNetwork` objects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 use netkeel_core::{
     address::Addresses,
+    ipam::{Layout, Pool},
     name::ObjectName,
     node::{Node, NodeConfig},
 };
-use netkeel_crds::node_network::{NodeNetwork, NodeNetworkSpec, State};
+use netkeel_crds::{
+    DEFAULT,
+    node_network::{NodeNetwork, NodeNetworkSpec, NodePool, State},
+};
 
 use crate::{Invalid, Problems};
 
@@ -101,6 +105,7 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
         name: name.name.clone(),
         addresses: Addresses::of(spec.node_addresses.iter().copied()),
         blocks: whole(&spec.blocks)?,
+        layout: Arc::new(layout(spec)?),
         config: NodeConfig {
             pods: whole(&config.pod_cidrs)?,
             vxlan_port: if config.vxlan_port == 0 { DEFAULT_PORT } else { config.vxlan_port },
@@ -116,6 +121,18 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
     })
 }
 
+/// The pools, best first, and the node's blocks. An operator that names no pools has one.
+fn layout(spec: &NodeNetworkSpec) -> Result<Layout, String> {
+    let pool = |pool: &NodePool| {
+        let (cidrs, reserved) = (whole(&pool.cidrs)?, whole(&pool.reserved)?);
+        Ok(Pool { name: pool.name.as_str().into(), cidrs, reserved })
+    };
+    let named: Vec<Pool> = spec.config.pools.iter().map(pool).collect::<Result<_, String>>()?;
+    let only = || Pool { name: DEFAULT.into(), cidrs: spec.config.pod_cidrs.clone(), ..Pool::default() };
+    let pools = if named.is_empty() { vec![only()] } else { named };
+    Ok(Layout { pools, blocks: whole(&spec.blocks)? })
+}
+
 /// These networks; one with host bits is a mistake that must not be guessed away.
 fn whole(nets: &[IpNet]) -> Result<Vec<IpNet>, String> {
     match nets.iter().find(|net| net.addr() != net.network()) {
@@ -126,6 +143,7 @@ fn whole(nets: &[IpNet]) -> Result<Vec<IpNet>, String> {
 
 #[cfg(test)]
 mod tests {
+    use netkeel_core::ipam::Family;
     use serde_json::json;
 
     use super::*;
@@ -180,6 +198,25 @@ mod tests {
         assert_eq!(nodes.get("a").unwrap().revision, "1");
         let problem = nodes.problems().iter().next().unwrap().to_string();
         assert_eq!(problem, "NodeNetwork a is ignored: 10.244.0.65/26 is not the first address of its block");
+    }
+
+    #[test]
+    fn blocks_of_both_families_and_pools_go_to_the_nodes_own_agent() {
+        let mut nodes = Nodes::default();
+        let mut object = object("a", &["10.244.0.64/26", "fd00:10:244::40/122"], "1");
+        nodes.apply(&object);
+        let old = nodes.get("a").unwrap().layout.clone();
+        assert_eq!((&*old.pools[0].name, old.blocks.len()), ("default", 2), "of an operator without pools");
+        let cidrs = object.spec.config.pod_cidrs.clone();
+        object.spec.config.pools = serde_json::from_value(json!([
+            {"name": "fast", "cidrs": ["10.1.0.0/16"], "reserved": ["10.1.0.7/32"]}, {"name": "default", "cidrs": cidrs},
+        ]))
+        .unwrap();
+        nodes.apply(&object);
+        let layout = nodes.get("a").unwrap().layout.clone();
+        assert_eq!(layout.pools.iter().map(|pool| &*pool.name).collect::<Vec<_>>(), ["fast", "default"]);
+        assert_eq!(layout.pools[0].reserved, ["10.1.0.7/32".parse().unwrap()]);
+        assert_eq!(layout.overlay_address(Family::V6).unwrap().to_string(), "fd00:10:244::40");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use netkeel_core::{
     address::{Address, Addresses},
-    ipam::Owner,
+    ipam::{Ask, Family, Owner},
 };
 use serde_json::Value;
 use tracing::info_span;
@@ -45,7 +45,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         uid: call.request.pod_uid().to_owned(),
     };
     let who = PodRef::new(&details.pod, &details.uid);
-    let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
+    let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, &details))?;
     let veth = PodVeth::new(&call.owner, addresses, node.mtu);
     attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
@@ -56,7 +56,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
 struct Attempt<'a> {
     server: &'a Server,
     owner: &'a Owner,
-    address: Option<Address>,
+    addresses: Vec<Address>,
     /// The host side's index.
     link: Option<u32>,
     /// The pod may have sent or received something with its address, so that the address must rest.
@@ -67,16 +67,18 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     fn new(server: &'a Server, owner: &'a Owner) -> Self {
         let exposed = server.context.pool.record(owner).is_some();
-        Self { server, owner, address: None, link: None, exposed, done: false }
+        Self { server, owner, addresses: Vec::new(), link: None, exposed, done: false }
     }
 
-    fn allocate(&mut self, node: &NodeState, details: Details) -> Result<Addresses, Failure> {
+    fn allocate(&mut self, node: &NodeState, details: &Details) -> Result<Addresses, Failure> {
         let pool = &self.server.context.pool;
         // The server follows the node by itself; this ADD may be faster.
-        pool.set_blocks(&node.blocks);
-        let address = pool.allocate(self.owner, details).map_err(|error| self.refusal(error))?;
-        self.address = Some(address);
-        Ok(Addresses::of([address.ip()]))
+        pool.set_layout(&node.layout);
+        let families: Vec<Family> = node.layout.families().collect();
+        let pools: Vec<_> = node.layout.pools.iter().map(|pool| pool.name.clone()).collect();
+        let ask = Ask { families: &families, pools: &pools };
+        self.addresses = pool.allocate(self.owner, &ask, details).map_err(|error| self.refusal(error))?;
+        Ok(Addresses::of(self.addresses.iter().map(Address::ip)))
     }
 
     fn refusal(&self, error: IpamError) -> Failure {
@@ -121,10 +123,10 @@ impl<'a> Attempt<'a> {
             );
         };
         let context = &self.server.context;
-        if let Some(address) = self.address
-            && let Err(error) = context.datapath.remove(address)
-        {
-            log("an entry in the tables", &error);
+        for address in &self.addresses {
+            if let Err(error) = context.datapath.remove(*address) {
+                log("an entry in the tables", &error);
+            }
         }
         if let Some(index) = self.link
             && let Err(error) = Rtnetlink::open().and_then(|mut host| veth::delete(&mut host, index))

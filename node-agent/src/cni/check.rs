@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use netkeel_core::{address::Addresses, ipam::Owner};
+use netkeel_core::ipam::Owner;
 
 use super::{
     failure::{BROKEN, Failure},
+    holding::Holding,
     result,
     server::{Call, Pod, Server, datapath_link},
 };
@@ -44,8 +45,8 @@ pub(super) fn existing(
 }
 
 fn held(server: &Server, owner: &Owner) -> Option<(PodVeth, PodRef)> {
-    let record = server.context.pool.record(owner)?;
-    Some((PodVeth::new(owner, Addresses::of([record.address.ip()]), 0), record.pod()))
+    let held = Holding::of(&server.context.pool.records_of(owner))?;
+    Some((held.veth(), held.pod))
 }
 
 fn on_host(server: &Server, veth: &PodVeth, who: PodRef) -> Result<(), Failure> {

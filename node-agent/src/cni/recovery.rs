@@ -9,22 +9,14 @@ use std::{
     time::Duration,
 };
 
-use netkeel_core::address::Addresses;
-
 use super::{
-    datapath::PodLink,
     del,
     failure::{Failure, chain},
+    holding::Holding,
     leaks::{Seen, Suspect},
     server::{Server, datapath_link},
 };
-use crate::{
-    ipam::record::Record,
-    link::{
-        netlink::Rtnetlink,
-        veth::{PodVeth, seen},
-    },
-};
+use crate::link::{netlink::Rtnetlink, veth::seen};
 
 /// Times between attempts to restore the tables at the start. An ADD waits for the agent for longer than all of them.
 const PAUSES: [Duration; 4] =
@@ -51,7 +43,7 @@ impl Server {
     fn restore_tables(&self) -> Result<usize, Failure> {
         let links = Rtnetlink::open().and_then(|mut host| seen::host_links(&mut host))?;
         let records = self.context.pool.records();
-        let pods: Vec<_> = records.iter().filter_map(|record| pod_link(record, &links)).collect();
+        let pods: Vec<_> = Holding::all(&records).iter().filter_map(|held| held.link(&links)).collect();
         self.context.datapath.restore(&pods)?;
         Ok(pods.len())
     }
@@ -97,10 +89,10 @@ impl Server {
             Ok(seen) => seen,
             Err(error) => return tracing::error!(error = chain(&error), "links could not be listed"),
         };
-        for record in &records {
-            if let Err(failure) = self.mend(record, &links, &routes) {
+        for held in Holding::all(&records) {
+            if let Err(failure) = self.mend(&held, &links, &routes) {
                 let details = &failure.details;
-                tracing::error!(address = %record.address, details, "a pod's link could not be mended: {failure}");
+                tracing::error!(address = %held.addresses, details, "a pod's link could not be mended: {failure}");
             }
         }
         let seen = Seen::of(&links, &routes);
@@ -119,39 +111,32 @@ impl Server {
     /// again where they lack it.
     fn mend(
         &self,
-        record: &Record,
+        held: &Holding,
         links: &HashMap<String, seen::Link>,
         routes: &HashMap<IpAddr, u32>,
     ) -> Result<(), Failure> {
-        let Some(pod) = pod_link(record, links) else { return Ok(()) };
-        let address = record.address.ip();
-        let has_route = routes.get(&address) == Some(&pod.host_ifindex);
-        if has_route && self.context.datapath.holds(&pod)? {
+        let Some(pod) = held.link(links) else { return Ok(()) };
+        let has_routes = held.addresses.iter().all(|address| routes.get(&address) == Some(&pod.host_ifindex));
+        if has_routes && self.context.datapath.holds(&pod)? {
             return Ok(());
         }
         // A call may have been under way when one looked.
-        let _one = self.lock(&record.owner);
-        if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
+        let _one = self.lock(&held.owner);
+        if Holding::of(&self.context.pool.records_of(&held.owner)).as_ref() != Some(held) {
             return Ok(());
         }
-        let veth = PodVeth::new(&record.owner, Addresses::of([address]), 0);
+        let (veth, address) = (held.veth(), held.addresses);
         let mut host = Rtnetlink::open()?;
         let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
-        if !has_route {
+        if !has_routes {
             veth.configure_host(&mut host, link.index, &self.context.settings)?;
             tracing::warn!(%address, link = veth.host_name, "a pod's route was gone and is set anew");
         }
-        let pod = datapath_link(&veth, link.index, record.pod());
+        let pod = datapath_link(&veth, link.index, held.pod.clone());
         if !self.context.datapath.holds(&pod)? {
             self.context.datapath.add(&pod)?;
             tracing::warn!(%address, link = veth.host_name, "the tables lacked a pod and hold it again");
         }
         Ok(())
     }
-}
-
-/// The link of a pod that has one.
-fn pod_link(record: &Record, links: &HashMap<String, seen::Link>) -> Option<PodLink> {
-    let veth = PodVeth::new(&record.owner, Addresses::of([record.address.ip()]), 0);
-    links.get(&veth.host_name).map(|link| datapath_link(&veth, link.index, record.pod()))
 }

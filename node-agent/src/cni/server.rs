@@ -207,7 +207,7 @@ impl Server {
         let mut unready = self.unready.lock().unwrap_or_else(PoisonError::into_inner);
         *unready = if ready { None } else { unready.or_else(|| Some(Instant::now())) };
         if let Some(state) = state {
-            self.context.pool.set_blocks(&state.blocks);
+            self.context.pool.set_layout(&state.layout);
         }
     }
 

@@ -18,6 +18,7 @@ use netkeel_agent::{
     ipam::Pool,
     node::NodeState,
 };
+use netkeel_core::ipam;
 use netkeel_testkit::lab::Namespace;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -84,7 +85,10 @@ pub(crate) fn address(result: &Value) -> String {
 
 pub(crate) fn ready(blocks: &[&str]) -> Arc<NodeState> {
     let blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
-    Arc::new(NodeState { ready: true, blocks, mtu: 1450, revision: "1".to_owned() })
+    let cidrs = vec!["10.244.0.0/16".parse().unwrap()];
+    let pools = vec![ipam::Pool { name: "default".into(), cidrs, ..ipam::Pool::default() }];
+    let layout = Arc::new(ipam::Layout { pools, blocks });
+    Arc::new(NodeState { ready: true, layout, mtu: 1450, revision: "1".to_owned() })
 }
 
 impl Host {
