@@ -35,7 +35,7 @@ pub struct NodeNetworkSpec {
     #[serde(default)]
     #[schemars(with = "Vec<IpText>", length(max = 16))]
     pub node_addresses: Vec<IpAddr>,
-    /// Blocks of addresses for the node's pods. The first address of the first block is the node's own on the overlay.
+    /// Blocks of addresses for the node's pods. The first address of the first block of a family is the node's own on the overlay.
     #[serde(default)]
     #[schemars(with = "Vec<CidrText>", length(max = 256))]
     pub blocks: Vec<IpNet>,
@@ -71,8 +71,11 @@ pub enum State {
 pub struct NodeConfig {
     /// Addresses of all pods of the cluster.
     #[serde(rename = "podCIDRs")]
-    #[schemars(with = "Vec<CidrText>", length(max = 16))]
+    #[schemars(with = "Vec<CidrText>", length(max = 32))]
     pub pod_cidrs: Vec<IpNet>,
+    /// The pools that these addresses are in, in the order in which they are used.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub pools: Vec<NodePool>,
     /// UDP port of the overlay.
     pub vxlan_port: u16,
     /// Largest packet of pods in bytes; 0 takes that of the node's link, less the overlay's header.
@@ -83,6 +86,21 @@ pub struct NodeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub traces_endpoint: Option<String>,
+}
+
+/// What an agent has to know of a pool.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodePool {
+    /// Name of the pool.
+    pub name: String,
+    /// Where its addresses lie, at most one network of each family.
+    #[schemars(with = "Vec<CidrText>", length(max = 2))]
+    pub cidrs: Vec<IpNet>,
+    /// Networks in it that no pod is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<CidrText>", length(max = 64))]
+    pub reserved: Vec<IpNet>,
 }
 
 /// What the node's agent did and found. Written by that agent alone.
@@ -98,12 +116,29 @@ pub struct NodeNetworkStatus {
     /// Use of the node's blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Usage>,
+    /// Use of each block of `spec.blocks` as `appliedRevision` has them.
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<BlockUsage>,
     /// What the agent found and loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datapath: Option<Datapath>,
     /// W3C traceparent of the agent's span that applied `appliedRevision`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+}
+
+/// Use of one block.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockUsage {
+    /// The block.
+    #[schemars(with = "CidrText")]
+    pub cidr: IpNet,
+    /// Addresses of pods in use, those at rest included.
+    pub used: u32,
+    /// Addresses that pods can have.
+    pub capacity: u32,
 }
 
 /// What the agent found and loaded.

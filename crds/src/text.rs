@@ -32,26 +32,6 @@ impl JsonSchema for CidrText {
     }
 }
 
-/// Schema of a CIDR of IPv4.
-pub(crate) struct Ipv4CidrText;
-
-impl JsonSchema for Ipv4CidrText {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Ipv4Cidr".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "maxLength": 18, "x-kubernetes-validations": rules(&[
-            ("isCIDR(self) && cidr(self).ip().family() == 4 && cidr(self) == cidr(self).masked()",
-             "must be an IPv4 CIDR without host bits, such as 10.244.0.0/16"),
-        ])})
-    }
-}
-
 /// Schema of an IP address. 39 is the longest IPv6 address.
 pub(crate) struct IpText;
 

@@ -22,6 +22,12 @@ fn refused(change: &Value) -> String {
 fn the_api_server_refuses_overlapping_and_impossible_cidrs_and_says_why() {
     let pool = |cidr: &str, size: u8| json!({"pools": [{"name": "default", "cidrs": [cidr], "blockSizes": {"ipv4": size}}]});
     let excluded = |cidrs: &[&str]| json!({"masquerade": {"excludedCIDRs": cidrs}});
+    let with = |field: &str, value: Value| {
+        let mut pool = json!({"name": "default", "cidrs": ["10.244.0.0/16"]});
+        pool[field] = value;
+        json!({"pools": [pool]})
+    };
+    let second = |cidr: &str| json!({"pools": [{"name": "default", "cidrs": ["10.244.0.0/16"]}, {"name": "b", "cidrs": [cidr]}]});
     for (change, reason) in [
         (excluded(&["10.0.0.0/8", "10.1.0.0/16"]), "excluded CIDRs must not overlap"),
         (excluded(&["10.0.0.0/33"]), "excludedCIDRs"),
@@ -29,6 +35,11 @@ fn the_api_server_refuses_overlapping_and_impossible_cidrs_and_says_why() {
         (pool("10.0.0.0/8", 24), "block sizes cannot be changed"),
         (pool("127.0.0.0/8", 26), "loopback"),
         (pool("10.244.0.0/28", 26), "a block must not be larger than the pool's CIDR"),
+        (second("10.244.3.0/24"), "pools must not overlap"),
+        (second("fd00::/123"), "a block must not be larger than the pool's CIDR"),
+        (with("cidrs", json!(["10.244.0.0/16", "10.245.0.0/16"])), "at most one CIDR of each family"),
+        (with("reserved", json!(["10.245.0.0/32"])), "what is reserved must lie in the pool's CIDRs"),
+        (with("reserved", json!(["10.244.0.0/30", "10.244.0.1/32"])), "reserved networks must not overlap"),
         (json!({"mtu": 100}), "mtu"),
         (json!({"vxlan": {"port": 0}}), "vxlan.port"),
     ] {

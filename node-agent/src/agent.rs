@@ -328,8 +328,8 @@ impl Agent {
         let Some((wanted, applied)) = &self.applied else { return };
         let state = NodeState {
             ready: self.programmed,
-            blocks: wanted.blocks.clone(),
-            address: Some(wanted.node),
+            layout: wanted.layout.clone(),
+            addresses: wanted.node,
             mtu: applied.device.mtu,
             revision: wanted.revision.clone(),
         };
@@ -349,7 +349,7 @@ impl Agent {
             vxlan: Some(Overlay {
                 device: overlay::DEVICE.to_owned(),
                 port: device.port,
-                address: Some(device.address.into()),
+                address: device.addresses.first(),
             }),
         }
     }

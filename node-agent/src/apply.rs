@@ -117,16 +117,18 @@ impl Applier {
     /// # Errors
     /// The first part that failed; what was done stays, and the next call goes on.
     pub fn apply(&mut self, desired: &Desired, datapath: &impl NodeDatapath) -> Result<Applied, Error> {
-        part!("settings").in_scope(|| settings::forwarding(&self.settings, &self.run_folder))?;
+        let families = settings::Families::of(&desired.overlay);
+        part!("settings").in_scope(|| settings::forwarding(&self.settings, &self.run_folder, families))?;
         let mut net = Rtnetlink::open().map_err(Error::Netlink)?;
-        let underlay = overlay::underlay(&mut net, desired.node)?;
+        let underlay = overlay::underlay(&mut net, &desired.node)?;
         let mut strayed = settings::underlay(&self.settings, &self.run_folder, &underlay.device)?;
         let device = desired.device(underlay.mtu);
         let converged = part!("device").in_scope(|| overlay::converge(&mut net, &device, &self.settings))?;
         let ifindex = converged.index;
         strayed.extend(converged.strayed);
         self.fights.note(strayed, Instant::now());
-        let config = Config::new(Address::from(desired.node), Address::from(desired.overlay), ifindex);
+        let nodes: Vec<_> = desired.node.iter().map(Address::from).collect();
+        let config = Config::new(&nodes, ifindex);
         if self.attached != Some(config) {
             part!("programs").in_scope(|| datapath.attach(&config))?;
             self.attached = Some(config);

@@ -8,6 +8,7 @@ pub mod datapath;
 mod del;
 pub mod failure;
 pub mod heartbeat;
+mod holding;
 pub mod journal;
 pub mod kernel;
 mod leaks;

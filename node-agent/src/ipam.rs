@@ -9,14 +9,14 @@ mod tests;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netkeel_core::{
     address::Address,
-    ipam::{Allocator, Exhausted, Held, Owner, Usage},
+    ipam::{Allocator, Ask, Exhausted, Held, Layout, Owner, Usage},
 };
 use record::Record;
 use store::Store;
@@ -53,7 +53,8 @@ pub struct Pool {
 #[derive(Debug)]
 struct State {
     allocator: Allocator,
-    records: HashMap<Owner, Record>,
+    /// What pods hold, IPv4 first.
+    records: HashMap<Owner, Vec<Record>>,
     store: Store,
 }
 
@@ -73,65 +74,71 @@ impl Pool {
     pub fn with_clock(folder: &Path, clock: fn() -> Duration) -> Result<Self, Error> {
         let (store, found) = Store::open(folder)?;
         let held = found.iter().map(|record| (record.address, record.held()));
-        let allocator = Allocator::new(Vec::new(), held);
+        let allocator = Allocator::new(Arc::default(), held);
+        let mut state = State { allocator, records: HashMap::new(), store };
         let used = found.into_iter().filter(|record| matches!(record.held(), Held::By(_)));
-        let records = used.map(|record| (record.owner.clone(), record)).collect();
-        Ok(Self { state: Mutex::new(State { allocator, records, store }), clock })
+        used.for_each(|record| state.note(record));
+        Ok(Self { state: Mutex::new(state), clock })
     }
 
-    /// Takes over the node's blocks.
-    pub fn set_blocks(&self, blocks: &[Ipv4Net]) {
+    /// Takes over the pools and the node's blocks.
+    pub fn set_layout(&self, layout: &Arc<Layout>) {
         let mut state = self.lock();
-        if state.allocator.blocks() != blocks {
-            state.allocator.set_blocks(blocks.to_vec());
+        if state.allocator.layout() != layout {
+            state.allocator.set_layout(layout.clone());
         }
     }
 
-    /// Gives `owner` an address and writes it down; the same one as before where it has one.
+    /// Gives `owner` one address of each family asked for and writes them down; the same ones as before where it has some.
+    /// The result is in the order of `ask.families`.
     ///
     /// # Errors
-    /// Nothing left, or the file cannot be written; then nothing is given.
-    pub fn allocate(&self, owner: &Owner, details: Details) -> Result<Address, Error> {
+    /// Nothing left, or a file cannot be written; then nothing is given.
+    pub fn allocate(&self, owner: &Owner, ask: &Ask<'_>, details: &Details) -> Result<Vec<Address>, Error> {
         let now = (self.clock)();
         let mut state = self.lock();
         state.wake(now)?;
-        if let Some(address) = state.allocator.address_of(owner) {
-            return Ok(address);
+        let before = state.allocator.addresses_of(owner);
+        let given = state.allocator.allocate(owner, ask, now)?;
+        let new: Vec<Address> = given.iter().filter(|address| !before.contains(address)).copied().collect();
+        for (written, address) in new.iter().enumerate() {
+            let record = Record::used(*address, owner.clone(), details.clone(), now);
+            if let Err(error) = state.store.create(&record) {
+                state.take_back(owner, &new[..written], &new[written..]);
+                return Err(error);
+            }
+            state.note(record);
         }
-        let address = state.allocator.allocate(owner, now)?;
-        let record = Record::used(address, owner.clone(), details, now);
-        if let Err(error) = state.store.create(&record) {
-            state.allocator.cancel(owner);
-            return Err(error);
-        }
-        state.records.insert(owner.clone(), record);
-        Ok(address)
+        Ok(given)
     }
 
-    /// Takes the owner's address back; it rests. `None` where it holds nothing.
+    /// Takes all addresses of the owner back; they rest. Empty where it holds nothing.
     ///
     /// # Errors
-    /// The file cannot be written; then the owner keeps the address.
-    pub fn release(&self, owner: &Owner) -> Result<Option<Address>, Error> {
+    /// A file cannot be written; then the owner keeps that address and those after it.
+    pub fn release(&self, owner: &Owner) -> Result<Vec<Address>, Error> {
         let now = (self.clock)();
         let mut state = self.lock();
-        let Some(record) = state.records.get(owner) else { return Ok(None) };
-        let resting = record.clone().resting(now);
-        state.store.replace(&resting)?;
-        state.records.remove(owner);
-        Ok(state.allocator.release(owner, now))
+        let mut released = Vec::new();
+        for record in state.records_of(owner) {
+            let address = record.address;
+            state.store.replace(&record.resting(now))?;
+            state.forget(owner, address);
+            state.allocator.release(address, now);
+            released.push(address);
+        }
+        Ok(released)
     }
 
-    /// Takes back an address that no packet has carried: it is free at once.
+    /// Takes back addresses that no packet has carried: they are free at once.
     ///
     /// # Errors
-    /// The file cannot be removed; then the owner keeps the address.
+    /// A file cannot be removed; then the owner keeps that address and those after it.
     pub fn cancel(&self, owner: &Owner) -> Result<(), Error> {
         let mut state = self.lock();
-        let Some(record) = state.records.get(owner) else { return Ok(()) };
-        state.store.remove(record.address)?;
-        state.records.remove(owner);
-        state.allocator.cancel(owner);
+        for record in state.records_of(owner) {
+            state.cancel(owner, record.address)?;
+        }
         Ok(())
     }
 
@@ -143,22 +150,34 @@ impl Pool {
         self.lock().wake((self.clock)())
     }
 
-    /// The owner's record.
+    /// The owner's first record: of IPv4, where it has such an address.
     #[must_use]
     pub fn record(&self, owner: &Owner) -> Option<Record> {
-        self.lock().records.get(owner).cloned()
+        self.lock().records.get(owner)?.first().cloned()
+    }
+
+    /// All records of the owner, IPv4 first.
+    #[must_use]
+    pub fn records_of(&self, owner: &Owner) -> Vec<Record> {
+        self.lock().records_of(owner)
     }
 
     /// All addresses that pods hold.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
-        self.lock().records.values().cloned().collect()
+        self.lock().records.values().flatten().cloned().collect()
     }
 
     /// How full the blocks are.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.lock().allocator.usage((self.clock)())
+    }
+
+    /// How full each block is.
+    #[must_use]
+    pub fn usage_by_block(&self) -> Vec<(IpNet, Usage)> {
+        self.lock().allocator.usage_by_block((self.clock)())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -170,6 +189,43 @@ impl Pool {
 impl State {
     fn wake(&mut self, now: Duration) -> Result<(), Error> {
         self.allocator.wake(now).into_iter().try_for_each(|address| self.store.remove(address))
+    }
+
+    fn records_of(&self, owner: &Owner) -> Vec<Record> {
+        self.records.get(owner).cloned().unwrap_or_default()
+    }
+
+    fn note(&mut self, record: Record) {
+        let all = self.records.entry(record.owner.clone()).or_default();
+        all.push(record);
+        all.sort_by_key(|record| record.address.ip());
+    }
+
+    fn forget(&mut self, owner: &Owner, address: Address) {
+        let Some(all) = self.records.get_mut(owner) else { return };
+        all.retain(|record| record.address != address);
+        if all.is_empty() {
+            self.records.remove(owner);
+        }
+    }
+
+    fn cancel(&mut self, owner: &Owner, address: Address) -> Result<(), Error> {
+        self.store.remove(address)?;
+        self.forget(owner, address);
+        self.allocator.cancel(address);
+        Ok(())
+    }
+
+    /// Undoes half an allocation. An address whose file cannot be removed stays the owner's, as the file says.
+    fn take_back(&mut self, owner: &Owner, written: &[Address], unwritten: &[Address]) {
+        for address in unwritten {
+            self.allocator.cancel(*address);
+        }
+        for address in written {
+            if let Err(error) = self.cancel(owner, *address) {
+                tracing::error!(%address, %error, "half an allocation stays with its owner");
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Kernel links of pods. `netlink` speaks to one namespace's kernel over a socket that may come from elsewhere;
 //! `veth` is what a pod's link consists of.
 
+pub mod address;
 pub mod name;
 pub mod netlink;
 pub mod veth;

@@ -6,7 +6,7 @@ mod nfnetlink;
 
 use std::ops::RangeInclusive;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use self::encode::{Hook, Rule, Table};
 pub use self::nfnetlink::Error;
@@ -24,9 +24,9 @@ pub struct Wanted {
     /// UDP port of the overlay.
     pub vxlan_port: u16,
     /// Where pods' addresses lie. Pods are not masqueraded towards each other.
-    pub pods: Vec<Ipv4Net>,
+    pub pods: Vec<IpNet>,
     /// Destinations that see pods' own addresses; `None` switches masquerading off.
-    pub excluded: Option<Vec<Ipv4Net>>,
+    pub excluded: Option<Vec<IpNet>>,
 }
 
 /// What was done to the table.

@@ -1,19 +1,19 @@
 //! What the agent knows of its own node, as the CNI server needs it.
 //! Published whole through a watch channel; `None` until the node's first `NodeNetwork` was seen, from the API or from disk.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use netkeel_core::{address::Addresses, ipam::Layout};
 
 /// The node as its `NodeNetwork` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
     /// Programs are loaded, routes and tunnels stand, Services are in the kernel: a pod that is added now works.
     pub ready: bool,
-    /// Address blocks of this node, in the order in which the operator gave them.
-    pub blocks: Vec<Ipv4Net>,
-    /// The node's primary address, from which it talks to its pods; an interface had it when the node was set up last.
-    pub address: Option<Ipv4Addr>,
+    /// The pools, and this node's blocks of them.
+    pub layout: Arc<Layout>,
+    /// The node's addresses, from which it talks to its pods; an interface had the first when the node was set up last.
+    pub addresses: Addresses,
     /// MTU of pod links, bytes.
     pub mtu: u32,
     /// Revision of the configuration that is in force.

@@ -2,17 +2,18 @@
 
 mod seen;
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::IpAddr, path::Path};
 
+use netkeel_core::address::Addresses;
 use rtnetlink::{
-    AddressMessageBuilder, LinkUnspec, LinkVxlan,
-    packet_route::{RouteNetlinkMessage, address::AddressMessage, link::LinkMessage},
+    LinkUnspec, LinkVxlan,
+    packet_route::{RouteNetlinkMessage, link::LinkMessage},
 };
 
 use self::seen::{Device, addresses, devices};
 use crate::{
     link::{
-        self,
+        self, address,
         netlink::{Change, Rtnetlink},
     },
     sysctl::{self, Strayed},
@@ -22,6 +23,8 @@ use crate::{
 pub const DEVICE: &str = "netkeel.vxlan";
 /// What the outer headers take of the underlay's MTU, IPv4 underlay: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 pub const OVERHEAD: u32 = 50;
+/// The same over an IPv6 underlay: Ethernet 14, IPv6 40, UDP 8, VXLAN 8.
+pub const OVERHEAD_IPV6: u32 = 70;
 
 /// The device as it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +33,12 @@ pub struct Wanted {
     pub port: u16,
     /// Largest inner packet, bytes.
     pub mtu: u32,
-    /// The node's address on the underlay.
-    pub node: Ipv4Addr,
-    /// The node's own address inside the overlay, the first of its first block.
-    pub address: Ipv4Addr,
+    /// The node's addresses on the underlay.
+    pub node: Addresses,
+    /// The node's own addresses inside the overlay, of each family the first of its first block.
+    pub addresses: Addresses,
+    /// Some outer packets are IPv6. They carry no checksum, as those over IPv4, which a receiver has to be told.
+    pub over_ipv6: bool,
 }
 
 /// The interface that holds the node's address.
@@ -87,7 +92,7 @@ pub enum Error {
     #[error("no interface has the node's address {address}: check the InternalIP of the Node")]
     NoUnderlay {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// A kernel setting could not be written.
     #[error(transparent)]
@@ -100,11 +105,12 @@ pub enum Error {
     Vanished,
 }
 
-/// Finds the interface that holds the node's address.
+/// Finds the interface that holds the node's first address.
 ///
 /// # Errors
 /// When none has it.
-pub fn underlay(net: &mut Rtnetlink, node: Ipv4Addr) -> Result<Underlay, Error> {
+pub fn underlay(net: &mut Rtnetlink, node: &Addresses) -> Result<Underlay, Error> {
+    let node = node.first().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
     let held = addresses(net)?;
     let index = held.iter().find(|held| held.address == node).map(|held| held.index);
     let device = devices(net)?.into_iter().find(|device| Some(device.index) == index);
@@ -129,7 +135,7 @@ pub fn converge(net: &mut Rtnetlink, wanted: &Wanted, settings: &Path) -> Result
         found.iter().position(|device| device.name == DEVICE).map(|position| found.swap_remove(position));
     let ours_before = ours.as_ref().map(|device| device.index);
     let device = match ours {
-        Some(device) if device.is_ours(wanted.port) => device,
+        Some(device) if device.is_ours(wanted.port, wanted.over_ipv6) => device,
         Some(device) => {
             net.apply(vec![remove_device(device.index)])?;
             create(net, wanted)?
@@ -157,9 +163,23 @@ pub fn remove(net: &mut Rtnetlink) -> Result<(), Error> {
 
 /// The device's MAC address: local, and another one on every node, or frames would be dropped as loops.
 #[must_use]
-pub fn mac(node: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = node.octets();
-    [0x02, 0x6e, a, b, c, d]
+pub fn mac(node: &Addresses) -> [u8; 6] {
+    match (node.ipv4, node.ipv6) {
+        (Some(ipv4), _) => {
+            let [a, b, c, d] = ipv4.octets();
+            [0x02, 0x6e, a, b, c, d]
+        }
+        (None, Some(ipv6)) => {
+            // FNV-1a, of which five bytes are enough.
+            let hash = ipv6.octets().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            let mut mac = [0x06; 6];
+            mac[1..].copy_from_slice(&hash.to_be_bytes()[..5]);
+            mac
+        }
+        (None, None) => [0x02, 0x6e, 0, 0, 0, 0],
+    }
 }
 
 fn create(net: &mut Rtnetlink, wanted: &Wanted) -> Result<Device, Error> {
@@ -168,7 +188,8 @@ fn create(net: &mut Rtnetlink, wanted: &Wanted) -> Result<Device, Error> {
         .learning(false)
         .port(wanted.port)
         .mtu(wanted.mtu)
-        .address(mac(wanted.node).to_vec())
+        .udp_zero_csum6_rx(true)
+        .address(mac(&wanted.node).to_vec())
         .arp(false)
         .build();
     let refused =
@@ -185,7 +206,7 @@ fn create(net: &mut Rtnetlink, wanted: &Wanted) -> Result<Device, Error> {
 /// Sets what can be changed without making the device anew, where it differs.
 fn adjust(net: &mut Rtnetlink, device: &Device, wanted: &Wanted) -> Result<(), Error> {
     let mut changes = Vec::new();
-    let mac = mac(wanted.node);
+    let mac = mac(&wanted.node);
     if !(device.up && device.no_arp && device.mtu == wanted.mtu && device.mac == mac) {
         let message = LinkUnspec::new_with_index(device.index)
             .mtu(wanted.mtu)
@@ -196,23 +217,15 @@ fn adjust(net: &mut Rtnetlink, device: &Device, wanted: &Wanted) -> Result<(), E
         changes.push(Change::change(format!("bring {DEVICE} up"), RouteNetlinkMessage::SetLink(message)));
     }
     let held: Vec<_> = addresses(net)?.into_iter().filter(|held| held.index == device.index).collect();
-    if !held.iter().any(|held| (held.address, held.prefix) == (wanted.address, 32)) {
-        let message = address_message(device.index, wanted.address, 32);
-        changes.push(Change::create(
-            format!("set {} on {DEVICE}", wanted.address),
-            RouteNetlinkMessage::NewAddress(message),
-        ));
+    for wanted in wanted.addresses.iter().filter(|wanted| !held.iter().any(|held| held.is_single(*wanted))) {
+        let message = address::add(device.index, wanted);
+        changes.push(Change::create(format!("set {wanted} on {DEVICE}"), message));
     }
-    for held in held.into_iter().filter(|held| (held.address, held.prefix) != (wanted.address, 32)) {
-        let message = address_message(device.index, held.address, held.prefix);
-        let what = format!("remove {} from {DEVICE}", held.address);
-        changes.push(Change::change(what, RouteNetlinkMessage::DelAddress(message)));
+    for held in held.iter().filter(|held| !wanted.addresses.iter().any(|wanted| held.is_single(wanted))) {
+        let message = address::remove(device.index, held.address, held.prefix);
+        changes.push(Change::change(format!("remove {} from {DEVICE}", held.address), message));
     }
     if changes.is_empty() { Ok(()) } else { Ok(net.apply(changes)?) }
-}
-
-fn address_message(index: u32, address: Ipv4Addr, prefix: u8) -> AddressMessage {
-    AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build()
 }
 
 fn remove_device(index: u32) -> Change {
@@ -227,9 +240,14 @@ mod tests {
 
     #[test]
     fn every_node_has_another_local_mac() {
-        let mac = mac(Ipv4Addr::new(172, 18, 0, 2));
-        assert_eq!(mac, [0x02, 0x6e, 172, 18, 0, 2]);
-        assert_eq!(mac[0] & 3, 2, "unicast and locally administered");
+        let of = |texts: &[&str]| mac(&Addresses::of(texts.iter().map(|text| text.parse().unwrap())));
+        assert_eq!(of(&["172.18.0.2"]), [0x02, 0x6e, 172, 18, 0, 2]);
+        assert_eq!(of(&["172.18.0.2", "fd00::2"]), of(&["172.18.0.2"]), "IPv4 counts where there is some");
+        let macs: std::collections::HashSet<_> =
+            (0..1000).map(|number| of(&[&format!("fd00:18::{number:x}")])).collect();
+        assert_eq!(macs.len(), 1000);
+        let all = macs.into_iter().chain([of(&["172.18.0.2"])]);
+        assert!(all.into_iter().all(|mac| mac[0] & 3 == 2), "unicast and locally administered");
     }
 
     #[test]

@@ -69,8 +69,10 @@ impl PodRef {
 pub struct Attached {
     /// Whose it is.
     pub pod: PodRef,
-    /// The pod's address.
+    /// The pod's address; of a pod with both families its first, by which it is known here.
     pub address: Address,
+    /// Its address of the other family.
+    pub other: Option<Address>,
     /// Index of the host side.
     pub ifindex: u32,
     /// MAC of the pod side.
@@ -79,7 +81,18 @@ pub struct Attached {
 
 impl Attached {
     fn link(&self, egress: u32) -> Link {
-        Link::new(self.address, self.mac, egress)
+        self.addresses().fold(Link::new(self.address, self.mac, egress), Link::with)
+    }
+
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> + use<> {
+        [self.address].into_iter().chain(self.other)
+    }
+
+    /// Whether one of its addresses is this.
+    #[must_use]
+    pub fn has(&self, address: Address) -> bool {
+        self.addresses().any(|own| own == address)
     }
 }
 

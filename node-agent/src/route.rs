@@ -1,21 +1,19 @@
 //! Routes to the blocks of other nodes over the overlay, and none for what of the own blocks is not in use.
 //! Only routes with our protocol number are ever changed or removed; those of pods' links are not looked at.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use ipnet::Ipv4Net;
-use rtnetlink::{
-    RouteMessageBuilder,
-    packet_route::{
-        AddressFamily, RouteNetlinkMessage,
-        route::{
-            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-        },
-    },
+use ipnet::IpNet;
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 
 use crate::link::{
-    Error,
+    Error, address,
     netlink::{Change, Rtnetlink},
     veth::PROTOCOL,
 };
@@ -27,8 +25,8 @@ pub enum Way {
     Overlay {
         /// Index of the device.
         ifindex: u32,
-        /// Preferred source.
-        source: Ipv4Addr,
+        /// Preferred source, of the block's family.
+        source: IpAddr,
     },
     /// Nowhere: the sender is told at once. Addresses in use have a more specific route.
     Unreachable,
@@ -47,7 +45,7 @@ pub struct Changes {
 ///
 /// # Errors
 /// The first route that the kernel refused; `EEXIST` when somebody else has a route to that block.
-pub fn converge(net: &mut Rtnetlink, wanted: &BTreeMap<Ipv4Net, Way>) -> Result<Changes, Error> {
+pub fn converge(net: &mut Rtnetlink, wanted: &BTreeMap<IpNet, Way>) -> Result<Changes, Error> {
     let have = block_routes(net)?;
     let mut changes = Vec::new();
     for (block, way) in wanted.iter().filter(|(block, way)| have.get(block) != Some(way)) {
@@ -78,14 +76,13 @@ pub fn remove(net: &mut Rtnetlink) -> Result<(), Error> {
 }
 
 /// Our routes to blocks. A route to one address is a pod's, or the kernel's.
-fn block_routes(net: &mut Rtnetlink) -> Result<BTreeMap<Ipv4Net, Way>, Error> {
-    let mut question = RouteMessage::default();
-    question.header.address_family = AddressFamily::Inet;
-    let found = net.dump("list routes", RouteNetlinkMessage::GetRoute(question))?;
-    Ok(found.into_iter().filter_map(block_route).filter(|(block, _)| block.prefix_len() < 32).collect())
+fn block_routes(net: &mut Rtnetlink) -> Result<BTreeMap<IpNet, Way>, Error> {
+    let found = net.dump("list routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()))?;
+    let to_many = |(block, _): &(IpNet, Way)| block.prefix_len() < block.max_prefix_len();
+    Ok(found.into_iter().filter_map(block_route).filter(to_many).collect())
 }
 
-fn block_route(message: RouteNetlinkMessage) -> Option<(Ipv4Net, Way)> {
+fn block_route(message: RouteNetlinkMessage) -> Option<(IpNet, Way)> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let header = &message.header;
     if header.protocol != RouteProtocol::Other(PROTOCOL) || header.table != RouteHeader::RT_TABLE_MAIN {
@@ -94,32 +91,40 @@ fn block_route(message: RouteNetlinkMessage) -> Option<(Ipv4Net, Way)> {
     let (mut destination, mut ifindex, mut source) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
+            RouteAttribute::Destination(address) => destination = address::of_route(address),
             RouteAttribute::Oif(index) => ifindex = Some(*index),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            RouteAttribute::PrefSource(address) => source = address::of_route(address),
             _ => {}
         }
     }
-    let block = Ipv4Net::new(destination?, header.destination_prefix_length).ok()?;
+    let block = IpNet::new(destination?, header.destination_prefix_length).ok()?;
     let way = match header.kind {
         RouteType::Unreachable => Way::Unreachable,
         // A route of ours that lacks a part is not as wanted, whatever is wanted.
         _ => Way::Overlay {
             ifindex: ifindex.unwrap_or_default(),
-            source: source.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            source: source.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
         },
     };
     Some((block, way))
 }
 
-fn message(block: Ipv4Net, way: Way) -> RouteMessage {
-    let builder = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(block.network(), block.prefix_len())
-        .protocol(RouteProtocol::Other(PROTOCOL));
+fn message(block: IpNet, way: Way) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = address::family(block.network());
+    route.header.destination_prefix_length = block.prefix_len();
+    route.header.table = RouteHeader::RT_TABLE_MAIN;
+    route.header.protocol = RouteProtocol::Other(PROTOCOL);
+    route.attributes.push(RouteAttribute::Destination(block.network().into()));
     match way {
         Way::Overlay { ifindex, source } => {
-            builder.scope(RouteScope::Link).output_interface(ifindex).pref_source(source).build()
+            route.header.kind = RouteType::Unicast;
+            route.header.scope = RouteScope::Link;
+            route
+                .attributes
+                .extend([RouteAttribute::Oif(ifindex), RouteAttribute::PrefSource(source.into())]);
         }
-        Way::Unreachable => builder.kind(RouteType::Unreachable).build(),
+        Way::Unreachable => route.header.kind = RouteType::Unreachable,
     }
+    route
 }

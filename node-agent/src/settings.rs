@@ -5,12 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use netkeel_core::address::Addresses;
+
 use crate::sysctl::{self, Strayed};
 
-/// The file in the runtime folder that holds what the node's forwarding was. Like the setting, it is lost at a reboot.
+/// The files in the runtime folder that hold what the node's forwarding was. Like the settings, they are lost at a reboot.
 pub const KEPT: &str = "ip_forward";
-/// The folder beside it that holds one file for each device that did not forward.
+/// The same of IPv6.
+pub const KEPT_IPV6: &str = "ip6_forward";
+/// Interfaces on which the node took router advertisements as a host, one a line.
+pub const KEPT_ROUTERS: &str = "accept_ra";
+/// The folder beside them that holds one file for each device that did not forward.
 pub const KEPT_DEVICES: &str = "not_forwarding";
+
+const IPV4: &str = "ipv4/ip_forward";
+const IPV6: &str = "ipv6/conf/all/forwarding";
 
 /// A kernel setting could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -36,23 +45,70 @@ pub fn folder(host: &Path) -> PathBuf {
     if mounted.is_dir() { mounted } else { PathBuf::from("/proc/sys/net") }
 }
 
-/// Lets the node forward IPv4 packets, after keeping in `state` what was there. Left alone where it does: writing it
-/// resets other settings.
+/// The families that a node forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub ipv4: bool,
+    /// IPv6.
+    pub ipv6: bool,
+}
+
+impl Families {
+    /// Those in which the node has an address.
+    #[must_use]
+    pub fn of(addresses: &Addresses) -> Self {
+        Self { ipv4: addresses.ipv4.is_some(), ipv6: addresses.ipv6.is_some() }
+    }
+}
+
+/// Lets the node forward packets of these families, after keeping in `state` what was there. Left alone where it does:
+/// writing it resets other settings.
 ///
 /// # Errors
-/// When the setting cannot be written, or the earlier value not kept.
-pub fn forwarding(settings: &Path, state: &Path) -> Result<(), Error> {
-    let path = forward(settings);
-    let found = fs::read_to_string(&path).unwrap_or_default();
+/// When a setting cannot be written, or an earlier value not kept.
+pub fn forwarding(settings: &Path, state: &Path, families: Families) -> Result<(), Error> {
+    if families.ipv4 {
+        turn_on(&settings.join(IPV4), &state.join(KEPT))?;
+    }
+    if families.ipv6 {
+        hear_routers(settings, state)?;
+        turn_on(&settings.join(IPV6), &state.join(KEPT_IPV6))?;
+    }
+    Ok(())
+}
+
+fn turn_on(path: &Path, kept: &Path) -> Result<(), Error> {
+    let found = fs::read_to_string(path).unwrap_or_default();
     if found.trim() == "1" {
         return Ok(());
     }
-    let kept = state.join(KEPT);
     // What was kept first is the node's own; what is found later is somebody's answer to it.
     if !kept.exists() {
-        fs::write(&kept, found.trim()).map_err(|source| Error::Kept { path: kept, source })?;
+        keep(kept, found.trim())?;
     }
-    Ok(sysctl::write(path, "1")?)
+    Ok(sysctl::write(path.to_owned(), "1")?)
+}
+
+/// A node that forwards IPv6 no longer takes routers' advertisements where `accept_ra` is 1, and loses the default route that came
+/// with them. Where it took them it goes on.
+fn hear_routers(settings: &Path, state: &Path) -> Result<(), Error> {
+    let forwards = fs::read_to_string(settings.join(IPV6)).unwrap_or_default();
+    if forwards.trim() == "1" {
+        return Ok(());
+    }
+    let interfaces = fs::read_dir(settings.join("ipv6/conf")).into_iter().flatten().flatten();
+    let takes = |name: &String| {
+        let value = fs::read_to_string(accept_ra(settings, name)).unwrap_or_default();
+        name != "all" && value.trim() == "1"
+    };
+    let names = interfaces.filter_map(|entry| entry.file_name().into_string().ok());
+    let hearing: Vec<String> = names.filter(takes).collect();
+    let kept = state.join(KEPT_ROUTERS);
+    if !kept.exists() {
+        keep(&kept, &hearing.join("\n"))?;
+    }
+    hearing.iter().try_for_each(|name| Ok(sysctl::write(accept_ra(settings, name), "2")?))
 }
 
 /// Lets the device with the node's address forward IPv4 packets, after keeping in `state` what was there: somebody may switch
@@ -64,48 +120,71 @@ pub fn underlay(settings: &Path, state: &Path, device: &str) -> Result<Vec<Stray
     if !sysctl::strays(settings, device, sysctl::UNDERLAY) {
         return Ok(Vec::new());
     }
-    let kept = state.join(KEPT_DEVICES).join(device);
+    let folder = state.join(KEPT_DEVICES);
+    let kept = folder.join(device);
     if !kept.exists() {
-        let keep = fs::create_dir_all(state.join(KEPT_DEVICES)).and_then(|()| fs::write(&kept, "0"));
-        keep.map_err(|source| Error::Kept { path: kept, source })?;
+        fs::create_dir_all(&folder).map_err(|source| Error::Kept { path: folder, source })?;
+        keep(&kept, "0")?;
     }
     Ok(sysctl::converge(settings, device, sysctl::UNDERLAY)?)
 }
 
-/// Gives the node's forwarding back what it was before [`forwarding`] and [`underlay`] changed it, if they did.
+/// Gives the node's settings back what they were before [`forwarding`] and [`underlay`] changed them, if they did.
 ///
 /// # Errors
 /// When a setting cannot be written.
 pub fn restore(settings: &Path, state: &Path) -> Result<(), Error> {
-    let path = state.join(KEPT);
-    match fs::read_to_string(&path) {
-        Ok(before) => sysctl::write(forward(settings), before.trim())?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(Error::Kept { path, source }),
+    for (file, setting) in [(KEPT, IPV4), (KEPT_IPV6, IPV6)] {
+        if let Some(before) = kept(&state.join(file))? {
+            sysctl::write(settings.join(setting), before.trim())?;
+        }
+    }
+    let hearing = kept(&state.join(KEPT_ROUTERS))?.unwrap_or_default();
+    for name in hearing.lines() {
+        give_back(accept_ra(settings, name), "1")?;
     }
     let devices = state.join(KEPT_DEVICES);
-    let kept = match fs::read_dir(&devices) {
+    let names = match fs::read_dir(&devices) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        kept => kept.map_err(|source| Error::Kept { path: devices.clone(), source })?,
+        names => names.map_err(|source| Error::Kept { path: devices.clone(), source })?,
     };
-    for device in kept {
+    for device in names {
         let name = device.map_err(|source| Error::Kept { path: devices.clone(), source })?.file_name();
-        let file = sysctl::file(settings, &name.to_string_lossy(), sysctl::UNDERLAY[0]);
-        // A device that is gone has nothing to give back.
-        if file.exists() {
-            sysctl::write(file, "0")?;
-        }
+        give_back(sysctl::file(settings, &name.to_string_lossy(), sysctl::UNDERLAY[0]), "0")?;
     }
     Ok(())
 }
 
-fn forward(settings: &Path) -> PathBuf {
-    settings.join("ipv4/ip_forward")
+/// An interface that is gone meanwhile has nothing to be given back.
+fn give_back(file: PathBuf, value: &str) -> Result<(), Error> {
+    if file.exists() {
+        sysctl::write(file, value)?;
+    }
+    Ok(())
+}
+
+fn accept_ra(settings: &Path, interface: &str) -> PathBuf {
+    settings.join("ipv6/conf").join(interface).join("accept_ra")
+}
+
+fn keep(path: &Path, value: &str) -> Result<(), Error> {
+    fs::write(path, value).map_err(|source| Error::Kept { path: path.to_owned(), source })
+}
+
+/// What was kept; `None` when nothing was changed.
+fn kept(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(before) => Ok(Some(before)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Kept { path: path.to_owned(), source }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const FOUR: Families = Families { ipv4: true, ipv6: false };
 
     /// What forwarding is after it was wanted and given back, on a node where it was `before`.
     fn round(before: &str) -> (String, bool, String) {
@@ -115,9 +194,9 @@ mod tests {
         fs::create_dir(&state).unwrap();
         fs::write(settings.join("ipv4/ip_forward"), before).unwrap();
         let read = || fs::read_to_string(settings.join("ipv4/ip_forward")).unwrap();
-        forwarding(&settings, &state).unwrap();
+        forwarding(&settings, &state, FOUR).unwrap();
         let (during, kept) = (read(), state.join(KEPT).exists());
-        forwarding(&settings, &state).unwrap();
+        forwarding(&settings, &state, FOUR).unwrap();
         restore(&settings, &state).unwrap();
         (during.trim().to_owned(), kept, read().trim().to_owned())
     }
@@ -152,7 +231,32 @@ mod tests {
         fs::create_dir_all(root.path().join("ipv4")).unwrap();
         fs::write(root.path().join(KEPT), "0").unwrap();
         fs::write(root.path().join("ipv4/ip_forward"), "2").unwrap();
-        forwarding(root.path(), root.path()).unwrap();
+        forwarding(root.path(), root.path(), FOUR).unwrap();
         assert_eq!(fs::read_to_string(root.path().join(KEPT)).unwrap(), "0");
+    }
+
+    #[test]
+    fn a_node_that_forwards_ipv6_still_takes_its_default_route_from_a_router() {
+        let root = tempfile::tempdir().unwrap();
+        let (settings, state) = (root.path().join("net"), root.path().join("run"));
+        fs::create_dir(&state).unwrap();
+        for (interface, value) in [("all", "1"), ("eth0", "1"), ("eth1", "0"), ("eth2", "2")] {
+            let folder = settings.join("ipv6/conf").join(interface);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("accept_ra"), value).unwrap();
+        }
+        fs::write(settings.join(IPV6), "0").unwrap();
+        let read = || {
+            let accept = ["all", "eth0", "eth1", "eth2"]
+                .map(|name| fs::read_to_string(accept_ra(&settings, name)).unwrap());
+            (fs::read_to_string(settings.join(IPV6)).unwrap(), accept.concat())
+        };
+        let six = Families { ipv4: false, ipv6: true };
+        for _ in 0..2 {
+            forwarding(&settings, &state, six).unwrap();
+            assert_eq!(read(), ("1".into(), "1202".into()));
+        }
+        restore(&settings, &state).unwrap();
+        assert_eq!(read(), ("0".into(), "1102".into()));
     }
 }

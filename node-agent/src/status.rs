@@ -14,7 +14,7 @@ use netkeel_crds::{
         kind::{POLICY_READY, READY, REMOVED},
         set,
     },
-    node_network::{Datapath, NodeNetwork, NodeNetworkStatus},
+    node_network::{BlockUsage, Datapath, NodeNetwork, NodeNetworkStatus},
 };
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
@@ -82,6 +82,8 @@ pub struct Report {
     pub removed: bool,
     /// Use of the node's addresses.
     pub addresses: Option<Usage>,
+    /// The same block by block; empty before it is known.
+    pub blocks: Vec<BlockUsage>,
     /// What was found and loaded.
     pub datapath: Option<Datapath>,
     /// Trace of the span that applied the revision.
@@ -109,6 +111,7 @@ impl Report {
             applied_revision: self.revision.clone().or_else(|| before.applied_revision.clone()),
             conditions,
             addresses: self.addresses.or(before.addresses),
+            blocks: if self.addresses.is_some() { self.blocks.clone() } else { before.blocks.clone() },
             datapath: self.datapath.clone().or_else(|| before.datapath.clone()),
             traceparent: self.traceparent.clone().or_else(|| before.traceparent.clone()),
         }

@@ -44,6 +44,7 @@ pub const POD: &[Setting] = &[
     ipv6("addr_gen_mode", "1"),
     ipv6("accept_ra", "0"),
     ipv6("accept_redirects", "0"),
+    ipv6("forwarding", "1"),
 ];
 
 /// The overlay's device: nothing is announced over it, and answers may come back another way than the kernel would send

@@ -2,25 +2,40 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     path::Path,
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netkeel_agent::{
     link::netlink::Rtnetlink,
     masquerade::{self, Outcome},
     overlay::{self, DEVICE},
     route::{self, Way},
 };
+use netkeel_core::address::Addresses;
 use netkeel_testkit::lab::{Namespace, join};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SETTINGS: &str = "/proc/sys/net";
 
 fn device() -> overlay::Wanted {
-    overlay::Wanted { port: 8472, mtu: 1450, node: NODE, address: Ipv4Addr::new(10, 244, 0, 0) }
+    let (node, addresses) =
+        (Addresses::of([NODE.into()]), Addresses::of([Ipv4Addr::new(10, 244, 0, 0).into()]));
+    overlay::Wanted { port: 8472, mtu: 1450, node, addresses, over_ipv6: false }
+}
+
+/// The same of a node with IPv6 alone.
+fn device6() -> overlay::Wanted {
+    let one = |text: &str| Addresses::of([text.parse().expect("an address")]);
+    overlay::Wanted {
+        mtu: 1430,
+        node: one("fd00:18::1"),
+        addresses: one("fd00:10:244::"),
+        over_ipv6: true,
+        ..device()
+    }
 }
 
 fn converge(node: &Namespace, wanted: &overlay::Wanted) -> Result<u32, overlay::Error> {
@@ -46,6 +61,57 @@ fn the_device_is_made_once_and_then_left_alone() {
     }
     assert!(!shown.contains("inet6"), "nothing is announced over the overlay:\n{shown}");
     assert_eq!(converge(&node, &device()).unwrap(), index, "made only once");
+}
+
+#[test]
+fn the_device_carries_ipv6_over_ipv6_and_announces_nothing() {
+    let node = Namespace::new().unwrap();
+    let index = converge(&node, &device6()).unwrap();
+    let shown = node.ip(&format!("-d addr show {DEVICE}")).unwrap();
+    for wanted in ["mtu 1430", "NOARP", "external", "udp6zerocsumrx", "inet6 fd00:10:244::/128"] {
+        assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
+    }
+    assert!(!shown.contains("fe80") && !shown.contains("tentative"), "{shown}");
+    let both = Addresses { ipv4: device().addresses.ipv4, ..device6().addresses };
+    let dual = overlay::Wanted { addresses: both, ..device6() };
+    assert_eq!(converge(&node, &dual).unwrap(), index, "an address more");
+    assert!(node.ip(&format!("addr show {DEVICE}")).unwrap().contains("inet 10.244.0.0/32"));
+    node.ip(&format!("-6 addr add fd00:bad::1/64 dev {DEVICE}")).unwrap();
+    assert_eq!(converge(&node, &device6()).unwrap(), index);
+    let shown = node.ip(&format!("addr show {DEVICE}")).unwrap();
+    assert!(!shown.contains("inet ") && !shown.contains("fd00:bad::1"), "{shown}");
+}
+
+#[test]
+fn routes_of_both_families_are_converged() {
+    let node = Namespace::new().unwrap();
+    let ifindex = converge(&node, &device6()).unwrap();
+    let source = device6().addresses.first().unwrap();
+    let block = |text: &str| text.parse::<IpNet>().unwrap();
+    let set = |wanted: &BTreeMap<_, _>| {
+        node.enter(|| route::converge(&mut Rtnetlink::open().unwrap(), wanted)).unwrap()
+    };
+    let wanted = BTreeMap::from([
+        (block("fd00:10:244::/122"), Way::Unreachable),
+        (block("fd00:10:244::40/122"), Way::Overlay { ifindex, source }),
+        (block("10.244.0.0/26"), Way::Unreachable),
+    ]);
+    node.ip(&format!("-6 route add fd00:10:50::/64 dev {DEVICE}")).unwrap();
+    node.ip(&format!("-6 route add fd00:10:244::5/128 dev {DEVICE} proto 0x6e")).unwrap();
+    assert_eq!(set(&wanted), route::Changes { written: 3, removed: 0 });
+    assert_eq!(set(&wanted), route::Changes::default());
+    let shown = node.ip("-6 route show").unwrap();
+    assert!(
+        shown.contains(&format!("fd00:10:244::40/122 dev {DEVICE} proto 110 src fd00:10:244::")),
+        "{shown}"
+    );
+    assert!(shown.contains("unreachable fd00:10:244::/122"), "{shown}");
+    assert_eq!(set(&BTreeMap::new()), route::Changes { written: 0, removed: 3 });
+    let shown = node.ip("-6 route show").unwrap();
+    assert!(
+        shown.contains("fd00:10:50::/64") && shown.contains("fd00:10:244::5"),
+        "others' and a pod's: {shown}"
+    );
 }
 
 #[test]
@@ -96,10 +162,13 @@ fn the_underlay_is_the_interface_with_the_nodes_address() {
     let (node, other) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     join((&node, "uplink", NODE), (&other, "uplink", Ipv4Addr::new(192, 0, 2, 2)), 24).unwrap();
     node.ip("link set uplink mtu 1400").unwrap();
-    let found = node.enter(|| overlay::underlay(&mut Rtnetlink::open().unwrap(), NODE)).unwrap();
+    let found = node
+        .enter(|| overlay::underlay(&mut Rtnetlink::open().unwrap(), &Addresses::of([NODE.into()])))
+        .unwrap();
     assert_eq!(found, overlay::Underlay { device: "uplink".to_owned(), mtu: 1400 });
-    let error =
-        node.enter(|| overlay::underlay(&mut Rtnetlink::open().unwrap(), Ipv4Addr::new(192, 0, 2, 9)));
+    let error = node.enter(|| {
+        overlay::underlay(&mut Rtnetlink::open().unwrap(), &Addresses::of([IpAddr::from([192, 0, 2, 9])]))
+    });
     assert!(error.unwrap_err().to_string().contains("192.0.2.9"));
 }
 
@@ -107,7 +176,7 @@ fn the_underlay_is_the_interface_with_the_nodes_address() {
 fn routes_to_blocks_are_converged_and_others_routes_are_left() {
     let node = Namespace::new().unwrap();
     let ifindex = converge(&node, &device()).unwrap();
-    let overlay = Way::Overlay { ifindex, source: device().address };
+    let overlay = Way::Overlay { ifindex, source: device().addresses.first().unwrap() };
     let block = |text: &str| text.parse().unwrap();
     let set = |wanted: &BTreeMap<_, _>| {
         node.enter(|| route::converge(&mut Rtnetlink::open().unwrap(), wanted)).unwrap()
@@ -144,7 +213,7 @@ fn routes_to_blocks_are_converged_and_others_routes_are_left() {
 #[test]
 fn thousands_of_routes_are_set_at_once_and_a_refused_one_is_named() {
     let node = Namespace::new().unwrap();
-    let block = |n: u32| Ipv4Net::new_assert(Ipv4Addr::from(0x0af4_0000 + n * 16), 28);
+    let block = |n: u32| IpNet::new_assert(Ipv4Addr::from(0x0af4_0000 + n * 16).into(), 28);
     let set =
         |wanted: &BTreeMap<_, _>| node.enter(|| route::converge(&mut Rtnetlink::open().unwrap(), wanted));
     node.ip(&format!("route add unreachable {}", block(400))).unwrap();
@@ -157,8 +226,10 @@ fn thousands_of_routes_are_set_at_once_and_a_refused_one_is_named() {
 }
 
 fn table() -> masquerade::Wanted {
-    let net = |a, b| Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16);
-    masquerade::Wanted { vxlan_port: 8472, pods: vec![net(10, 244)], excluded: Some(vec![net(192, 168)]) }
+    let net = |a, b| IpNet::new_assert(Ipv4Addr::new(a, b, 0, 0).into(), 16);
+    let pods = vec![net(10, 244), "fd00:10:244::/56".parse().expect("a network")];
+    let excluded = vec![net(192, 168), "fd00:99::/32".parse().expect("a network")];
+    masquerade::Wanted { vxlan_port: 8472, pods, excluded: Some(excluded) }
 }
 
 #[test]
@@ -173,7 +244,10 @@ fn the_table_is_written_once_and_reads_as_meant() {
         "oifname \"netkeel.vxlan\" accept",
         "ip daddr 10.244.0.0/16 accept",
         "ip daddr 192.168.0.0/16 accept",
+        "ip6 daddr fd00:10:244::/56 accept",
+        "ip6 daddr fd00:99::/32 accept",
         "ip saddr 10.244.0.0/16 masquerade to :8473-65535 fully-random",
+        "ip6 saddr fd00:10:244::/56 masquerade to :8473-65535 fully-random",
         "type filter hook prerouting priority raw; policy accept;",
         "type filter hook output priority raw; policy accept;",
         "udp dport 8472 notrack",

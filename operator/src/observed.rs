@@ -1,6 +1,6 @@
 //! What the operator sees of the cluster in one pass: values, read in the order that `cluster` promises.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use netkeel_crds::{AddressBlock, ClusterNetwork, NodeNetwork};
@@ -58,6 +58,8 @@ pub struct Node {
     pub name: String,
     /// UID of the object.
     pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// Its internal addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
     /// Whether its kubelet says that it is Ready.

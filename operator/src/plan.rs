@@ -3,6 +3,7 @@
 mod blocks;
 mod dns;
 mod nodes;
+mod pools;
 mod removal;
 mod validate;
 
@@ -132,6 +133,7 @@ fn config(network: &ClusterNetwork, seen: &Observed) -> NodeConfig {
     let pods = &network.spec.pod_network;
     NodeConfig {
         pod_cidrs: pods.pools.iter().flat_map(|pool| pool.cidrs.iter().copied()).collect(),
+        pools: pools::for_nodes(&pods.pools),
         vxlan_port: pods.vxlan.port,
         mtu: match pods.mtu {
             netkeel_crds::cluster_network::Mtu::Auto => 0,

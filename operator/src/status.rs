@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use netkeel_crds::{
     ClusterNetwork, ClusterNetworkStatus, NodeNetwork,
-    cluster_network::{Effective, PoolStatus, Rollout, Usage},
+    cluster_network::{AddressPool, Effective, PoolStatus, Rollout, Usage},
     condition::{self, kind},
 };
 
@@ -294,32 +294,30 @@ fn effective(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Ef
     }
 }
 
+/// Use of each CIDR of the pools in force, in the spec's order.
 fn pools(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Vec<PoolStatus> {
     let Some(config) = &outcome.config else { return Vec::new() };
-    let pools = &network.spec.pod_network.pools;
-    pools
-        .iter()
-        .filter_map(|pool| Some((pool, *config.pod_cidrs.first()?)))
-        .map(|(pool, cidr)| {
-            let inside = |block: &&netkeel_crds::AddressBlock| cidr.contains(&block.spec.cidr);
-            let usages: Vec<Usage> =
-                seen.node_networks.iter().filter_map(|node| node.status.as_ref()?.addresses).collect();
-            PoolStatus {
-                name: pool.name.clone(),
-                cidr: cidr.to_string(),
-                blocks: Usage {
-                    used: count(seen.blocks.iter().filter(inside).count()),
-                    capacity: 1_u32
-                        .checked_shl(u32::from(pool.block_sizes.ipv4.saturating_sub(cidr.prefix_len())))
-                        .unwrap_or(u32::MAX),
-                },
-                addresses: Usage {
-                    used: usages.iter().map(|usage| usage.used).sum(),
-                    capacity: usages.iter().map(|usage| usage.capacity).sum(),
-                },
-            }
-        })
-        .collect()
+    let in_force = |name: &str| config.pools.iter().find(|pool| pool.name == name);
+    let pools = network.spec.pod_network.pools.iter().filter_map(|pool| Some((pool, in_force(&pool.name)?)));
+    let cidrs = pools.flat_map(|(pool, in_force)| in_force.cidrs.iter().map(move |cidr| (pool, *cidr)));
+    cidrs.map(|(pool, cidr)| pool_status(pool, cidr, seen)).collect()
+}
+
+fn pool_status(pool: &AddressPool, cidr: IpNet, seen: &Observed) -> PoolStatus {
+    let blocks = seen.blocks.iter().filter(|block| cidr.contains(&block.spec.cidr)).count();
+    let bits = u32::from(pool.block_sizes.of(&cidr).saturating_sub(cidr.prefix_len()));
+    let told = seen.node_networks.iter().filter_map(|node| node.status.as_ref());
+    let told = told.flat_map(|status| &status.blocks).filter(|usage| cidr.contains(&usage.cidr));
+    let addresses = told.fold(Usage::default(), |sum, usage| Usage {
+        used: sum.used.saturating_add(usage.used),
+        capacity: sum.capacity.saturating_add(usage.capacity),
+    });
+    PoolStatus {
+        name: pool.name.clone(),
+        cidr: cidr.to_string(),
+        blocks: Usage { used: count(blocks), capacity: 1_u32.checked_shl(bits).unwrap_or(u32::MAX) },
+        addresses,
+    }
 }
 
 fn rollout(seen: &Observed, outcome: &Outcome) -> Rollout {

@@ -172,15 +172,16 @@ pub(super) fn read_network(object: DynamicObject) -> (Installation, Vec<Conditio
     }
 }
 
-/// Use of the pools as the nodes tell it, which is true without the operator as well. There is one pool for now.
+/// Use of each CIDR of the pools as the nodes tell it, which is true without the operator as well.
 fn pools_of(network: &ClusterNetwork, nodes: &[NodeNetwork]) -> Vec<Pool> {
     let pools = network.spec.pod_network.pools.iter();
-    let pools = pools.filter_map(|pool| Some((pool, *pool.cidrs.first()?)));
-    pools
+    let cidrs = pools.flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, *cidr)));
+    cidrs
         .map(|(pool, cidr)| {
             let blocks = nodes.iter().flat_map(|node| &node.spec.blocks);
-            let usages = nodes.iter().filter_map(|node| node.status.as_ref()?.addresses);
-            let bits = u32::from(pool.block_sizes.ipv4.saturating_sub(cidr.prefix_len()));
+            let told = nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.blocks);
+            let told = told.filter(|usage| cidr.contains(&usage.cidr));
+            let bits = u32::from(pool.block_sizes.of(&cidr).saturating_sub(cidr.prefix_len()));
             Pool {
                 name: pool.name.clone(),
                 cidr: cidr.to_string(),
@@ -188,7 +189,7 @@ fn pools_of(network: &ClusterNetwork, nodes: &[NodeNetwork]) -> Vec<Pool> {
                     used: blocks.filter(|block| cidr.contains(*block)).count() as u64,
                     total: 1_u64.checked_shl(bits).unwrap_or(u64::MAX),
                 },
-                addresses: usages.fold(Usage::default(), |sum, usage| Usage {
+                addresses: told.fold(Usage::default(), |sum, usage| Usage {
                     used: sum.used + u64::from(usage.used),
                     total: sum.total + u64::from(usage.capacity),
                 }),

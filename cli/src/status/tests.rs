@@ -38,7 +38,7 @@ fn node_network(number: u8) -> Value {
     json!({"apiVersion": "netkeel.io/v1alpha1", "kind": "NodeNetwork", "metadata": {"name": format!("node-{number}")},
         "spec": {"nodeAddresses": [format!("192.0.2.{number}")], "blocks": [format!("10.244.{number}.0/26")],
             "revision": "0123456789ab"},
-        "status": {"appliedRevision": "0123456789ab", "addresses": {"used": 3, "capacity": 63},
+        "status": {"appliedRevision": "0123456789ab", "addresses": {"used": 3, "capacity": 63}, "blocks": [{"cidr": "10.244.0.0/26", "used": 3, "capacity": 63}],
             "datapath": {"kernel": "6.18.5", "mtu": 1450},
             "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "fine",
                 "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})

@@ -1,29 +1,35 @@
 //! `spec.podNetwork`: pools, overlay, masquerading.
 
 use ipnet::{IpNet, Ipv4Net};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 use crate::{
     rule::{DISJOINT, rules},
-    text::{CidrText, Ipv4CidrText, Mtu},
+    text::{CidrText, Mtu},
 };
+
+/// No two pools have an address in common.
+const POOLS_DISJOINT: &str = "self.all(p, self.all(q, p.name == q.name || p.cidrs.all(a, q.cidrs.all(b, \
+    !(cidr(a).containsIP(cidr(b).ip()) || cidr(b).containsIP(cidr(a).ip()))))))";
 
 /// Addresses of pods and the way packets travel between nodes.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodNetwork {
-    /// Where pods' addresses come from. Exactly one pool for now.
-    #[schemars(length(min = 1, max = 1))]
+    /// Where pods' addresses come from. Pools must not overlap; those of higher priority are used first.
+    #[schemars(length(min = 1, max = 16))]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
         "x-kubernetes-list-map-keys" = ["name"],
         "x-kubernetes-validations" = rules(&[
-            ("oldSelf.all(p, p.cidrs.all(o, self.exists(q, q.cidrs.exists(n, cidr(n).containsCIDR(cidr(o))))))",
+            (POOLS_DISJOINT, "pools must not overlap"),
+            ("oldSelf.all(p, self.exists(q, q.name == p.name && p.cidrs.all(o, q.cidrs.exists(n, cidr(n).containsCIDR(cidr(o))))))",
              "a pool may grow, it never shrinks or moves: the new CIDR must contain the old one"),
-            ("oldSelf.all(p, self.all(q, p.blockSizes.ipv4 == q.blockSizes.ipv4))",
-             "block sizes cannot be changed while the network exists"),
+            ("oldSelf.all(p, self.all(q, p.name != q.name || p.blockSizes == q.blockSizes))",
+             "block sizes cannot be changed while the pool exists"),
         ]),
     ))]
     pub pools: Vec<AddressPool>,
@@ -50,22 +56,38 @@ impl Default for PodNetwork {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("self.cidrs.all(c, cidr(c).prefixLength() <= self.blockSizes.ipv4)", "a block must not be larger than the pool's CIDR"),
+    ("self.cidrs.all(c, cidr(c).prefixLength() <= (cidr(c).ip().family() == 4 ? self.blockSizes.ipv4 : self.blockSizes.ipv6))",
+     "a block must not be larger than the pool's CIDR"),
+    ("self.reserved.all(r, self.cidrs.exists(c, cidr(c).containsCIDR(cidr(r))))",
+     "what is reserved must lie in the pool's CIDRs"),
 ])))]
 pub struct AddressPool {
     /// Name of the pool, unique among pools.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// One IPv4 block in CIDR notation. It may grow, never shrink, and must not overlap Services or nodes.
+    /// One block in CIDR notation, or one of each family. It may grow, never shrink, and must not overlap Services or nodes.
     #[serde(rename = "cidrs")]
-    #[schemars(with = "Vec<Ipv4CidrText>", length(min = 1, max = 1))]
+    #[schemars(with = "Vec<CidrText>", length(min = 1, max = 2))]
     #[schemars(extend("x-kubernetes-validations" = rules(&[
         ("self.all(c, cidr(c).ip().isGlobalUnicast())", "a pool cannot lie in loopback, link-local or multicast addresses"),
-        (DISJOINT, "CIDRs of a pool must not overlap"),
+        ("self.filter(c, cidr(c).ip().family() == 4).size() <= 1 && self.filter(c, cidr(c).ip().family() == 6).size() <= 1",
+         "a pool has at most one CIDR of each family: make it larger, or make another pool"),
     ])))]
     pub cidrs: Vec<IpNet>,
     /// How many addresses a node gets at a time.
     pub block_sizes: BlockSizes,
+    /// Nodes whose pods get addresses of the pool; all nodes where it is left out. A node keeps the blocks that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// Of several pools for a pod the one of highest priority gives its addresses; of equal ones the first by name.
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
+    /// Networks inside the pool, `/32` or `/128` for single addresses, that no pod and no node is ever given.
+    #[schemars(with = "Vec<CidrText>", length(max = 64))]
+    #[schemars(extend("x-kubernetes-list-type" = "set", "x-kubernetes-validations" = rules(&[
+        (DISJOINT, "reserved networks must not overlap: leave out the smaller one"),
+    ])))]
+    pub reserved: Vec<IpNet>,
 }
 
 impl Default for AddressPool {
@@ -74,22 +96,39 @@ impl Default for AddressPool {
             name: crate::DEFAULT.to_owned(),
             cidrs: vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16))],
             block_sizes: BlockSizes::default(),
+            node_selector: None,
+            priority: 0,
+            reserved: Vec::new(),
         }
     }
 }
 
 /// Prefix lengths of the blocks that nodes get.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BlockSizes {
     /// Prefix length of an IPv4 block: 26 is 64 addresses, of which one is the node's own on the overlay.
     #[schemars(range(min = 20, max = 30))]
     pub ipv4: u8,
+    /// Prefix length of an IPv6 block: 122 is 64 addresses, of which one is the node's own on the overlay.
+    #[schemars(range(min = 112, max = 126))]
+    pub ipv6: u8,
+}
+
+impl BlockSizes {
+    /// The prefix length of blocks of this network's family.
+    #[must_use]
+    pub fn of(self, net: &IpNet) -> u8 {
+        match net {
+            IpNet::V4(_) => self.ipv4,
+            IpNet::V6(_) => self.ipv6,
+        }
+    }
 }
 
 impl Default for BlockSizes {
     fn default() -> Self {
-        Self { ipv4: 26 }
+        Self { ipv4: 26, ipv6: 122 }
     }
 }
 

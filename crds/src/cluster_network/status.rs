@@ -21,8 +21,8 @@ pub struct ClusterNetworkStatus {
     /// What is in force, after defaults and what was found in the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
-    /// Use of each pool.
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    /// Use of each pool, one entry for each of its CIDRs.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name", "cidr"]))]
     pub pools: Vec<PoolStatus>,
     /// How far the nodes follow the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub struct ClusterNetworkStatus {
 pub struct Effective {
     /// Addresses of pods.
     #[serde(rename = "podCIDRs")]
-    #[schemars(with = "Vec<CidrText>", length(max = 16))]
+    #[schemars(with = "Vec<CidrText>", length(max = 32))]
     pub pod_cidrs: Vec<IpNet>,
     /// Addresses of Services, from the cluster's `ServiceCIDR` objects.
     #[serde(rename = "serviceCIDRs")]
@@ -52,7 +52,7 @@ pub struct Effective {
     pub mtu: Option<u16>,
 }
 
-/// Use of one pool.
+/// Use of one CIDR of a pool.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolStatus {
@@ -62,7 +62,7 @@ pub struct PoolStatus {
     pub cidr: String,
     /// Blocks given to nodes, and all there are.
     pub blocks: Usage,
-    /// Addresses of pods in use, and those of the blocks given to nodes.
+    /// Addresses of pods in use, those at rest included, and those of the blocks given to nodes.
     pub addresses: Usage,
 }
 

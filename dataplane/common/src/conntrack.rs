@@ -42,7 +42,8 @@ pub struct Entry {
 }
 map_abi!(Entry: 24);
 
-/// What tells the flows of one map apart, folded into three words; exact for IPv4.
+/// What tells the flows of one map apart, folded into three words; exact for IPv4. Of IPv6 two flows may look the same,
+/// which matters only to one that is read at the very moment in which its element becomes the other's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {

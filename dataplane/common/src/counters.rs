@@ -32,9 +32,9 @@ reasons! {
     UnknownLink = 1 => "unknown_link",
     /// The source address or MAC address is not the pod's own.
     SpoofedSource = 2 => "spoofed_source",
-    /// IPv6, which is not served yet.
-    Ipv6 = 3 => "ipv6",
-    /// Neither IPv4 nor ARP.
+    /// IPv6 with a header between the address and the payload that is not known, or with too many of them.
+    ExtensionHeader = 3 => "extension_header",
+    /// Neither IPv4, IPv6 nor ARP.
     UnknownProtocol = 4 => "unknown_protocol",
     /// To a destination behind the overlay that belongs to no known node.
     NoTunnel = 5 => "no_tunnel",
@@ -52,6 +52,11 @@ reasons! {
     PolicyIngress = 11 => "policy_ingress",
     /// A fragment whose first one was not let through, or not seen.
     Fragment = 12 => "fragment",
+    /// IPv6 neighbour discovery that only routers or other owners may send: router advertisements and solicitations,
+    /// redirects, what speaks of another's address.
+    NeighbourDiscovery = 13 => "neighbour_discovery",
+    /// IPv6 multicast from a pod, reports of group membership among it.
+    Multicast = 14 => "multicast",
 }
 
 #[cfg(test)]

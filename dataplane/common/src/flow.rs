@@ -72,8 +72,9 @@ impl Flow {
     /// The key of a fragmented packet from `side` with this identification, in `FRAGMENTS`.
     #[must_use]
     #[inline(always)]
-    pub const fn fragmented(&self, side: Side, id: u16) -> Self {
-        Self { low_port: id, high_port: id, asker: 1 + side as u8, ..*self }
+    #[expect(clippy::cast_possible_truncation, reason = "each half becomes a port")]
+    pub const fn fragmented(&self, side: Side, id: u32) -> Self {
+        Self { low_port: id as u16, high_port: (id >> 16) as u16, asker: 1 + side as u8, ..*self }
     }
 
     /// The flow of a packet between the same ends, which is this after all.
@@ -105,7 +106,7 @@ const fn asker(kind: Kind, side: Side) -> u8 {
     match kind {
         Kind::EchoRequest => 1 + side as u8,
         Kind::EchoReply => 1 + side.other() as u8,
-        Kind::Tcp(_) | Kind::Datagram | Kind::Error | Kind::Lone => 0,
+        Kind::Tcp(_) | Kind::Datagram | Kind::Error | Kind::Discovery | Kind::Lone => 0,
     }
 }
 

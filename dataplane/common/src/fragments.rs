@@ -39,7 +39,7 @@ impl Recorded {
         let echo = match transport.kind {
             Kind::EchoRequest => 1,
             Kind::EchoReply => 2,
-            Kind::Tcp(_) | Kind::Datagram | Kind::Error | Kind::Lone => 0,
+            Kind::Tcp(_) | Kind::Datagram | Kind::Error | Kind::Discovery | Kind::Lone => 0,
         };
         let Transport { source_port, destination_port, .. } = *transport;
         Self { source_port, destination_port, seen: now, echo, reserved: [0; 3] }

@@ -1,6 +1,9 @@
 //! What the programs read of a frame, and what they think of it. Bytes in, values out: the kernel
 //! programs copy the headers out of the packet, the host tests write them down.
 
+pub mod discovery;
+pub mod ipv6;
+
 use crate::{Address, Reason, links::Link};
 
 /// Bytes of an Ethernet header.
@@ -21,29 +24,40 @@ pub type Head = [u8; IPV4_LEN];
 /// What kind of packet a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packet {
-    /// IPv4.
-    Ipv4(Ipv4),
-    /// ARP; the rest is read only when it matters.
+    /// IPv4 ([`ipv4`]).
+    Ipv4,
+    /// IPv6 ([`ipv6::parse`]).
+    Ipv6,
+    /// ARP.
     Arp,
 }
 
-/// The parts of an IPv4 header that decisions need.
+/// The parts of an IPv4 header, or of an IPv6 header and its extensions, that decisions need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ipv4 {
+pub struct Ip {
     /// MAC address of the sender of the frame.
     pub source_mac: [u8; 6],
-    /// Source address.
+    /// Source address; its family is the packet's.
     pub source: Address,
     /// Destination address.
     pub destination: Address,
-    /// IP protocol number.
+    /// IP protocol number; of IPv6 that of the last header.
     pub protocol: u8,
-    /// Where the header ends, in bytes from the start of the frame: 34 to 74.
+    /// Where the headers end, in bytes from the start of the frame: IPv4 34 to 74, IPv6 54 to [`ipv6::LONGEST`].
     pub payload: usize,
-    /// Identification, the same in all fragments of a packet; network byte order.
-    pub id: u16,
+    /// Identification, the same in all fragments of a packet, as it lies in memory; of IPv4 twice 16 bits.
+    pub id: u32,
     /// How much of a packet this is.
     pub part: Part,
+}
+
+impl Ip {
+    /// Whether this is IPv6 to a group (`ff00::/8`).
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_multicast6(&self) -> bool {
+        self.destination.words()[0].to_ne_bytes()[0] == 0xff
+    }
 }
 
 /// How much of a packet is in a frame.
@@ -59,16 +73,16 @@ pub enum Part {
     Second,
 }
 
-/// Reads the head of a frame.
+/// What an Ethernet header says that follows.
 ///
 /// # Errors
-/// The reason to drop the frame: IPv6 and unknown protocols, or a header that is not one.
+/// The reason to drop the frame: an unknown protocol.
 #[inline(always)]
-pub fn parse(head: &Head) -> Result<Packet, Reason> {
-    match [head[ETHERTYPE.start], head[ETHERTYPE.start + 1]] {
-        ETHERTYPE_IPV4 => ipv4(head).map(Packet::Ipv4),
+pub const fn kind(header: &[u8; ETHERNET_LEN]) -> Result<Packet, Reason> {
+    match [header[ETHERTYPE.start], header[ETHERTYPE.start + 1]] {
+        ETHERTYPE_IPV4 => Ok(Packet::Ipv4),
         ETHERTYPE_ARP => Ok(Packet::Arp),
-        ETHERTYPE_IPV6 => Err(Reason::Ipv6),
+        ETHERTYPE_IPV6 => Ok(Packet::Ipv6),
         _ => Err(Reason::UnknownProtocol),
     }
 }
@@ -78,18 +92,18 @@ pub fn parse(head: &Head) -> Result<Packet, Reason> {
 /// # Errors
 /// The header is not one.
 #[inline(always)]
-pub const fn ipv4(head: &Head) -> Result<Ipv4, Reason> {
+pub const fn ipv4(head: &Head) -> Result<Ip, Reason> {
     let (version, words) = (head[14] >> 4, head[14] & 0x0f);
     if version != 4 || words < 5 {
         return Err(Reason::Malformed);
     }
-    Ok(Ipv4 {
+    Ok(Ip {
         source_mac: [head[6], head[7], head[8], head[9], head[10], head[11]],
         source: Address::v4([head[26], head[27], head[28], head[29]]),
         destination: Address::v4([head[30], head[31], head[32], head[33]]),
         protocol: head[23],
         payload: ETHERNET_LEN + words as usize * 4,
-        id: u16::from_ne_bytes([head[18], head[19]]),
+        id: u32::from_ne_bytes([head[18], head[19], head[18], head[19]]),
         part: part(u16::from_be_bytes([head[20], head[21]])),
     })
 }
@@ -110,14 +124,14 @@ const fn part(word: u16) -> Part {
 /// Whether the pod behind `link` may send this packet.
 #[must_use]
 #[inline(always)]
-pub fn is_from(packet: &Ipv4, link: &Link) -> bool {
-    packet.source.is(&link.address) && same_mac(packet.source_mac, link.mac)
+pub const fn is_from(packet: &Ip, link: &Link) -> bool {
+    link.owns(&packet.source) && same_mac(packet.source_mac, link.mac)
 }
 
 /// Whether the pod behind `link` may send this ARP packet: Ethernet and IPv4, and sender MAC and address its own.
 #[must_use]
 #[inline(always)]
-pub fn arp_is_from(frame: &[u8; ARP_LEN], link: &Link) -> bool {
+pub const fn arp_is_from(frame: &[u8; ARP_LEN], link: &Link) -> bool {
     let fixed = [frame[14], frame[15], frame[16], frame[17], frame[18], frame[19]];
     let frame_mac = [frame[6], frame[7], frame[8], frame[9], frame[10], frame[11]];
     let sender_mac = [frame[22], frame[23], frame[24], frame[25], frame[26], frame[27]];
@@ -125,7 +139,7 @@ pub fn arp_is_from(frame: &[u8; ARP_LEN], link: &Link) -> bool {
     same_mac(fixed, [0, 1, 8, 0, 6, 4])
         && same_mac(frame_mac, link.mac)
         && same_mac(sender_mac, link.mac)
-        && sender.is(&link.address)
+        && sender.is(&link.ipv4)
 }
 
 /// Six bytes compared without a call: the kernel side has no `memcmp`.

@@ -1,4 +1,4 @@
-//! What connection tracking and policy read behind an IPv4 header: ports, TCP flags, what an ICMP packet is.
+//! What connection tracking and policy read behind an IP header: ports, TCP flags, what an ICMP packet is.
 //! Bytes in, values out.
 
 /// IP protocol number of ICMP.
@@ -7,6 +7,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const UDP: u8 = 17;
+/// IP protocol number of ICMP for IPv6.
+pub const ICMPV6: u8 = 58;
 
 /// Bytes of a TCP header up to and with the flags.
 pub const TCP_LEN: usize = 14;
@@ -22,7 +24,7 @@ pub const RST: u8 = 4;
 /// TCP flag: the sender has heard the other side.
 pub const ACK: u8 = 16;
 
-/// What follows an IPv4 header.
+/// What follows an IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
     /// What the packet is to a flow.
@@ -46,6 +48,8 @@ pub enum Kind {
     EchoReply,
     /// An ICMP error, which quotes the packet that it is about.
     Error,
+    /// IPv6 neighbour discovery: speaks to one link alone.
+    Discovery,
     /// Any other ICMP packet: belongs to no flow.
     Lone,
 }
@@ -88,6 +92,21 @@ impl Transport {
         }
     }
 
+    /// An ICMP packet of IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub const fn icmpv6(header: &[u8; SHORT_LEN]) -> Self {
+        let [.., a, b, _, _] = *header;
+        match header[0] {
+            128 => Self::with_ports([a, b, a, b], Kind::EchoRequest),
+            129 => Self::with_ports([a, b, a, b], Kind::EchoReply),
+            // Unreachable, too big, time exceeded, parameter problem.
+            1..=4 => Self::portless(Kind::Error),
+            133..=137 => Self::portless(Kind::Discovery),
+            _ => Self::portless(Kind::Lone),
+        }
+    }
+
     /// What an ICMP error quotes of a packet with this protocol: no flags.
     #[must_use]
     #[inline(always)]
@@ -97,6 +116,7 @@ impl Transport {
             TCP => Self::with_ports([a, b, c, d], Kind::Tcp(ACK)),
             UDP => Self::udp(header),
             ICMP => Self::icmp(header),
+            ICMPV6 => Self::icmpv6(header),
             _ => Self::PORTLESS,
         }
     }
@@ -113,7 +133,7 @@ impl Transport {
     pub const fn policy_port(&self) -> u16 {
         match self.kind {
             Kind::Tcp(_) | Kind::Datagram => self.destination_port,
-            Kind::EchoRequest | Kind::EchoReply | Kind::Error | Kind::Lone => 0,
+            Kind::EchoRequest | Kind::EchoReply | Kind::Error | Kind::Discovery | Kind::Lone => 0,
         }
     }
 
@@ -138,7 +158,7 @@ impl Transport {
         match self.kind {
             Kind::Tcp(flags) => flags & RST == 0,
             Kind::Datagram | Kind::EchoRequest => true,
-            Kind::EchoReply | Kind::Error | Kind::Lone => false,
+            Kind::EchoReply | Kind::Error | Kind::Discovery | Kind::Lone => false,
         }
     }
 }
@@ -175,12 +195,34 @@ mod tests {
     }
 
     #[test]
+    fn icmp_packets_of_ipv6_are_told_apart() {
+        for (kind, expected) in [
+            (128, transport(Kind::EchoRequest, 0x1234, 0x1234)),
+            (129, transport(Kind::EchoReply, 0x1234, 0x1234)),
+            (1, transport(Kind::Error, 0, 0)),
+            (2, transport(Kind::Error, 0, 0)),
+            (3, transport(Kind::Error, 0, 0)),
+            (4, transport(Kind::Error, 0, 0)),
+            (0, transport(Kind::Lone, 0, 0)),
+            (5, transport(Kind::Lone, 0, 0)),
+            (132, transport(Kind::Lone, 0, 0)),
+            (133, transport(Kind::Discovery, 0, 0)),
+            (137, transport(Kind::Discovery, 0, 0)),
+            (143, transport(Kind::Lone, 0, 0)),
+        ] {
+            assert_eq!(Transport::icmpv6(&[kind, 0, 0, 0, 0x12, 0x34, 0, 1]), expected, "type {kind}");
+        }
+    }
+
+    #[test]
     fn a_quoted_header_has_ports_and_no_flags() {
         let header = [0x1f, 0x90, 0, 80, 1, 2, 3, 4];
         assert_eq!(Transport::quoted(TCP, &header), transport(Kind::Tcp(ACK), 8080, 80));
         assert_eq!(Transport::quoted(UDP, &header), transport(Kind::Datagram, 8080, 80));
         let echo = [8, 0, 0, 0, 0x12, 0x34, 0, 1];
         assert_eq!(Transport::quoted(ICMP, &echo), transport(Kind::EchoRequest, 0x1234, 0x1234));
+        let echo = [128, 0, 0, 0, 0x12, 0x34, 0, 1];
+        assert_eq!(Transport::quoted(ICMPV6, &echo), transport(Kind::EchoRequest, 0x1234, 0x1234));
         assert_eq!(Transport::quoted(47, &header), Transport::PORTLESS);
     }
 
@@ -207,6 +249,7 @@ mod tests {
             (Kind::EchoRequest, false, true),
             (Kind::EchoReply, false, false),
             (Kind::Error, false, false),
+            (Kind::Discovery, false, false),
             (Kind::Lone, false, false),
         ] {
             let packet = transport(kind, 1, 2);

@@ -3,24 +3,23 @@
 //! to or from a pod of this node is asked for here once. What most packets need is inlined; the rest is apart, which
 //! keeps the stack small and the verifier's work short.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, BPF_ANY},
-    maps::LruHashMap,
-    programs::TcContext,
-};
+pub(crate) mod related;
+
+use aya_ebpf::{bindings::BPF_ANY, maps::LruHashMap, programs::TcContext};
 use netkeel_dataplane_common::{
     Address, Reason,
     conntrack::{self, Entry, INTO, Moment, NODE, Step},
     flow::{Flow, Side},
     fragments::Recorded,
-    frame::{self, ETHERNET_LEN, Head, Ipv4, Part},
+    frame::{Ip, Part},
     policies,
-    transport::{self, Kind, SHORT_LEN, Transport},
+    transport::{self, Kind, Transport},
 };
 
+use self::related::nk_is_related;
 use crate::{
     maps::{self, CT_ANY, CT_TCP, FRAGMENTS},
-    packet::header,
+    packet::{Family, header},
 };
 
 /// What a hook knows of a packet's ends.
@@ -53,7 +52,7 @@ struct Passage {
 
 impl Passage {
     #[inline(always)]
-    fn new(packet: &Ipv4, transport: Transport, ends: Ends, moment: Moment) -> Self {
+    fn new(packet: &Ip, transport: Transport, ends: Ends, moment: Moment) -> Self {
         let (flow, side) = Flow::of(packet.source, packet.destination, packet.protocol, &transport);
         Self { flow, side, transport, ends, moment }
     }
@@ -91,37 +90,66 @@ fn read(found: *const Entry) -> Entry {
     }
 }
 
+/// That a packet may pass, or that more has to be known.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Admitted {
+    Passes,
+    Asks,
+}
+
 /// Whether the packet may pass.
 #[inline(always)]
-pub(crate) fn admit(ctx: &TcContext, packet: &Ipv4, ends: Ends) -> Result<(), Reason> {
+pub(crate) fn admit<F: Family>(
+    ctx: &TcContext,
+    packet: &Ip,
+    ends: Ends,
+    related: u32,
+) -> Result<Admitted, Reason> {
     // The epoch is read before the tables: what is judged by older ones is judged again.
     let moment = Moment { now: maps::now(), epoch: maps::epoch() };
     let passage = &mut match packet.part {
-        Part::Whole | Part::First => Passage::new(packet, transport(ctx, packet)?, ends, moment),
+        Part::Whole | Part::First => Passage::new(packet, transport::<F>(ctx, packet)?, ends, moment),
         Part::Second if packet.protocol == transport::TCP => return Err(Reason::Malformed),
         Part::Second | Part::Later => Passage::new(packet, Transport::PORTLESS, ends, moment),
     };
     if matches!(packet.part, Part::Second | Part::Later) {
         recall(passage, packet.id)?;
     }
-    if passage.transport.kind == Kind::Error && nk_is_related(ctx.skb.skb, packet.payload, passage) {
-        return Ok(());
+    if passage.transport.kind == Kind::Error {
+        if F::V6 && related == related::UNKNOWN {
+            return Ok(Admitted::Asks);
+        }
+        if related == related::YES || (!F::V6 && nk_is_related(ctx.skb.skb, packet.payload, passage)) {
+            return Ok(Admitted::Passes);
+        }
+    }
+    if F::V6 && passage.transport.kind == Kind::Discovery && !ends.from_node {
+        return Err(Reason::NeighbourDiscovery);
     }
     track(passage)?;
     if packet.part == Part::First {
         remember(passage, packet.id);
     }
-    Ok(())
+    Ok(Admitted::Passes)
 }
 
-/// What follows the packet's IPv4 header.
+/// Whether the packet is neighbour discovery of IPv6, as far as its type says.
 #[inline(always)]
-fn transport(ctx: &TcContext, packet: &Ipv4) -> Result<Transport, Reason> {
+pub(crate) fn is_discovery(ctx: &TcContext, packet: &Ip) -> bool {
+    packet.protocol == transport::ICMPV6
+        && matches!(packet.part, Part::Whole | Part::First)
+        && header(ctx, packet.payload).map(Transport::icmpv6).is_some_and(|it| it.kind == Kind::Discovery)
+}
+
+/// What follows the packet's IP headers.
+#[inline(always)]
+fn transport<F: Family>(ctx: &TcContext, packet: &Ip) -> Result<Transport, Reason> {
     let at = packet.payload;
     let transport = match packet.protocol {
         transport::TCP => header(ctx, at).map(Transport::tcp),
         transport::UDP => header(ctx, at).map(Transport::udp),
-        transport::ICMP => header(ctx, at).map(Transport::icmp),
+        transport::ICMP if !F::V6 => header(ctx, at).map(Transport::icmp),
+        transport::ICMPV6 if F::V6 => header(ctx, at).map(Transport::icmpv6),
         _ => Some(Transport::PORTLESS),
     };
     transport.ok_or(Reason::Malformed)
@@ -268,9 +296,9 @@ fn allows(table: u32, peer: &Address, protocol: u8, port: u16) -> bool {
 
 /// Makes a later fragment what its first one was.
 #[inline(never)]
-fn recall(passage: &mut Passage, id: u16) -> Result<(), Reason> {
+fn recall(passage: &mut Passage, id: u32) -> Result<(), Reason> {
     let protocol = passage.flow.protocol;
-    if !matches!(protocol, transport::TCP | transport::UDP | transport::ICMP) {
+    if !matches!(protocol, transport::TCP | transport::UDP | transport::ICMP | transport::ICMPV6) {
         return Ok(()); // no ports anyway
     }
     let recorded = maps::recorded(&passage.flow.fragmented(passage.side, id)).ok_or(Reason::Fragment)?;
@@ -282,45 +310,9 @@ fn recall(passage: &mut Passage, id: u16) -> Result<(), Reason> {
 
 /// Keeps the ports for the fragments that follow.
 #[inline(never)]
-fn remember(passage: &Passage, id: u16) {
+fn remember(passage: &Passage, id: u32) {
     let packet = passage.flow.fragmented(passage.side, id);
     let recorded = Recorded::new(&passage.transport, passage.moment.now);
     // Fails only when memory is short: then the rest of the packet is lost.
     let _: Result<(), _> = FRAGMENTS.insert(packet, recorded, u64::from(BPF_ANY));
-}
-
-/// Whether this ICMP error is about a packet of a known flow that its receiver sent.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_is_related(skb: *mut __sk_buff, payload: usize, error: *const Passage) -> bool {
-    // SAFETY: the caller's, on its stack.
-    let Some(error) = (unsafe { error.as_ref() }) else { return false };
-    quoted_is_known(&TcContext::new(skb), payload, error).unwrap_or(false)
-}
-
-/// `None` when the error quotes nothing that can be read, or of no flow.
-#[inline(always)]
-fn quoted_is_known(ctx: &TcContext, payload: usize, error: &Passage) -> Option<bool> {
-    let (source, destination) = error.flow.ends(error.side);
-    // The quoted header, read as if the eight bytes of ICMP and the end of the outer header were an Ethernet header.
-    let at = payload + SHORT_LEN - ETHERNET_LEN;
-    let head: Head = ctx.load(at).ok()?;
-    let quoted = frame::ipv4(&head).ok()?;
-    let header = ctx.load(at + quoted.payload).ok()?;
-    let has_ports = matches!(quoted.part, Part::Whole | Part::First);
-    // A pod speaks only of what was sent to itself.
-    let own = !error.ends.from_pod || quoted.destination.is(source);
-    if !quoted.source.is(destination) || !has_ports || !own {
-        return None;
-    }
-    let transport = Transport::quoted(quoted.protocol, &header);
-    // The quoted packet went the other way.
-    let passage = &Passage::new(&quoted, transport, error.ends.turned(), error.moment);
-    let key = &passage.flow;
-    let found = if passage.is_tcp() { CT_TCP.get_ptr(key) } else { CT_ANY.get_ptr(key) };
-    let entry = read(found?);
-    if !entry.is_live(&passage.flow, transport.kind, error.moment.now) {
-        return None;
-    }
-    Some(entry.epoch == error.moment.epoch || again(passage, &entry).grounds().is_ok())
 }

@@ -102,9 +102,9 @@ pub(crate) fn local_pod(address: Address) -> Option<u32> {
 
 /// The pod behind a link.
 #[inline(always)]
-pub(crate) fn link(ifindex: u32) -> Option<Link> {
-    // SAFETY: as in `local_pod`.
-    unsafe { LINKS.get(ifindex) }.copied()
+pub(crate) fn link(ifindex: u32) -> Option<&'static Link> {
+    // SAFETY: an element that stays mapped until the program ends. It is another's only when this link is gone.
+    unsafe { LINKS.get(ifindex) }
 }
 
 /// The underlay address of the other node that owns this pod address.
@@ -167,7 +167,10 @@ pub(crate) fn egress(address: &Address) -> Option<u32> {
     let table = certain(|| {
         let link = LINKS.get_ptr(ifindex)?;
         // SAFETY: as in `ingress`; an aligned address, read as words.
-        let owner = unsafe { (&raw const (*link).address).cast::<[u32; 4]>().read_volatile() };
+        let owner = unsafe {
+            let owner = if address.is_v4() { &raw const (*link).ipv4 } else { &raw const (*link).ipv6 };
+            owner.cast::<[u32; 4]>().read_volatile()
+        };
         // SAFETY: as in `ingress`.
         Address::from_words(owner).is(address).then_some(unsafe { &raw const (*link).egress })
     });

@@ -4,16 +4,24 @@
 use core::mem;
 
 use aya_ebpf::{
-    bindings::{BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key},
+    bindings::{
+        __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key,
+    },
     helpers::{bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
 use netkeel_dataplane_common::{
     Address, Config, Reason, VNI,
-    frame::{self, Packet},
+    frame::{
+        self, Ip, Packet,
+        ipv6::{self, EXTENSIONS, IPV6_LEN, Walk},
+    },
 };
 
-use crate::maps;
+use crate::{
+    flow::{related, related::nk_is_related6},
+    maps,
+};
 
 /// The next program on this hook, then the host stack. Zero would end the chain of programs.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
@@ -32,10 +40,74 @@ pub(crate) fn verdict(decision: Result<i32, Reason>) -> i32 {
     })
 }
 
-/// Reads the frame's head.
+/// What kind of packet a frame carries.
 #[inline(always)]
-pub(crate) fn read(ctx: &TcContext) -> Result<Packet, Reason> {
-    frame::parse(header(ctx, 0).ok_or(Reason::Malformed)?)
+pub(crate) fn kind(ctx: &TcContext) -> Result<Packet, Reason> {
+    frame::kind(header(ctx, 0).ok_or(Reason::Malformed)?)
+}
+
+/// The families. What is done with a packet of one is a function of its own, with a stack and a verification of its own.
+pub(crate) trait Family {
+    /// This is IPv6.
+    const V6: bool;
+
+    /// Reads a packet's headers up to that of the transport.
+    fn read(ctx: &TcContext) -> Result<Ip, Reason>;
+}
+
+pub(crate) struct V4;
+pub(crate) struct V6;
+
+impl Family for V4 {
+    const V6: bool = false;
+
+    #[inline(always)]
+    fn read(ctx: &TcContext) -> Result<Ip, Reason> {
+        frame::ipv4(header(ctx, 0).ok_or(Reason::Malformed)?)
+    }
+}
+
+impl Family for V6 {
+    const V6: bool = true;
+
+    #[inline(always)]
+    fn read(ctx: &TcContext) -> Result<Ip, Reason> {
+        let packet = ipv6::parse(header(ctx, 0).ok_or(Reason::Malformed)?)?;
+        if !ipv6::is_extension(packet.protocol) {
+            return Ok(packet);
+        }
+        match nk_extensions(ctx.skb.skb, packet.protocol) {
+            0 => Err(Reason::ExtensionHeader),
+            word => Ok(Walk::from_word(word).packet(&packet)),
+        }
+    }
+}
+
+/// Runs a hook on an IPv6 packet: once more where it asks whether an ICMP error is about a known flow.
+#[inline(always)]
+pub(crate) fn ipv6(ctx: &TcContext, from_pod: bool, hook: impl Fn(*mut __sk_buff, u32) -> i32) -> i32 {
+    let skb = ctx.skb.skb;
+    match hook(skb, related::UNKNOWN) {
+        related::ASKS => hook(skb, nk_is_related6(skb, from_pod)),
+        action => action,
+    }
+}
+
+/// Walks over the headers from the first one, which has this number. Zero when there is no way over them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_extensions(skb: *mut __sk_buff, next: u8) -> u64 {
+    let ctx = TcContext::new(skb);
+    let mut walk = Walk::new(next, IPV6_LEN);
+    for _ in 0..EXTENSIONS {
+        let Ok(header) = ctx.load(walk.at) else { return 0 };
+        let Ok(next) = walk.step(&header) else { return 0 };
+        walk = next;
+        if walk.is_done() {
+            return walk.to_word();
+        }
+    }
+    0
 }
 
 /// The bytes of a header that begins at `offset`, where they lie; `None` when the packet is shorter. Not to be kept over a
@@ -81,19 +153,24 @@ pub(crate) fn for_this_host(ctx: &TcContext) {
 /// Gives the packet the outer header that the VXLAN device will put on.
 #[inline(always)]
 pub(crate) fn set_tunnel(ctx: &TcContext, config: &Config, node: Address) -> Result<(), Reason> {
-    let (Some(remote), Some(local)) = (node.as_v4_word(), config.node.as_v4_word()) else {
-        return Err(Reason::TunnelKey);
-    };
+    let local = config.towards(&node).ok_or(Reason::TunnelKey)?;
     // SAFETY: integers and unions of integers: all zero is a value.
     let mut key: bpf_tunnel_key = unsafe { mem::zeroed() };
     key.tunnel_id = VNI;
     key.tunnel_ttl = OUTER_TTL;
-    // The kernel takes these two in host byte order.
-    key.__bindgen_anon_1.remote_ipv4 = u32::from_be(remote);
-    key.__bindgen_anon_3.local_ipv4 = u32::from_be(local);
+    let family = if let (Some(remote), Some(local)) = (node.as_v4_word(), local.as_v4_word()) {
+        // The kernel takes these two in host byte order.
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(remote);
+        key.__bindgen_anon_3.local_ipv4 = u32::from_be(local);
+        0
+    } else {
+        key.__bindgen_anon_1.remote_ipv6 = node.words();
+        key.__bindgen_anon_3.local_ipv6 = local.words();
+        BPF_F_TUNINFO_IPV6
+    };
+    let flags = u64::from(BPF_F_ZERO_CSUM_TX | family);
     // SAFETY: the context is the kernel's, the key a whole one on the stack.
-    let set =
-        unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, KEY_LEN, u64::from(BPF_F_ZERO_CSUM_TX)) };
+    let set = unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, &raw mut key, KEY_LEN, flags) };
     if set == 0 { Ok(()) } else { Err(Reason::TunnelKey) }
 }
 
@@ -102,14 +179,20 @@ pub(crate) fn set_tunnel(ctx: &TcContext, config: &Config, node: Address) -> Res
 pub(crate) fn tunnel(ctx: &TcContext) -> Option<(Address, u32)> {
     // SAFETY: integers and unions of integers: all zero is a value.
     let mut key: bpf_tunnel_key = unsafe { mem::zeroed() };
+    // The kernel gives a key of the family that it is asked for, or none. There is room for one on the stack.
     // SAFETY: the context is the kernel's, the key a whole one on the stack.
-    let got = unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &raw mut key, KEY_LEN, 0) };
-    if got != 0 {
+    let mut get = |flags| unsafe { bpf_skb_get_tunnel_key(ctx.skb.skb, &raw mut key, KEY_LEN, flags) };
+    if get(0) == 0 {
+        // SAFETY: without BPF_F_TUNINFO_IPV6 the kernel fills the IPv4 address.
+        let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+        return Some((Address::v4_word(remote.to_be()), key.tunnel_id));
+    }
+    if get(u64::from(BPF_F_TUNINFO_IPV6)) != 0 {
         return None;
     }
-    // SAFETY: without BPF_F_TUNINFO_IPV6 the kernel fills the IPv4 address.
-    let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
-    Some((Address::v4_word(remote.to_be()), key.tunnel_id))
+    // SAFETY: with it the IPv6 address.
+    let remote = unsafe { key.__bindgen_anon_1.remote_ipv6 };
+    Some((Address::from_words(remote), key.tunnel_id))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a struct of 44 bytes")]

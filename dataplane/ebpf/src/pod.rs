@@ -2,52 +2,129 @@
 //! The two ends of a pod's link on the host side. `from_pod`: what the pod sends, only as itself and where policy lets it;
 //! then straight to the local pod, into the tunnel, or to the host stack. `to_pod`: what the host stack sends to the pod.
 
-use aya_ebpf::{helpers::bpf_redirect, macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_redirect, macros::classifier, programs::TcContext};
 use netkeel_dataplane_common::{
     Reason,
-    frame::{self, ARP_LEN, Packet},
+    frame::{
+        self, ARP_LEN, Ip, Packet,
+        discovery::{self, LONG_LEN, Message, SHORT_LEN},
+        ipv6::{IPV6_LEN, parse},
+    },
     links::Link,
+    transport::ICMPV6,
 };
 
 use crate::{
-    flow::{Ends, admit},
+    flow::{Admitted, Ends, admit, is_discovery, related},
     maps,
-    packet::{NEXT, into_pod, read, set_tunnel, verdict},
+    packet::{Family, NEXT, V4, V6, header, into_pod, ipv6, kind, set_tunnel, verdict},
 };
+
+/// Where an IPv6 header says how many routers it may pass, in bytes from the start of the frame.
+const HOP_LIMIT: usize = 21;
+
+/// That a packet is neighbour discovery, which the program itself looks at. No action of a program.
+const DISCOVERY: i32 = 0x101;
 
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
-    verdict(decide(&ctx))
+    match kind(&ctx) {
+        Ok(Packet::Ipv4) => nk_from_pod4(ctx.skb.skb),
+        Ok(Packet::Ipv6) => match ipv6(&ctx, true, |skb, related| nk_from_pod6(skb, related)) {
+            DISCOVERY => verdict(discovery(&ctx)),
+            action => action,
+        },
+        Ok(Packet::Arp) => verdict(link(&ctx).and_then(|link| arp(&ctx, link))),
+        Err(reason) => verdict(link(&ctx).and(Err(reason))),
+    }
 }
 
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_from_pod4(skb: *mut __sk_buff) -> i32 {
+    verdict(decide::<V4>(&TcContext::new(skb), related::UNKNOWN))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_from_pod6(skb: *mut __sk_buff, related: u32) -> i32 {
+    verdict(decide::<V6>(&TcContext::new(skb), related))
+}
+
+/// The pod behind the link that the frame came over.
 #[inline(always)]
-fn decide(ctx: &TcContext) -> Result<i32, Reason> {
+fn link(ctx: &TcContext) -> Result<&'static Link, Reason> {
     // SAFETY: the context is the kernel's.
     let (ifindex, tagged) = unsafe { ((*ctx.skb.skb).ifindex, (*ctx.skb.skb).vlan_present) };
     if tagged != 0 {
         return Err(Reason::UnknownProtocol);
     }
-    let link = maps::link(ifindex).ok_or(Reason::UnknownLink)?;
-    match read(ctx)? {
-        Packet::Arp => arp(ctx, &link),
-        Packet::Ipv4(packet) if frame::is_from(&packet, &link) => {
-            let local = maps::local_pod(packet.destination);
-            admit(ctx, &packet, Ends { from_pod: true, to_pod: local.is_some(), from_node: false })?;
-            local.map_or_else(|| to_remote(ctx, &packet), |ifindex| Ok(into_pod(ctx, ifindex)))
-        }
-        Packet::Ipv4(_) => Err(Reason::SpoofedSource),
+    maps::link(ifindex).ok_or(Reason::UnknownLink)
+}
+
+#[inline(always)]
+fn decide<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
+    let link = link(ctx)?;
+    let packet = F::read(ctx)?;
+    if F::V6 && is_discovery(ctx, &packet) {
+        return Ok(DISCOVERY);
     }
+    if F::V6 && packet.is_multicast6() {
+        return Err(Reason::Multicast);
+    }
+    if !frame::is_from(&packet, link) {
+        return Err(Reason::SpoofedSource);
+    }
+    let local = maps::local_pod(packet.destination);
+    let ends = Ends { from_pod: true, to_pod: local.is_some(), from_node: false };
+    if admit::<F>(ctx, &packet, ends, related)? == Admitted::Asks {
+        return Ok(related::ASKS);
+    }
+    local.map_or_else(|| to_remote(ctx, &packet), |ifindex| Ok(into_pod(ctx, ifindex)))
 }
 
 #[inline(always)]
 fn arp(ctx: &TcContext, link: &Link) -> Result<i32, Reason> {
-    let frame: [u8; ARP_LEN] = ctx.load(0).map_err(|_| Reason::Malformed)?;
-    if frame::arp_is_from(&frame, link) { Ok(NEXT) } else { Err(Reason::SpoofedSource) }
+    let frame = header::<ARP_LEN>(ctx, 0).ok_or(Reason::Malformed)?;
+    if frame::arp_is_from(frame, link) { Ok(NEXT) } else { Err(Reason::SpoofedSource) }
+}
+
+/// Neighbour discovery does not leave the link, and is not tracked.
+#[inline(always)]
+fn discovery(ctx: &TcContext) -> Result<i32, Reason> {
+    if nk_discovery(ctx.skb.skb) == 0 { Ok(NEXT) } else { Err(Reason::NeighbourDiscovery) }
+}
+
+/// Zero when the pod may send this message of neighbour discovery.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_discovery(skb: *mut __sk_buff) -> u32 {
+    let ctx = &TcContext::new(skb);
+    // SAFETY: the context is the kernel's.
+    let (ifindex, frame) = unsafe { ((*skb).ifindex, (*skb).len as usize) };
+    let message = || {
+        let packet = parse(header(ctx, 0)?).ok()?;
+        let mut bytes = [0; LONG_LEN];
+        match frame.checked_sub(IPV6_LEN)? {
+            SHORT_LEN => bytes[..SHORT_LEN].copy_from_slice(header::<SHORT_LEN>(ctx, IPV6_LEN)?),
+            LONG_LEN => bytes = *header(ctx, IPV6_LEN)?,
+            _ => return None,
+        }
+        let Ip { source_mac, source, protocol, .. } = packet;
+        let hop_limit = ctx.load(HOP_LIMIT).ok()?;
+        let message = Message { source_mac, source, hop_limit, bytes, length: frame - IPV6_LEN };
+        // Behind an extension header it is none.
+        (protocol == ICMPV6).then_some(message)
+    };
+    match (maps::link(ifindex), message()) {
+        (Some(link), Some(message)) => u32::from(discovery::check(&message, link).is_err()),
+        _ => 1,
+    }
 }
 
 /// Into the tunnel when another node owns the destination, else to the host stack.
 #[inline(always)]
-fn to_remote(ctx: &TcContext, packet: &frame::Ipv4) -> Result<i32, Reason> {
+fn to_remote(ctx: &TcContext, packet: &Ip) -> Result<i32, Reason> {
     let Some(node) = maps::owner(packet.destination) else { return Ok(NEXT) };
     let config = maps::CONFIG.get(0).filter(|config| config.vxlan_ifindex != 0).ok_or(Reason::NoTunnel)?;
     set_tunnel(ctx, config, node)?;
@@ -58,20 +135,36 @@ fn to_remote(ctx: &TcContext, packet: &frame::Ipv4) -> Result<i32, Reason> {
 
 #[classifier]
 fn to_pod(ctx: TcContext) -> i32 {
-    verdict(deliver(&ctx))
+    match kind(&ctx) {
+        Ok(Packet::Ipv4) => nk_to_pod4(ctx.skb.skb),
+        Ok(Packet::Ipv6) => ipv6(&ctx, false, |skb, related| nk_to_pod6(skb, related)),
+        Ok(Packet::Arp) => NEXT,
+        Err(reason) => verdict(Err(reason)),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_to_pod4(skb: *mut __sk_buff) -> i32 {
+    verdict(deliver::<V4>(&TcContext::new(skb), related::UNKNOWN))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_to_pod6(skb: *mut __sk_buff, related: u32) -> i32 {
+    verdict(deliver::<V6>(&TcContext::new(skb), related))
 }
 
 #[inline(always)]
-fn deliver(ctx: &TcContext) -> Result<i32, Reason> {
-    match read(ctx)? {
-        Packet::Arp => {}
-        Packet::Ipv4(packet) => {
-            // SAFETY: the context is the kernel's.
-            let came_over = unsafe { (*ctx.skb.skb).ingress_ifindex };
-            admit(ctx, &packet, Ends { from_pod: false, to_pod: true, from_node: came_over == 0 })?;
-        }
+fn deliver<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
+    let packet = F::read(ctx)?;
+    // SAFETY: the context is the kernel's.
+    let came_over = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    let ends = Ends { from_pod: false, to_pod: true, from_node: came_over == 0 };
+    match admit::<F>(ctx, &packet, ends, related)? {
+        Admitted::Passes => Ok(NEXT),
+        Admitted::Asks => Ok(related::ASKS),
     }
-    Ok(NEXT)
 }
 
 /// Does nothing: what the kernel takes to run a program at all, for measurements.

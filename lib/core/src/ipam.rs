@@ -1,20 +1,23 @@
 //! Who holds which address of a node's blocks. Pure: the caller says what time it is and keeps the records on disk.
-//! Promises: one address has one owner, one owner one address, a freed address rests before it is given again,
-//! and the node's overlay address is never given to a pod.
+//! Promises: one address has one owner, one owner one address of each family, a freed address rests before it is given again,
+//! and neither the node's overlay address nor a reserved one is ever given to a pod.
 
 mod free;
+mod layout;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::layout::{Family, Layout, Pool};
 use crate::address::Address;
 
 /// How long a freed address stays unused, so that late packets and stale caches meet nobody.
@@ -39,6 +42,15 @@ pub enum Held {
     RestingSince(Duration),
 }
 
+/// What is wanted for one interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// One address of each of these.
+    pub families: &'a [Family],
+    /// Pools that may give it, best first.
+    pub pools: &'a [Arc<str>],
+}
+
 /// How full the node's blocks are, in addresses. `used + resting <= capacity` unless a block was taken away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -50,13 +62,38 @@ pub struct Usage {
     pub capacity: u32,
 }
 
+impl Usage {
+    /// With one address more that is not free.
+    fn with(self, held: &Held, now: Duration) -> Self {
+        match held {
+            Held::By(_) => Self { used: self.used.saturating_add(1), ..self },
+            Held::RestingSince(_) if free::has_rested(held, now) => self,
+            Held::RestingSince(_) => Self { resting: self.resting.saturating_add(1), ..self },
+        }
+    }
+}
+
+impl std::ops::Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            used: self.used.saturating_add(other.used),
+            resting: self.resting.saturating_add(other.resting),
+            capacity: self.capacity.saturating_add(other.capacity),
+        }
+    }
+}
+
 /// No address is left for another pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "all {} addresses of {blocks} are taken ({} by pods, {} freed less than {}s ago)",
+    "all {} {family} addresses of {blocks} are taken ({} by pods, {} freed less than {}s ago)",
     usage.capacity, usage.used, usage.resting, REST.as_secs()
 )]
 pub struct Exhausted {
+    /// The family that ran out.
+    pub family: Family,
     /// The blocks in question, comma separated; `no block` where there is none.
     pub blocks: String,
     /// How they are filled.
@@ -65,82 +102,107 @@ pub struct Exhausted {
 
 /// The addresses of one node's blocks and who holds them.
 ///
-/// Pods have /32 addresses, so a block's last address is an ordinary one. The first of each block is set aside: that of
-/// the first block is the node's own on the overlay, and any block may become the first.
+/// Pods have addresses without a subnet, so a block's last address is an ordinary one. The first of each block is set aside: that of
+/// the first block of a family is the node's own on the overlay, and any block may become the first.
 #[derive(Clone, Debug, Default)]
 pub struct Allocator {
-    blocks: Vec<Ipv4Net>,
-    held: BTreeMap<Ipv4Addr, Held>,
-    by_owner: HashMap<Owner, Ipv4Addr>,
-    /// The address given last: the search goes on behind it, so that addresses come back as late as possible.
-    last: Option<Ipv4Addr>,
+    layout: Arc<Layout>,
+    held: BTreeMap<IpAddr, Held>,
+    by_owner: HashMap<Owner, Vec<IpAddr>>,
+    /// Offset of the address that each block gave last: the search goes on behind it.
+    last: HashMap<IpNet, u32>,
 }
 
 impl Allocator {
-    /// An allocator over `blocks` that already knows `held`; addresses outside the blocks stay held until released.
-    /// Of two addresses with one owner (which nobody writes) both stay held and the higher one is the owner's.
-    pub fn new(blocks: Vec<Ipv4Net>, held: impl IntoIterator<Item = (Address, Held)>) -> Self {
-        let mut allocator = Self { blocks, ..Self::default() };
+    /// An allocator over `layout` that already knows `held`; addresses outside its blocks stay held until released.
+    pub fn new(layout: Arc<Layout>, held: impl IntoIterator<Item = (Address, Held)>) -> Self {
+        let mut allocator = Self { layout, ..Self::default() };
         for (address, held) in held {
-            let Some(address) = ipv4(address) else { continue };
+            let address = address.ip();
             if let Held::By(owner) = &held {
-                allocator.by_owner.insert(owner.clone(), address);
+                allocator.hand(owner, address);
             }
             allocator.held.insert(address, held);
         }
         allocator
     }
 
-    /// Takes over the node's current blocks. Whatever is held stays held.
-    pub fn set_blocks(&mut self, blocks: Vec<Ipv4Net>) {
-        self.blocks = blocks;
+    /// Takes over the present pools and blocks. Whatever is held stays held.
+    pub fn set_layout(&mut self, layout: Arc<Layout>) {
+        self.last.retain(|block, _| layout.blocks.contains(block));
+        self.layout = layout;
     }
 
-    /// The blocks, in the operator's order.
+    /// The pools and blocks in force.
     #[must_use]
-    pub fn blocks(&self) -> &[Ipv4Net] {
-        &self.blocks
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
     }
 
-    /// The node's own address on the overlay: the first of the first block.
-    #[must_use]
-    pub fn overlay_address(&self) -> Option<Address> {
-        self.blocks.first().map(|block| block.network().into())
-    }
-
-    /// Gives `owner` an address, the same one as before where it has one. `now` is the time since boot.
+    /// Gives `owner` one address of each family, the same ones as before where it has some. `now` is the time since boot.
+    /// The result is in the order of `ask.families`.
     ///
     /// # Errors
-    /// [`Exhausted`] when every address is held, reserved or resting.
-    pub fn allocate(&mut self, owner: &Owner, now: Duration) -> Result<Address, Exhausted> {
-        if let Some(address) = self.by_owner.get(owner) {
-            return Ok((*address).into());
+    /// [`Exhausted`] when every address of a family is held, reserved or resting; then nothing is given.
+    pub fn allocate(
+        &mut self,
+        owner: &Owner,
+        ask: &Ask<'_>,
+        now: Duration,
+    ) -> Result<Vec<Address>, Exhausted> {
+        let mut chosen = Vec::new();
+        for family in ask.families {
+            let before =
+                self.by_owner.get(owner).into_iter().flatten().find(|had| Family::of(**had) == *family);
+            let address = before.copied().or_else(|| self.next_free(*family, ask, now));
+            chosen.push(address.ok_or_else(|| self.exhausted(*family, ask, now))?);
         }
-        let address = self.next_free(now).ok_or_else(|| self.exhausted(now))?;
-        self.held.insert(address, Held::By(owner.clone()));
-        self.by_owner.insert(owner.clone(), address);
-        self.last = Some(address);
-        Ok(address.into())
+        for address in &chosen {
+            if !self.by_owner.get(owner).is_some_and(|all| all.contains(address)) {
+                self.held.insert(*address, Held::By(owner.clone()));
+                self.hand(owner, *address);
+                self.remember(*address);
+            }
+        }
+        Ok(chosen.into_iter().map(Address::from).collect())
     }
 
-    /// Takes the address back; it rests from `now` on. `None` where the owner holds nothing.
-    pub fn release(&mut self, owner: &Owner, now: Duration) -> Option<Address> {
-        let address = self.by_owner.remove(owner)?;
-        self.held.insert(address, Held::RestingSince(now));
-        Some(address.into())
+    fn hand(&mut self, owner: &Owner, address: IpAddr) {
+        let all = self.by_owner.entry(owner.clone()).or_default();
+        all.push(address);
+        all.sort_unstable();
     }
 
-    /// Takes the address back without a rest, for one that no packet has ever carried.
-    pub fn cancel(&mut self, owner: &Owner) -> Option<Address> {
-        let address = self.by_owner.remove(owner)?;
+    /// Takes one address back; it rests from `now` on. Whether anybody held it.
+    pub fn release(&mut self, address: Address, now: Duration) -> bool {
+        let taken = self.take(address.ip());
+        if taken {
+            self.held.insert(address.ip(), Held::RestingSince(now));
+        }
+        taken
+    }
+
+    /// Takes one address back without a rest, for one that no packet has ever carried. Whether anybody held it.
+    pub fn cancel(&mut self, address: Address) -> bool {
+        self.take(address.ip())
+    }
+
+    fn take(&mut self, address: IpAddr) -> bool {
+        let Some(Held::By(owner)) = self.held.get(&address).cloned() else { return false };
         self.held.remove(&address);
-        Some(address.into())
+        if let Some(all) = self.by_owner.get_mut(&owner) {
+            all.retain(|held| *held != address);
+            if all.is_empty() {
+                self.by_owner.remove(&owner);
+            }
+        }
+        true
     }
 
-    /// The owner's address.
+    /// The owner's addresses, IPv4 first.
     #[must_use]
-    pub fn address_of(&self, owner: &Owner) -> Option<Address> {
-        self.by_owner.get(owner).copied().map(Address::from)
+    pub fn addresses_of(&self, owner: &Owner) -> Vec<Address> {
+        self.by_owner.get(owner).into_iter().flatten().copied().map(Address::from).collect()
     }
 
     /// Everything that is not free, by address.
@@ -158,22 +220,45 @@ impl Allocator {
         rested.into_iter().map(Address::from).collect()
     }
 
-    /// How full the blocks are at `now`.
+    /// How full the blocks are at `now`, addresses of pods outside of all blocks included.
     #[must_use]
     pub fn usage(&self, now: Duration) -> Usage {
-        let resting = self.held.values().filter(|held| matches!(held, Held::RestingSince(_)));
-        let resting = resting.filter(|held| !free::has_rested(held, now)).count();
-        Usage { used: count(self.by_owner.len()), resting: count(resting), capacity: self.capacity() }
+        let capacity =
+            self.layout.blocks.iter().map(|block| self.capacity(block)).fold(0, u32::saturating_add);
+        self.held.values().fold(Usage { capacity, ..Usage::default() }, |usage, held| usage.with(held, now))
     }
 
-    fn capacity(&self) -> u32 {
-        count(self.blocks.iter().copied().map(size).sum())
+    /// How full each block is at `now`, in the order of the layout.
+    #[must_use]
+    pub fn usage_by_block(&self, now: Duration) -> Vec<(IpNet, Usage)> {
+        let of = |block: &IpNet| {
+            let capacity = self.capacity(block);
+            let held = self.held.range(block.network()..=block.broadcast()).map(|(_, held)| held);
+            (*block, held.fold(Usage { capacity, ..Usage::default() }, |usage, held| usage.with(held, now)))
+        };
+        self.layout.blocks.iter().map(of).collect()
     }
 
-    fn exhausted(&self, now: Duration) -> Exhausted {
-        let names: Vec<_> = self.blocks.iter().map(ToString::to_string).collect();
+    /// How many addresses of a block pods can have.
+    fn capacity(&self, block: &IpNet) -> u32 {
+        let reserved = self.layout.pool_of(block.addr()).map_or(&[][..], |pool| &pool.reserved);
+        if reserved.iter().any(|reserved| reserved.contains(block)) {
+            return 0;
+        }
+        let inside = reserved.iter().filter(|reserved| block.contains(*reserved));
+        let lost =
+            inside.map(|reserved| free::all(*reserved) - u32::from(reserved.contains(&block.network())));
+        lost.fold(free::size(*block), u32::saturating_sub)
+    }
+
+    fn exhausted(&self, family: Family, ask: &Ask<'_>, now: Duration) -> Exhausted {
+        let asked: Vec<IpNet> =
+            ask.pools.iter().flat_map(|pool| self.layout.blocks_of(pool, family)).collect();
+        let names: Vec<_> = asked.iter().map(ToString::to_string).collect();
         let blocks = if names.is_empty() { "no block".to_owned() } else { names.join(", ") };
-        Exhausted { blocks, usage: self.usage(now) }
+        let filled = self.usage_by_block(now).into_iter().filter(|(block, _)| asked.contains(block));
+        let usage = filled.fold(Usage::default(), |sum, (_, usage)| sum + usage);
+        Exhausted { family, blocks, usage }
     }
 }
 
@@ -184,13 +269,4 @@ pub fn ipv4(address: Address) -> Option<Ipv4Addr> {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     }
-}
-
-/// How many addresses of a block pods can have.
-fn size(block: Ipv4Net) -> usize {
-    (1_usize << (32 - block.prefix_len())) - 1
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -1,18 +1,22 @@
 //! Nodes as the data path sees them: what each node's own agent has to do, and where the others' pods are.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+
+use crate::{address::Addresses, ipam::Layout};
 
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Name of the Node object.
     pub name: Arc<str>,
-    /// Its primary address on the underlay.
-    pub address: Option<Ipv4Addr>,
+    /// Its primary addresses on the underlay.
+    pub addresses: Addresses,
     /// Blocks of its pods' addresses, in the order given.
-    pub blocks: Vec<Ipv4Net>,
+    pub blocks: Vec<IpNet>,
+    /// The pools of the cluster and the node's blocks, as its own agent gives them to pods.
+    pub layout: Arc<Layout>,
     /// Its configuration.
     pub config: NodeConfig,
     /// Revision of all that.
@@ -27,21 +31,21 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// Where the addresses of all pods lie.
-    pub pods: Vec<Ipv4Net>,
+    pub pods: Vec<IpNet>,
     /// UDP port of the overlay.
     pub vxlan_port: u16,
     /// MTU of pods, bytes; `None` takes the underlay's less the overlay's headers.
     pub mtu: Option<u32>,
     /// Destinations that see pods' own addresses; `None` switches masquerading off.
-    pub not_masqueraded: Option<Vec<Ipv4Net>>,
+    pub not_masqueraded: Option<Vec<IpNet>>,
     /// Collector of traces.
     pub traces_endpoint: Option<String>,
 }
 
 impl Node {
-    /// The node's own address inside the overlay: the first of its first block.
+    /// The node's own addresses inside the overlay: of each family the first of its first block.
     #[must_use]
-    pub fn overlay_address(&self) -> Option<Ipv4Addr> {
-        self.blocks.first().map(Ipv4Net::network)
+    pub fn overlay_addresses(&self) -> Addresses {
+        Addresses::of(self.blocks.iter().map(IpNet::network))
     }
 }

@@ -1,13 +1,18 @@
 //! All nodes, from their `NodeNetwork` objects.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netkeel_core::{
+    address::Addresses,
+    ipam::{Layout, Pool},
     name::ObjectName,
     node::{Node, NodeConfig},
 };
-use netkeel_crds::node_network::{NodeNetwork, NodeNetworkSpec, State};
+use netkeel_crds::{
+    DEFAULT,
+    node_network::{NodeNetwork, NodeNetworkSpec, NodePool, State},
+};
 
 use crate::{Invalid, Problems};
 
@@ -98,16 +103,16 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
     let masquerade = &config.masquerade;
     Ok(Node {
         name: name.name.clone(),
-        address: spec.node_addresses.iter().find_map(|address| match address {
-            std::net::IpAddr::V4(v4) => Some(*v4),
-            std::net::IpAddr::V6(_) => None,
-        }),
+        addresses: Addresses::of(spec.node_addresses.iter().copied()),
         blocks: whole(&spec.blocks)?,
+        layout: Arc::new(layout(spec)?),
         config: NodeConfig {
             pods: whole(&config.pod_cidrs)?,
             vxlan_port: if config.vxlan_port == 0 { DEFAULT_PORT } else { config.vxlan_port },
             mtu: (config.mtu > 0).then_some(u32::from(config.mtu)),
-            not_masqueraded: masquerade.enabled.then(|| ipv4(&masquerade.excluded_cidrs).collect()),
+            not_masqueraded: masquerade
+                .enabled
+                .then(|| masquerade.excluded_cidrs.iter().map(IpNet::trunc).collect()),
             traces_endpoint: config.traces_endpoint.clone(),
         },
         revision: spec.revision.clone(),
@@ -116,24 +121,29 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
     })
 }
 
-/// The IPv4 networks among these, host bits cleared.
-fn ipv4(nets: &[IpNet]) -> impl Iterator<Item = Ipv4Net> {
-    nets.iter().filter_map(|net| match net {
-        IpNet::V4(v4) => Some(v4.trunc()),
-        IpNet::V6(_) => None,
-    })
+/// The pools, best first, and the node's blocks. An operator that names no pools has one.
+fn layout(spec: &NodeNetworkSpec) -> Result<Layout, String> {
+    let pool = |pool: &NodePool| {
+        let (cidrs, reserved) = (whole(&pool.cidrs)?, whole(&pool.reserved)?);
+        Ok(Pool { name: pool.name.as_str().into(), cidrs, reserved })
+    };
+    let named: Vec<Pool> = spec.config.pools.iter().map(pool).collect::<Result<_, String>>()?;
+    let only = || Pool { name: DEFAULT.into(), cidrs: spec.config.pod_cidrs.clone(), ..Pool::default() };
+    let pools = if named.is_empty() { vec![only()] } else { named };
+    Ok(Layout { pools, blocks: whole(&spec.blocks)? })
 }
 
-/// The IPv4 networks among these; one with host bits is a mistake that must not be guessed away.
-fn whole(nets: &[IpNet]) -> Result<Vec<Ipv4Net>, String> {
+/// These networks; one with host bits is a mistake that must not be guessed away.
+fn whole(nets: &[IpNet]) -> Result<Vec<IpNet>, String> {
     match nets.iter().find(|net| net.addr() != net.network()) {
         Some(net) => Err(format!("{net} is not the first address of its block")),
-        None => Ok(ipv4(nets).collect()),
+        None => Ok(nets.to_vec()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use netkeel_core::ipam::Family;
     use serde_json::json;
 
     use super::*;
@@ -146,13 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_read_with_its_ipv4_parts() {
+    fn a_node_is_read_in_both_families() {
         let mut nodes = Nodes::default();
-        assert!(nodes.apply(&object("a", &["10.244.0.64/26"], "1")));
+        let blocks = ["fd00:10:244::40/122", "10.244.0.64/26", "10.244.0.128/26"];
+        assert!(nodes.apply(&object("a", &blocks, "1")));
         let node = nodes.get("a").unwrap();
-        assert_eq!(node.address, Some([172, 18, 0, 2].into()));
-        assert_eq!(node.overlay_address(), Some([10, 244, 0, 64].into()));
-        assert_eq!(node.config.pods, ["10.244.0.0/16".parse().unwrap()]);
+        assert_eq!(node.addresses.to_string(), "172.18.0.2, fd00::2");
+        assert_eq!(node.overlay_addresses().to_string(), "10.244.0.64, fd00:10:244::40");
+        assert_eq!(node.config.pods, ["10.244.0.0/16", "fd00:10:244::/56"].map(|net| net.parse().unwrap()));
         assert_eq!(node.config.not_masqueraded, Some(vec!["192.168.0.0/16".parse().unwrap()]));
         assert_eq!((node.config.vxlan_port, node.config.mtu), (4789, None));
     }
@@ -187,6 +198,25 @@ mod tests {
         assert_eq!(nodes.get("a").unwrap().revision, "1");
         let problem = nodes.problems().iter().next().unwrap().to_string();
         assert_eq!(problem, "NodeNetwork a is ignored: 10.244.0.65/26 is not the first address of its block");
+    }
+
+    #[test]
+    fn blocks_of_both_families_and_pools_go_to_the_nodes_own_agent() {
+        let mut nodes = Nodes::default();
+        let mut object = object("a", &["10.244.0.64/26", "fd00:10:244::40/122"], "1");
+        nodes.apply(&object);
+        let old = nodes.get("a").unwrap().layout.clone();
+        assert_eq!((&*old.pools[0].name, old.blocks.len()), ("default", 2), "of an operator without pools");
+        let cidrs = object.spec.config.pod_cidrs.clone();
+        object.spec.config.pools = serde_json::from_value(json!([
+            {"name": "fast", "cidrs": ["10.1.0.0/16"], "reserved": ["10.1.0.7/32"]}, {"name": "default", "cidrs": cidrs},
+        ]))
+        .unwrap();
+        nodes.apply(&object);
+        let layout = nodes.get("a").unwrap().layout.clone();
+        assert_eq!(layout.pools.iter().map(|pool| &*pool.name).collect::<Vec<_>>(), ["fast", "default"]);
+        assert_eq!(layout.pools[0].reserved, ["10.1.0.7/32".parse().unwrap()]);
+        assert_eq!(layout.overlay_address(Family::V6).unwrap().to_string(), "fd00:10:244::40");
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Agent {
     /// The nodes' addresses changed, or are all known now.
     pub(super) fn nodes_known(&mut self) {
         let nodes = self.nodes.iter().flat_map(|node| {
-            let addresses = [node.address, node.overlay_address()].into_iter().flatten();
+            let addresses = node.addresses.iter().chain(node.overlay_addresses().iter());
             addresses.map(|address| (Address::from(address), node.name.clone())).collect::<Vec<_>>()
         });
         self.policing.knowledge.set_nodes(nodes);

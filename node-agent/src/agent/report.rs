@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use netkeel_crds::cluster_network::Usage;
+use ipnet::IpNet;
+use netkeel_core::ipam;
+use netkeel_crds::{cluster_network::Usage, node_network::BlockUsage};
 
 use super::Agent;
 use crate::status::{Part, Problem};
@@ -12,6 +14,10 @@ const NAMED: usize = 3;
 
 /// Reason while the operator has not written all that a node needs: nothing is wrong yet.
 pub(super) const WAITING: &str = "Waiting";
+
+fn block_usage((cidr, usage): (IpNet, ipam::Usage)) -> BlockUsage {
+    BlockUsage { cidr, used: usage.used + usage.resting, capacity: usage.capacity }
+}
 
 impl Agent {
     pub(super) fn measure(&mut self, now: Instant) {
@@ -30,6 +36,7 @@ impl Agent {
         let invalid = invalid + self.policing.invalid();
         metrics.invalid_objects.set(i64::try_from(invalid).unwrap_or(i64::MAX));
         self.report.addresses = Some(Usage { used: usage.used, capacity: usage.capacity });
+        self.report.blocks = self.with.pool.usage_by_block().into_iter().map(block_usage).collect();
     }
 
     pub(super) fn fail(&mut self, part: Part, reason: &'static str, message: String) {

@@ -1,11 +1,9 @@
 //! ADD: address, link, tables, in this order; the pod is up only when the data path knows it. A failed step takes all
 //! earlier ones back. An ADD that is repeated finds what the first one made, or makes it anew with the same address.
 
-use std::net::Ipv4Addr;
-
 use netkeel_core::{
-    address::Address,
-    ipam::{Owner, ipv4},
+    address::{Address, Addresses},
+    ipam::{Ask, Family, Owner},
 };
 use serde_json::Value;
 use tracing::info_span;
@@ -63,8 +61,8 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         uid: call.request.pod_uid().to_owned(),
     };
     let who = PodRef::new(&details.pod, &details.uid);
-    let address = info_span!("allocate").in_scope(|| attempt.allocate(&node, details))?;
-    let veth = PodVeth { source: node.address, ..PodVeth::new(&call.owner, address, node.mtu) };
+    let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, &details))?;
+    let veth = PodVeth { source: node.addresses, ..PodVeth::new(&call.owner, addresses, node.mtu) };
     attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
     answer(&veth)
@@ -74,7 +72,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
 struct Attempt<'a> {
     server: &'a Server,
     owner: &'a Owner,
-    address: Option<Address>,
+    addresses: Vec<Address>,
     /// The host side's index.
     link: Option<u32>,
     /// The pod may have sent or received something with its address, so that the address must rest.
@@ -85,16 +83,18 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     fn new(server: &'a Server, owner: &'a Owner) -> Self {
         let exposed = server.context.pool.record(owner).is_some();
-        Self { server, owner, address: None, link: None, exposed, done: false }
+        Self { server, owner, addresses: Vec::new(), link: None, exposed, done: false }
     }
 
-    fn allocate(&mut self, node: &NodeState, details: Details) -> Result<Ipv4Addr, Failure> {
+    fn allocate(&mut self, node: &NodeState, details: &Details) -> Result<Addresses, Failure> {
         let pool = &self.server.context.pool;
         // The server follows the node by itself; this ADD may be faster.
-        pool.set_blocks(&node.blocks);
-        let address = pool.allocate(self.owner, details).map_err(|error| self.refusal(error))?;
-        self.address = Some(address);
-        ipv4(address).ok_or_else(|| Failure::new(INVALID_CONFIG, format!("{address} is not an IPv4 address")))
+        pool.set_layout(&node.layout);
+        let families: Vec<Family> = node.layout.families().collect();
+        let pools: Vec<_> = node.layout.pools.iter().map(|pool| pool.name.clone()).collect();
+        let ask = Ask { families: &families, pools: &pools };
+        self.addresses = pool.allocate(self.owner, &ask, details).map_err(|error| self.refusal(error))?;
+        Ok(Addresses::of(self.addresses.iter().map(Address::ip)))
     }
 
     fn refusal(&self, error: IpamError) -> Failure {
@@ -139,10 +139,10 @@ impl<'a> Attempt<'a> {
             );
         };
         let context = &self.server.context;
-        if let Some(address) = self.address
-            && let Err(error) = context.datapath.remove(address)
-        {
-            log("an entry in the tables", &error);
+        for address in &self.addresses {
+            if let Err(error) = context.datapath.remove(*address) {
+                log("an entry in the tables", &error);
+            }
         }
         if let Some(index) = self.link
             && let Err(error) = Rtnetlink::open().and_then(|mut host| veth::delete(&mut host, index))

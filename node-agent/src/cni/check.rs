@@ -1,18 +1,19 @@
 //! CHECK: whether everything that ADD made is still there, in the pod, on the host and in the tables.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::sync::Arc;
 
 use netkeel_core::ipam::Owner;
 
 use super::{
     failure::{BROKEN, Failure},
+    holding::Holding,
     result,
     server::{Call, Pod, Server, datapath_link},
 };
 use crate::{
     link::{
         netlink::Rtnetlink,
-        veth::{GATEWAY, PodVeth, seen},
+        veth::{PodVeth, gateway, seen},
     },
     policy::PodRef,
 };
@@ -21,8 +22,9 @@ pub(super) fn check(server: &Server, mut call: Call) -> Result<(), Failure> {
     let mut pod = call.pod()?;
     let (veth, who) = held(server, &call.owner).ok_or_else(|| broken("the pod holds no address"))?;
     let earlier = call.config.prev_result.as_ref().and_then(result::addresses);
-    if earlier.is_some_and(|addresses| !addresses.contains(&veth.address.to_string().as_str())) {
-        return Err(broken(format!("the pod holds {}, which prevResult does not name", veth.address)));
+    for address in veth.addresses.iter() {
+        let named = earlier.as_ref().is_none_or(|all| all.contains(&address.to_string().as_str()));
+        expect(named, || format!("the pod holds {address}, which prevResult does not name"))?;
     }
     on_host(server, &veth, who)?;
     in_pod(&veth, &mut pod)
@@ -43,8 +45,8 @@ pub(super) fn existing(
 }
 
 fn held(server: &Server, owner: &Owner) -> Option<(PodVeth, PodRef)> {
-    let record = server.context.pool.record(owner)?;
-    Some((PodVeth::new(owner, record.ipv4()?, 0), record.pod()))
+    let held = Holding::of(&server.context.pool.records_of(owner))?;
+    Some((held.veth(), held.pod))
 }
 
 fn on_host(server: &Server, veth: &PodVeth, who: PodRef) -> Result<(), Failure> {
@@ -53,10 +55,13 @@ fn on_host(server: &Server, veth: &PodVeth, who: PodRef) -> Result<(), Failure> 
     let link = seen::link(&mut host, name)?.ok_or_else(|| broken(format!("link {name} is missing")))?;
     expect(link.up, || format!("link {name} is down"))?;
     expect(link.mac == Some(veth.host_mac), || format!("link {name} has another MAC address"))?;
-    let route = seen::pod_routes(&mut host)?.get(&veth.address).map(|route| route.link);
-    expect(route == Some(link.index), || format!("the route to {} over {name} is missing", veth.address))?;
+    let routes = seen::pod_routes(&mut host)?;
+    for address in veth.addresses.iter() {
+        let route = routes.get(&address).map(|route| route.link);
+        expect(route == Some(link.index), || format!("the route to {address} over {name} is missing"))?;
+    }
     let known = server.context.datapath.holds(&datapath_link(veth, link.index, who))?;
-    expect(known, || format!("the data path does not know {}", veth.address))
+    expect(known, || format!("the data path does not know {}", veth.addresses))
 }
 
 fn in_pod(veth: &PodVeth, pod: &mut Pod) -> Result<(), Failure> {
@@ -65,10 +70,16 @@ fn in_pod(veth: &PodVeth, pod: &mut Pod) -> Result<(), Failure> {
     let link = link.ok_or_else(|| broken(format!("link {name} in the pod is missing")))?;
     expect(link.up, || format!("link {name} in the pod is down"))?;
     expect(link.mac == Some(veth.pod_mac), || format!("link {name} in the pod has another MAC address"))?;
-    let addresses: Vec<Ipv4Addr> = seen::addresses(&mut pod.socket, link.index)?;
-    expect(addresses.contains(&veth.address), || format!("{name} in the pod lacks {}", veth.address))?;
-    let route = seen::default_route(&mut pod.socket)?;
-    expect(route == Some((GATEWAY, link.index)), || format!("the pod has no default route over {name}"))
+    let held = seen::addresses(&mut pod.socket, link.index)?;
+    let routes = seen::default_routes(&mut pod.socket)?;
+    for address in veth.addresses.iter() {
+        expect(held.contains(&address), || format!("{name} in the pod lacks {address}"))?;
+        let route = (gateway(address), link.index);
+        expect(routes.contains(&route), || {
+            format!("the pod has no default route over {name} for {address}")
+        })?;
+    }
+    Ok(())
 }
 
 fn expect(fine: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {

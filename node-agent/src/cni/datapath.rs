@@ -21,8 +21,10 @@ pub struct PodLink {
     pub host_name: String,
     /// Index of the host side.
     pub host_ifindex: u32,
-    /// The pod's address.
+    /// The pod's address, its first.
     pub pod_address: Address,
+    /// Its address of the other family.
+    pub other_address: Option<Address>,
     /// MAC of the pod side.
     pub pod_mac: [u8; 6],
     /// MAC of the host side.

@@ -27,11 +27,15 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
     let name = name::host_side(owner);
     let mut host = Rtnetlink::open()?;
     let link = seen::link(&mut host, &name)?;
-    if let Some(record) = context.pool.record(owner) {
+    let records = context.pool.records_of(owner);
+    for record in &records {
         part!("datapath.remove").in_scope(|| context.datapath.remove(record.address))?;
-        if let (Some(link), Some(address)) = (&link, record.ipv4()) {
+        if let Some(link) = &link {
+            let address = record.address.ip();
             part!("route.remove").in_scope(|| veth::delete_route(&mut host, link.index, address))?;
         }
+    }
+    if !records.is_empty() {
         part!("release").in_scope(|| context.pool.release(owner))?;
     }
     if let Some(link) = link {

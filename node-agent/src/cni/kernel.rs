@@ -63,7 +63,9 @@ impl PodDatapath for KernelDatapath {
 }
 
 fn attached(pod: &PodLink) -> Attached {
-    Attached { pod: pod.pod.clone(), address: pod.pod_address, ifindex: pod.host_ifindex, mac: pod.pod_mac }
+    let PodLink { pod_address: address, other_address: other, host_ifindex: ifindex, pod_mac: mac, .. } =
+        *pod;
+    Attached { pod: pod.pod.clone(), address, other, ifindex, mac }
 }
 
 fn failed(what: String, source: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Seen {
     /// Names of host sides.
     links: HashSet<String>,
     /// Addresses that a route of ours leads to.
-    routed: HashSet<Ipv4Addr>,
+    routed: HashSet<IpAddr>,
 }
 
 /// What looks like a leak.
@@ -45,10 +45,7 @@ pub(super) struct Leaks {
 
 impl Seen {
     /// Of all host sides and of all routes to pods.
-    pub(super) fn of(
-        links: &HashMap<String, seen::Link>,
-        routes: &HashMap<Ipv4Addr, seen::PodRoute>,
-    ) -> Self {
+    pub(super) fn of(links: &HashMap<String, seen::Link>, routes: &HashMap<IpAddr, seen::PodRoute>) -> Self {
         Self { links: links.keys().cloned().collect(), routed: routes.keys().copied().collect() }
     }
 }
@@ -67,16 +64,19 @@ impl Leaks {
 }
 
 fn suspects(records: &[Record], seen: &Seen) -> impl Iterator<Item = Suspect> {
-    let routed = |record: &Record| record.ipv4().is_some_and(|address| seen.routed.contains(&address));
-    let gone =
-        move |record: &&Record| !seen.links.contains(&name::host_side(&record.owner)) && !routed(record);
+    let routed = |record: &&Record| seen.routed.contains(&record.address.ip());
+    let kept: HashSet<_> = records.iter().filter(routed).map(|record| record.owner.clone()).collect();
+    let gone = move |owner: &&Owner| !seen.links.contains(&name::host_side(owner)) && !kept.contains(owner);
+    let owners: HashSet<_> = records.iter().map(|record| &record.owner).collect();
     let known: HashSet<_> = records.iter().map(|record| name::host_side(&record.owner)).collect();
     let stray = seen.links.iter().filter(move |link| !known.contains(*link)).cloned().map(Suspect::Link);
-    records.iter().filter(gone).map(|record| Suspect::Record(record.owner.clone())).chain(stray)
+    owners.into_iter().filter(gone).cloned().map(Suspect::Record).chain(stray)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::ipam::Details;
 
@@ -113,9 +113,20 @@ mod tests {
 
     #[test]
     fn a_route_alone_keeps_an_address() {
-        let routed = Seen { links: HashSet::new(), routed: [Ipv4Addr::new(10, 244, 0, 1)].into() };
+        let routed = Seen { links: HashSet::new(), routed: [Ipv4Addr::new(10, 244, 0, 1).into()].into() };
         let mut leaks = Leaks::default();
         assert!([0, 100].into_iter().all(|time| leaks.judge(&[record(1)], &routed, at(time)).is_empty()));
+    }
+
+    #[test]
+    fn a_route_of_one_family_keeps_both_addresses_and_both_go_as_one() {
+        let second = Record { address: "fd00::1".parse::<IpAddr>().unwrap().into(), ..record(1) };
+        let records = [record(1), second];
+        let routed = Seen { links: HashSet::new(), routed: [Ipv4Addr::new(10, 244, 0, 1).into()].into() };
+        let mut leaks = Leaks::default();
+        assert!([0, 100].into_iter().all(|time| leaks.judge(&records, &routed, at(time)).is_empty()));
+        assert!(leaks.judge(&records, &Seen::default(), at(200)).is_empty());
+        assert_eq!(leaks.judge(&records, &Seen::default(), at(260)), [Suspect::Record(record(1).owner)]);
     }
 
     #[test]

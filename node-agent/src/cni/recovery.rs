@@ -3,23 +3,25 @@
 
 use std::{
     collections::HashMap,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
+use netkeel_core::address::Addresses;
+
 use super::{
-    datapath::PodLink,
     del,
     failure::{Failure, chain},
+    holding::Holding,
     leaks::{Seen, Suspect},
     server::{Server, datapath_link},
 };
 use crate::{
     ipam::record::Record,
     link::{
-        self, name,
+        self,
         netlink::Rtnetlink,
         veth::{PodVeth, seen},
     },
@@ -33,7 +35,7 @@ const PAUSES: [Duration; 4] =
 /// Host sides by name.
 type Links = HashMap<String, seen::Link>;
 /// Routes to pods by address.
-type Routes = HashMap<Ipv4Addr, seen::PodRoute>;
+type Routes = HashMap<IpAddr, seen::PodRoute>;
 
 impl Server {
     /// DELs that found no agent, then the tables of the pods that still have a link: tried a few times while calls wait,
@@ -56,7 +58,7 @@ impl Server {
     fn restore_tables(&self) -> Result<usize, Failure> {
         let links = Rtnetlink::open().and_then(|mut host| seen::host_links(&mut host))?;
         let records = self.context.pool.records();
-        let pods: Vec<_> = records.iter().filter_map(|record| pod_link(record, &links)).collect();
+        let pods: Vec<_> = Holding::all(&records).iter().filter_map(|held| held.link(&links)).collect();
         self.context.datapath.restore(&pods)?;
         Ok(pods.len())
     }
@@ -122,55 +124,50 @@ impl Server {
                 return None;
             }
         };
-        for record in &records {
-            if let Err(failure) = self.mend(record, &links, &routes, source) {
+        for held in Holding::all(&records) {
+            if let Err(failure) = self.mend(&held, &links, &routes, source) {
                 let details = &failure.details;
-                tracing::error!(address = %record.address, details, "a pod's link could not be mended: {failure}");
+                tracing::error!(address = %held.addresses, details, "a pod's link could not be mended: {failure}");
             }
         }
         Some((records, links, routes))
     }
 
-    /// The node's address, where an interface has it: Linux takes no route with another source.
-    fn source(&self, host: &mut Rtnetlink) -> Result<Option<Ipv4Addr>, link::Error> {
-        let address = self.context.node.borrow().as_ref().and_then(|node| node.address);
-        let Some(address) = address else { return Ok(None) };
-        Ok(seen::has_address(host, address)?.then_some(address))
+    /// Those of the node's addresses that an interface has: Linux takes no route with another source.
+    fn source(&self, host: &mut Rtnetlink) -> Result<Addresses, link::Error> {
+        let node = self.context.node.borrow().as_ref().map(|node| node.addresses).unwrap_or_default();
+        let held = seen::all_addresses(host)?;
+        Ok(Addresses::of(node.iter().filter(|address| held.contains(address))))
     }
 
     /// Sets up the host side of a pod's link again where somebody took the pod's route, the link down, or a setting, and enters
     /// the pod in the tables again where they lack it.
-    fn mend(
-        &self,
-        record: &Record,
-        links: &Links,
-        routes: &Routes,
-        source: Option<Ipv4Addr>,
-    ) -> Result<(), Failure> {
-        let (Some(link), Some(address)) = (host_side(record, links), record.ipv4()) else { return Ok(()) };
-        let veth = PodVeth { source, ..PodVeth::new(&record.owner, address, 0) };
-        let pod = datapath_link(&veth, link.index, record.pod());
+    fn mend(&self, held: &Holding, links: &Links, routes: &Routes, source: Addresses) -> Result<(), Failure> {
+        let Some(pod) = held.link(links) else { return Ok(()) };
+        let veth = PodVeth { source, ..held.veth() };
+        let Some(link) = links.get(&veth.host_name) else { return Ok(()) };
         let (settings, datapath) = (&self.context.settings, &self.context.datapath);
-        if is_whole(link, routes.get(&address), source)
+        if is_whole(&veth, link, routes)
             && !sysctl::strays(settings, &veth.host_name, sysctl::POD)
             && datapath.holds(&pod)?
         {
             return Ok(());
         }
         // A call may have been under way when one looked: look again when it is over.
-        let _one = self.lock(&record.owner);
-        if self.context.pool.record(&record.owner).is_none_or(|now| now.address != record.address) {
+        let _one = self.lock(&held.owner);
+        if Holding::of(&self.context.pool.records_of(&held.owner)).as_ref() != Some(held) {
             return Ok(());
         }
+        let address = held.addresses;
         let mut host = Rtnetlink::open()?;
         let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
         let strayed = sysctl::converge(settings, &veth.host_name, sysctl::POD).map_err(link::Error::from)?;
         self.context.fights.note(strayed, Instant::now());
-        if !is_whole(&link, seen::pod_routes(&mut host)?.get(&address), source) {
+        if !is_whole(&veth, &link, &seen::pod_routes(&mut host)?) {
             veth.configure_host(&mut host, link.index, settings)?;
             tracing::warn!(%address, link = veth.host_name, "the host's side of a pod's link was not whole and is set up anew");
         }
-        let pod = datapath_link(&veth, link.index, record.pod());
+        let pod = datapath_link(&veth, link.index, held.pod.clone());
         if !datapath.holds(&pod)? {
             datapath.add(&pod)?;
             tracing::warn!(%address, link = veth.host_name, "the tables lacked a pod and hold it again");
@@ -180,16 +177,10 @@ impl Server {
 }
 
 /// Whether the host's side of a pod's link is as it must be.
-fn is_whole(link: &seen::Link, route: Option<&seen::PodRoute>, source: Option<Ipv4Addr>) -> bool {
-    link.up && route == Some(&seen::PodRoute { link: link.index, source })
-}
-
-fn host_side<'a>(record: &Record, links: &'a Links) -> Option<&'a seen::Link> {
-    links.get(&name::host_side(&record.owner))
-}
-
-/// The link of a pod that has one.
-fn pod_link(record: &Record, links: &Links) -> Option<PodLink> {
-    let veth = PodVeth::new(&record.owner, record.ipv4()?, 0);
-    host_side(record, links).map(|link| datapath_link(&veth, link.index, record.pod()))
+fn is_whole(veth: &PodVeth, link: &seen::Link, routes: &Routes) -> bool {
+    let has_route = |address| {
+        let route = seen::PodRoute { link: link.index, source: veth.source.like(address) };
+        routes.get(&address) == Some(&route)
+    };
+    link.up && veth.addresses.iter().all(has_route)
 }

@@ -1,10 +1,12 @@
 //! The result of ADD in the form of the version that the configuration asks for. Values only.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value, json};
 
 use crate::link::{
     name::mac_text,
-    veth::{GATEWAY, PodVeth},
+    veth::{PodVeth, gateway},
 };
 
 /// What ADD prints.
@@ -19,15 +21,16 @@ pub fn success(version: &str, veth: &PodVeth, netns: &str, dns: Option<&Value>) 
             interface["mtu"] = veth.mtu.into();
         }
     }
-    let mut ip = json!({"address": format!("{}/32", veth.address), "gateway": GATEWAY, "interface": 1});
-    if version == "0.4.0" {
-        ip["version"] = "4".into();
-    }
+    let ips: Vec<Value> = veth.addresses.iter().map(|address| ip(version, address)).collect();
+    let default = |address: IpAddr| {
+        let all = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        json!({"dst": all, "gw": gateway(address)})
+    };
     json!({
         "cniVersion": version,
         "interfaces": interfaces,
-        "ips": [ip],
-        "routes": [{"dst": "0.0.0.0/0", "gw": GATEWAY}],
+        "ips": ips,
+        "routes": veth.addresses.iter().map(default).collect::<Vec<_>>(),
         "dns": dns.cloned().unwrap_or_else(|| Value::Object(Map::new())),
     })
 }
@@ -63,6 +66,16 @@ pub fn has_made(earlier: &Value, interface: &str) -> bool {
     interfaces.is_some_and(|all| all.iter().any(|made| made["name"] == interface && in_pod(made)))
 }
 
+/// An address of the pod side, with its gateway.
+fn ip(version: &str, address: IpAddr) -> Value {
+    let (bits, family) = if address.is_ipv4() { (32, "4") } else { (128, "6") };
+    let mut ip = json!({"address": format!("{address}/{bits}"), "gateway": gateway(address), "interface": 1});
+    if version == "0.4.0" {
+        ip["version"] = family.into();
+    }
+    ip
+}
+
 /// The addresses of an earlier result, without their prefix length; `None` where there is no list of them.
 #[must_use]
 pub fn addresses(result: &Value) -> Option<Vec<&str>> {
@@ -72,13 +85,14 @@ pub fn addresses(result: &Value) -> Option<Vec<&str>> {
 
 #[cfg(test)]
 mod tests {
-    use netkeel_core::ipam::Owner;
+    use netkeel_core::{address::Addresses, ipam::Owner};
 
     use super::*;
 
     fn result(version: &str) -> Value {
         let owner = Owner { container_id: "a".to_owned(), interface: "eth0".to_owned() };
-        let veth = PodVeth::new(&owner, [10, 244, 0, 1].into(), 1450);
+        let addresses = Addresses::of(["10.244.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()));
+        let veth = PodVeth::new(&owner, addresses, 1450);
         success(version, &veth, "/run/netns/a", Some(&json!({"nameservers": ["10.96.0.10"]})))
     }
 
@@ -91,7 +105,12 @@ mod tests {
         assert_eq!(result["interfaces"][1]["name"], "eth0");
         assert_eq!(
             result["ips"],
-            json!([{"address": "10.244.0.1/32", "gateway": "169.254.1.1", "interface": 1}])
+            json!([{"address": "10.244.0.1/32", "gateway": "169.254.1.1", "interface": 1},
+                   {"address": "fd00::1/128", "gateway": "fe80::1", "interface": 1}])
+        );
+        assert_eq!(
+            result["routes"],
+            json!([{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}, {"dst": "::/0", "gw": "fe80::1"}])
         );
         assert_eq!(result["dns"]["nameservers"][0], "10.96.0.10");
     }
@@ -99,6 +118,7 @@ mod tests {
     #[test]
     fn older_versions_have_their_own_form() {
         assert_eq!(result("0.4.0")["ips"][0]["version"], "4");
+        assert_eq!(result("0.4.0")["ips"][1]["version"], "6");
         assert!(result("1.0.0")["ips"][0].get("version").is_none());
         assert!(result("1.0.0")["interfaces"][0].get("mtu").is_none());
         assert_eq!(result("0.4.0")["cniVersion"], "0.4.0");
@@ -121,7 +141,7 @@ mod tests {
             (&all["ips"][1]["address"], &all["ips"][1]["interface"]),
             (&json!("10.244.0.1/32"), &json!(2))
         );
-        assert_eq!(all["routes"].as_array().unwrap().len(), 2);
+        assert_eq!(all["routes"].as_array().unwrap().len(), 3, "of both families of ours");
         assert_eq!(all["dns"]["nameservers"][0], "10.96.0.10", "what the configuration says counts");
         let mut silent = result("1.1.0");
         silent["dns"] = json!({});
@@ -132,7 +152,7 @@ mod tests {
 
     #[test]
     fn an_earlier_result_gives_its_addresses() {
-        assert_eq!(addresses(&result("1.1.0")), Some(vec!["10.244.0.1"]));
+        assert_eq!(addresses(&result("1.1.0")), Some(vec!["10.244.0.1", "fd00::1"]));
         assert_eq!(addresses(&json!({})), None);
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use netkeel_core::ipam::Owner;
+use netkeel_core::{address::Address, ipam::Owner};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde_json::Value;
 use tokio::{runtime::Handle, time::timeout};
@@ -207,7 +207,7 @@ impl Server {
         let mut unready = self.unready.lock().unwrap_or_else(PoisonError::into_inner);
         *unready = if ready { None } else { unready.or_else(|| Some(Instant::now())) };
         if let Some(state) = state {
-            self.context.pool.set_blocks(&state.blocks);
+            self.context.pool.set_layout(&state.layout);
         }
     }
 
@@ -234,7 +234,8 @@ pub(super) fn datapath_link(veth: &PodVeth, index: u32, pod: PodRef) -> PodLink 
         pod,
         host_name: veth.host_name.clone(),
         host_ifindex: index,
-        pod_address: veth.address.into(),
+        pod_address: veth.addresses.first().map_or(Address::UNSPECIFIED, Address::from),
+        other_address: veth.addresses.iter().nth(1).map(Address::from),
         pod_mac: veth.pod_mac,
         host_mac: veth.host_mac,
     }

@@ -1,6 +1,9 @@
 //! What the file of one address says. Unknown fields are skipped, so that agents of two versions read each other's.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use netkeel_core::{
     address::Address,
@@ -86,7 +89,7 @@ impl Record {
     /// Reads the file called `name`; `None` for a name that is no address. Content that cannot be understood
     /// leaves the address with an owner that no runtime knows: it stays taken until it is seen to be unused.
     pub(super) fn read(name: &str, content: &[u8]) -> Option<Self> {
-        let address: Address = name.parse::<Ipv4Addr>().ok()?.into();
+        let address: Address = name.parse::<IpAddr>().ok()?.into();
         let form: Form = serde_json::from_slice(content).unwrap_or_else(|error| {
             tracing::error!(file = name, %error, "an address's record cannot be understood, the address stays taken");
             let owner = Owner { container_id: format!("unreadable-{name}"), interface: String::new() };

@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use netkeel_core::ipam::{self, Family};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
@@ -14,13 +15,31 @@ fn owner(number: u8) -> Owner {
     Owner { container_id: format!("sandbox-{number}"), interface: "eth0".to_owned() }
 }
 
-fn blocks() -> Vec<Ipv4Net> {
-    vec!["10.244.0.0/29".parse().unwrap()]
+/// A pool of both families with a block of eight addresses of each.
+fn layout() -> Arc<Layout> {
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let cidrs = vec![net("10.244.0.0/16"), net("fd00::/64")];
+    let pool = ipam::Pool { name: "default".into(), cidrs, ..ipam::Pool::default() };
+    Arc::new(Layout { pools: vec![pool], blocks: vec![net("10.244.0.0/29"), net("fd00::/125")] })
+}
+
+fn allocate_all(
+    pool: &Pool,
+    number: u8,
+    families: &[Family],
+    details: &Details,
+) -> Result<Vec<Address>, Error> {
+    let pools = ["default".into()];
+    pool.allocate(&owner(number), &Ask { families, pools: &pools }, details)
+}
+
+fn allocate(pool: &Pool, number: u8) -> Result<Address, Error> {
+    Ok(allocate_all(pool, number, &[Family::V4], &Details::default())?[0])
 }
 
 fn open(folder: &Path, clock: fn() -> Duration) -> Pool {
     let pool = Pool::with_clock(folder, clock).unwrap();
-    pool.set_blocks(&blocks());
+    pool.set_layout(&layout());
     pool
 }
 
@@ -38,14 +57,14 @@ fn a_restart_knows_owners_and_addresses_at_rest() {
     let details =
         Details { network: "netkeel".to_owned(), pod: "shop/cart-0".to_owned(), uid: "7".to_owned() };
     let pool = open(folder.path(), || Duration::from_secs(100));
-    let kept = pool.allocate(&owner(1), details.clone()).unwrap();
-    let freed = pool.allocate(&owner(2), Details::default()).unwrap();
+    let kept = allocate_all(&pool, 1, &[Family::V4], &details).unwrap()[0];
+    let freed = allocate(&pool, 2).unwrap();
     pool.release(&owner(2)).unwrap();
     drop(pool);
     let pool = open(folder.path(), || Duration::from_secs(129));
-    assert_eq!(pool.allocate(&owner(1), Details::default()).unwrap(), kept);
+    assert_eq!(allocate(&pool, 1).unwrap(), kept);
     assert_eq!(pool.record(&owner(1)).unwrap().details, details);
-    let others: Vec<_> = (3..8).map_while(|n| pool.allocate(&owner(n), Details::default()).ok()).collect();
+    let others: Vec<_> = (3..8).map_while(|n| allocate(&pool, n).ok()).collect();
     assert_eq!(others.len(), 5, "eight addresses without the overlay's, the kept and the resting one");
     assert!(!others.contains(&freed));
 }
@@ -55,7 +74,7 @@ fn a_rested_address_loses_its_file() {
     static NOW: AtomicU64 = AtomicU64::new(0);
     let folder = tempfile::tempdir().unwrap();
     let pool = open(folder.path(), || Duration::from_secs(NOW.load(Ordering::Relaxed)));
-    pool.allocate(&owner(1), Details::default()).unwrap();
+    allocate(&pool, 1).unwrap();
     pool.release(&owner(1)).unwrap();
     pool.wake().unwrap();
     assert_eq!(files(folder.path()), ["10.244.0.1"]);
@@ -71,10 +90,7 @@ fn a_strange_file_keeps_its_address_taken_and_a_half_written_one_goes() {
     fs::write(folder.path().join(".10.244.0.2.new"), "{").unwrap();
     fs::write(folder.path().join("README"), "not an address").unwrap();
     let pool = open(folder.path(), || Duration::ZERO);
-    let given: Vec<_> = (0..8)
-        .map_while(|n| pool.allocate(&owner(n), Details::default()).ok())
-        .map(|a| a.to_string())
-        .collect();
+    let given: Vec<_> = (0..8).map_while(|n| allocate(&pool, n).ok()).map(|a| a.to_string()).collect();
     assert_eq!(given, ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5", "10.244.0.6", "10.244.0.7"]);
     assert!(!files(folder.path()).contains(&".10.244.0.2.new".to_owned()));
 }
@@ -85,9 +101,35 @@ fn an_address_that_cannot_be_written_down_is_not_given() {
     let pool = open(folder.path(), || Duration::ZERO);
     // Somebody else's file appears: the rename must not replace it.
     fs::write(folder.path().join("10.244.0.1"), "{}").unwrap();
-    let refused = pool.allocate(&owner(1), Details::default()).unwrap_err();
+    let refused = allocate(&pool, 1).unwrap_err();
     assert!(matches!(refused, Error::Store { .. }), "{refused}");
     assert_eq!(pool.usage().used, 0);
+}
+
+#[test]
+fn both_families_are_given_and_freed_together_and_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let both = [Family::V4, Family::V6];
+    let pool = open(folder.path(), || Duration::ZERO);
+    let given = allocate_all(&pool, 1, &both, &Details::default()).unwrap();
+    assert_eq!(files(folder.path()), ["10.244.0.1", "fd00::1"]);
+    let pool = open(folder.path(), || Duration::ZERO);
+    assert_eq!(allocate_all(&pool, 1, &both, &Details::default()).unwrap(), given);
+    let known: Vec<_> = pool.records_of(&owner(1)).into_iter().map(|record| record.address).collect();
+    assert_eq!(known, given);
+    assert_eq!(pool.release(&owner(1)).unwrap(), given);
+    assert_eq!((pool.usage().used, pool.usage().resting), (0, 2));
+}
+
+#[test]
+fn half_an_allocation_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path(), || Duration::ZERO);
+    fs::write(folder.path().join("fd00::1"), "{}").unwrap();
+    let refused = allocate_all(&pool, 1, &[Family::V4, Family::V6], &Details::default()).unwrap_err();
+    assert!(matches!(refused, Error::Store { .. }), "{refused}");
+    assert_eq!((pool.usage().used, pool.records().len()), (0, 0));
+    assert_eq!(files(folder.path()), [".fd00::1.new", "fd00::1"]);
 }
 
 proptest! {
@@ -100,8 +142,8 @@ proptest! {
         let mut owned = HashMap::new();
         for (what, number) in events {
             match what {
-                0 => drop(pool.allocate(&owner(number), Details::default()).map(|a| owned.insert(number, a))),
-                1 => prop_assert_eq!(pool.release(&owner(number)).unwrap(), owned.remove(&number)),
+                0 => drop(allocate(&pool, number).map(|a| owned.insert(number, a))),
+                1 => prop_assert_eq!(pool.release(&owner(number)).unwrap().pop(), owned.remove(&number)),
                 _ => pool = open(folder.path(), || Duration::from_secs(5)),
             }
             let known: HashMap<_, _> = pool.records().into_iter().map(|r| (r.owner, r.address)).collect();

@@ -1,27 +1,30 @@
-//! A pod's link: a veth pair whose pod side has a /32 address, a default route through an on-link gateway that nobody
+//! A pod's link: a veth pair whose pod side has a /32 or a /128 address or both, a default route of each family through an on-link gateway that nobody
 //! has to answer for, and whose host side has the pod's route. Both ends know each other's MAC address for good.
 
 mod message;
 pub mod seen;
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, BorrowedFd},
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use netkeel_core::ipam::Owner;
+use netkeel_core::{address::Addresses, ipam::Owner};
 
 use super::{
-    Error, name,
+    Error, address, name,
     netlink::{Change, Rtnetlink},
 };
 use crate::sysctl;
 
 /// The gateway that every pod sees; a permanent neighbour entry answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The same for IPv6, `fe80::1`.
+pub const GATEWAY_IPV6: Ipv6Addr =
+    Ipv6Addr::from_octets(netkeel_dataplane_common::frame::discovery::GATEWAY.0);
 /// `rtm_protocol` of every route that is ours.
 pub const PROTOCOL: u8 = 0x6e;
 
@@ -37,10 +40,10 @@ pub struct PodVeth {
     pub pod_name: String,
     pub host_mac: [u8; 6],
     pub pod_mac: [u8; 6],
-    /// The pod's address.
-    pub address: Ipv4Addr,
-    /// The address from which the node itself talks to the pod; without one Linux takes that of any interface.
-    pub source: Option<Ipv4Addr>,
+    /// The pod's addresses, one at least.
+    pub addresses: Addresses,
+    /// The addresses from which the node itself talks to the pod; without one of a family Linux takes that of any interface.
+    pub source: Addresses,
     /// MTU of both sides, bytes.
     pub mtu: u32,
 }
@@ -48,10 +51,10 @@ pub struct PodVeth {
 impl PodVeth {
     /// The link of `owner`.
     #[must_use]
-    pub fn new(owner: &Owner, address: Ipv4Addr, mtu: u32) -> Self {
+    pub fn new(owner: &Owner, addresses: Addresses, mtu: u32) -> Self {
         let (host_mac, pod_mac) = name::macs(owner);
         let (host_name, pod_name) = (name::host_side(owner), owner.interface.clone());
-        Self { host_name, pod_name, host_mac, pod_mac, address, source: None, mtu }
+        Self { host_name, pod_name, host_mac, pod_mac, addresses, source: Addresses::default(), mtu }
     }
 
     /// Makes the pair, both sides down, the pod side in the namespace of `netns`. Gives the host side's index.
@@ -71,17 +74,32 @@ impl PodVeth {
     pub fn configure_pod(&self, pod: &mut Rtnetlink) -> Result<(), Error> {
         let link = seen::link(pod, &self.pod_name)?.ok_or_else(|| vanished(&self.pod_name))?;
         let in_pod = |what: &str| format!("{what} in the pod of {}", self.host_name);
-        pod.apply(vec![
+        let mut changes = vec![
             Change::change(in_pod("bring lo up"), message::up(message::LOOPBACK)),
             Change::change(in_pod("bring the link up"), message::up(link.index)),
-            Change::put(in_pod("set the address"), message::address(link.index, self.address)),
-            Change::put(
-                in_pod("set the gateway's MAC"),
-                message::neighbour(link.index, GATEWAY, self.host_mac),
-            ),
-            Change::put(in_pod("set the gateway's route"), message::link_route(link.index, GATEWAY, None)),
-            Change::put(in_pod("set the default route"), message::default_route(link.index, GATEWAY)),
-        ])
+        ];
+        for ip in self.addresses.iter() {
+            let gateway = gateway(ip);
+            changes.extend([
+                Change::put(in_pod(&format!("set {ip}")), address::add(link.index, ip)),
+                Change::put(
+                    in_pod("set the gateway's MAC"),
+                    message::neighbour(link.index, gateway, self.host_mac),
+                ),
+            ]);
+            if gateway.is_ipv4() {
+                // A link-local gateway is on the link by itself.
+                changes.push(Change::put(
+                    in_pod("set the gateway's route"),
+                    message::link_route(link.index, gateway, None),
+                ));
+            }
+            changes.push(Change::put(
+                in_pod("set the default route"),
+                message::default_route(link.index, gateway),
+            ));
+        }
+        pod.apply(changes)
     }
 
     /// Brings the host side up with the pod's route. Where no interface has the route's source any more, it has none.
@@ -91,20 +109,23 @@ impl PodVeth {
     pub fn configure_host(&self, host: &mut Rtnetlink, index: u32, settings: &Path) -> Result<(), Error> {
         sysctl::converge(settings, &self.host_name, sysctl::POD)?;
         let on = |what: &str| format!("{what} {}", self.host_name);
-        let route = |source| {
-            Change::put(on("set the pod's route on"), message::link_route(index, self.address, source))
-        };
-        let done = host.apply(vec![
-            Change::change(on("bring up"), message::up(index)),
-            Change::put(on("set the pod's MAC on"), message::neighbour(index, self.address, self.pod_mac)),
-            route(self.source),
-        ]);
-        match done {
-            Err(error) if error.errno() == Some(nix::libc::EINVAL) && self.source.is_some() => {
-                host.apply(vec![route(None)])
-            }
-            done => done,
+        let mut changes = vec![Change::change(on("bring up"), message::up(index))];
+        for ip in self.addresses.iter() {
+            changes
+                .push(Change::put(on("set the pod's MAC on"), message::neighbour(index, ip, self.pod_mac)));
         }
+        host.apply(changes)?;
+        self.addresses.iter().try_for_each(|ip| {
+            let route =
+                |source| Change::put(on("set the pod's route on"), message::link_route(index, ip, source));
+            let source = self.source.like(ip);
+            match host.apply(vec![route(source)]) {
+                Err(error) if error.errno() == Some(nix::libc::EINVAL) && source.is_some() => {
+                    host.apply(vec![route(None)])
+                }
+                done => done,
+            }
+        })
     }
 
     /// Waits until the host side, which came up before its peer, can send: the kernel queues nothing on it until
@@ -128,6 +149,15 @@ impl PodVeth {
     }
 }
 
+/// The gateway of the family of this address.
+#[must_use]
+pub const fn gateway(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => IpAddr::V4(GATEWAY),
+        IpAddr::V6(_) => IpAddr::V6(GATEWAY_IPV6),
+    }
+}
+
 fn vanished(name: &str) -> Error {
     Error::Vanished { name: name.to_owned() }
 }
@@ -145,7 +175,7 @@ pub fn delete(host: &mut Rtnetlink, index: u32) -> Result<(), Error> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn delete_route(host: &mut Rtnetlink, index: u32, address: Ipv4Addr) -> Result<(), Error> {
+pub fn delete_route(host: &mut Rtnetlink, index: u32, address: IpAddr) -> Result<(), Error> {
     let what = format!("remove the route to {address}");
     let removed = host.apply(vec![Change::change(what, message::link_route_removed(index, address))]);
     removed.or_else(|error| match error.errno() {

@@ -1,9 +1,9 @@
 //! The messages of nftables, as far as Netkeel's table needs them (the kernel's header `nf_tables.h`, Linux 6.6).
 //! All integers of nftables attributes are in network byte order, unless they are compared data.
 
-use std::ops::RangeInclusive;
+use std::{net::IpAddr, ops::RangeInclusive};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub(super) const NEWTABLE: u16 = 0;
 pub(super) const GETTABLE: u16 = 1;
@@ -131,14 +131,14 @@ impl Rule {
         self.meta(L4PROTO).equals(&[UDP]).payload(TRANSPORT, 2, 2).equals(&port.to_be_bytes())
     }
 
-    /// Matches IPv4 packets to a network.
-    pub(super) fn destination(self, net: Ipv4Net) -> Self {
-        self.ipv4_address(16, net)
+    /// Matches packets to a network.
+    pub(super) fn destination(self, net: IpNet) -> Self {
+        self.address(net, if net.network().is_ipv4() { 16 } else { 24 })
     }
 
-    /// Matches IPv4 packets from a network.
-    pub(super) fn source(self, net: Ipv4Net) -> Self {
-        self.ipv4_address(12, net)
+    /// Matches packets from a network.
+    pub(super) fn source(self, net: IpNet) -> Self {
+        self.address(net, if net.network().is_ipv4() { 12 } else { 8 })
     }
 
     /// Matches packets that leave through a device.
@@ -176,12 +176,17 @@ impl Rule {
         self.expression("notrack", &[])
     }
 
-    fn ipv4_address(self, offset: u32, net: Ipv4Net) -> Self {
+    /// Matches packets of a network's family that have an address of it at this offset of their header.
+    fn address(self, net: IpNet, offset: u32) -> Self {
         const NFPROTO: u32 = 15;
         const IPV4: u8 = 2;
+        const IPV6: u8 = 10;
         const NETWORK: u32 = 1;
-        let address = self.meta(NFPROTO).equals(&[IPV4]).payload(NETWORK, offset, 4);
-        address.masked(net.netmask().octets()).equals(&net.network().octets())
+        let family = if net.network().is_ipv4() { IPV4 } else { IPV6 };
+        let (mask, network) = (octets(net.netmask()), octets(net.network()));
+        let length = if family == IPV4 { 4 } else { 16 };
+        let address = self.meta(NFPROTO).equals(&[family]).payload(NETWORK, offset, length);
+        address.masked(&mask).equals(&network)
     }
 
     fn load(self, register: u32, port: u16) -> Self {
@@ -206,13 +211,14 @@ impl Rule {
         self.expression("payload", &data)
     }
 
-    fn masked(self, mask: [u8; 4]) -> Self {
+    fn masked(self, mask: &[u8]) -> Self {
         let mut data = Vec::new();
-        for (kind, value) in (1..).zip([REGISTER, REGISTER, 4]) {
+        let length = if mask.len() == 4 { 4 } else { 16 };
+        for (kind, value) in (1..).zip([REGISTER, REGISTER, length]) {
             put(&mut data, kind, &u32::to_be_bytes(value));
         }
-        put(&mut data, 4 | NESTED, &value(&mask));
-        put(&mut data, 5 | NESTED, &value(&[0; 4]));
+        put(&mut data, 4 | NESTED, &value(mask));
+        put(&mut data, 5 | NESTED, &value(&vec![0; mask.len()]));
         self.expression("bitwise", &data)
     }
 
@@ -230,6 +236,14 @@ impl Rule {
         put(&mut element, 2 | NESTED, data);
         put(&mut self.0, 1 | NESTED, &element);
         self
+    }
+}
+
+/// An address in network byte order.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 

@@ -1,14 +1,14 @@
-//! What the kernel has: devices and IPv4 addresses, as far as the overlay cares.
+//! What the kernel has: devices and addresses, as far as the overlay cares.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    RouteNetlinkMessage,
+    address::AddressMessage,
     link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use crate::link::{Error, netlink::Rtnetlink};
+use crate::link::{Error, address, netlink::Rtnetlink};
 
 /// A device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,20 +32,28 @@ impl Device {
     }
 
     /// Whether it was made as the overlay's device is made; what can be changed later is not looked at.
-    pub(super) fn is_ours(&self, port: u16) -> bool {
+    pub(super) fn is_ours(&self, port: u16, over_ipv6: bool) -> bool {
         let has = |wanted: &InfoVxlan| self.vxlan.as_ref().is_some_and(|infos| infos.contains(wanted));
         has(&InfoVxlan::CollectMetadata(true))
             && has(&InfoVxlan::Learning(false))
             && has(&InfoVxlan::Port(port))
+            && (!over_ipv6 || has(&InfoVxlan::UDPZeroCsumRX(true)))
     }
 }
 
-/// An IPv4 address on a device.
+/// An address on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) index: u32,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     pub(super) prefix: u8,
+}
+
+impl Held {
+    /// Whether this is the address alone, without a subnet.
+    pub(super) fn is_single(&self, address: IpAddr) -> bool {
+        self.address == address && self.prefix == if address.is_ipv4() { 32 } else { 128 }
+    }
 }
 
 pub(super) fn devices(net: &mut Rtnetlink) -> Result<Vec<Device>, Error> {
@@ -53,11 +61,11 @@ pub(super) fn devices(net: &mut Rtnetlink) -> Result<Vec<Device>, Error> {
     Ok(found.into_iter().filter_map(device).collect())
 }
 
+/// Addresses of both families, without those that the kernel itself gives to links.
 pub(super) fn addresses(net: &mut Rtnetlink) -> Result<Vec<Held>, Error> {
-    let mut question = AddressMessage::default();
-    question.header.family = AddressFamily::Inet;
-    let found = net.dump("list addresses", RouteNetlinkMessage::GetAddress(question))?;
-    Ok(found.into_iter().filter_map(held).collect())
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let found = net.dump("list addresses", question)?;
+    Ok(found.iter().filter_map(held).collect())
 }
 
 fn device(message: RouteNetlinkMessage) -> Option<Device> {
@@ -84,11 +92,8 @@ fn vxlan(info: LinkInfo) -> Option<Vec<InfoVxlan>> {
     }
 }
 
-fn held(message: RouteNetlinkMessage) -> Option<Held> {
+fn held(message: &RouteNetlinkMessage) -> Option<Held> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-        _ => None,
-    })?;
+    let address = address::of(message)?;
     Some(Held { index: message.header.index, address, prefix: message.header.prefix_len })
 }

@@ -136,7 +136,7 @@ impl State {
         let sides = self.sides(pod, held, true, &Grown::new());
         let sides = self.without_mistakes(&pod.pod, sides);
         let other = |(index, link): (&u32, &Link)| {
-            (link.address == pod.address && *index != pod.ifindex).then_some(*index)
+            (pod.addresses().any(|address| link.owns(&address)) && *index != pod.ifindex).then_some(*index)
         };
         let stale: Vec<u32> = self.links.entries().iter().filter_map(other).collect();
         stale.iter().try_for_each(|index| self.links.remove(index))?;
@@ -145,27 +145,38 @@ impl State {
         Ok(if sides.is_closed() { Entered::Closed } else { Entered::InForce })
     }
 
-    /// Writes both entries of a pod.
+    /// Writes all entries of a pod.
     pub(super) fn place(&mut self, pod: &Attached, sides: Sides) -> Result<(), TableError> {
         self.links.put(pod.ifindex, pod.link(sides.egress))?;
-        self.endpoints.put(pod.address, Endpoint { ifindex: pod.ifindex, ingress: sides.ingress })
+        let endpoint = Endpoint { ifindex: pod.ifindex, ingress: sides.ingress };
+        pod.addresses().try_for_each(|address| self.endpoints.put(address, endpoint))
     }
 
+    /// Forgets the pod that has this address, with all its addresses.
     pub(super) fn forget(&mut self, address: Address) -> Result<(), TableError> {
-        self.pods.remove(&address);
-        self.unfit.remove(&address);
+        let pod = self.pods.values().find(|(pod, _)| pod.has(address)).map(|(pod, _)| pod.clone());
+        if let Some(pod) = &pod {
+            self.pods.remove(&pod.address);
+            self.unfit.remove(&pod.address);
+        }
+        let all = [address].into_iter().chain(pod.iter().flat_map(Attached::addresses));
+        all.collect::<BTreeSet<_>>().into_iter().try_for_each(|address| self.forget_address(address))
+    }
+
+    fn forget_address(&mut self, address: Address) -> Result<(), TableError> {
         let Some(endpoint) = self.endpoints.get(&address) else { return Ok(()) };
         // The kernel may have given the index to another pod's link since.
-        if self.links.get(&endpoint.ifindex).is_some_and(|link| link.address == address) {
+        if self.links.get(&endpoint.ifindex).is_some_and(|link| link.owns(&address)) {
             self.links.remove(&endpoint.ifindex)?;
         }
         self.endpoints.remove(&address)
     }
 
     pub(super) fn holds(&self, pod: &Attached) -> bool {
-        let endpoint = self.endpoints.get(&pod.address);
+        let first = self.endpoints.get(&pod.address);
         let link = self.links.get(&pod.ifindex);
-        endpoint.is_some_and(|endpoint| endpoint.ifindex == pod.ifindex)
+        first.is_some_and(|endpoint| endpoint.ifindex == pod.ifindex)
+            && pod.addresses().all(|address| self.endpoints.get(&address) == first)
             && link.is_some_and(|link| link == pod.link(link.egress))
     }
 
@@ -173,7 +184,7 @@ impl State {
         self.taken_over = true;
         let held = |pod: &Attached| {
             let endpoint = self.endpoints.get(&pod.address).filter(|held| held.ifindex == pod.ifindex);
-            let link = self.links.get(&pod.ifindex).filter(|held| held.address == pod.address);
+            let link = self.links.get(&pod.ifindex).filter(|held| held.owns(&pod.address));
             Sides {
                 ingress: endpoint.map_or(CLOSED, |held| held.ingress),
                 egress: link.map_or(CLOSED, |held| held.egress),
@@ -190,7 +201,8 @@ impl State {
         let indices: BTreeSet<u32> = self.pods.values().map(|(pod, _)| pod.ifindex).collect();
         let links: Vec<u32> =
             self.links.entries().keys().filter(|index| !indices.contains(index)).copied().collect();
-        let unknown = |address: &&Address| !self.pods.contains_key(address);
+        let known: BTreeSet<Address> = self.pods.values().flat_map(|(pod, _)| pod.addresses()).collect();
+        let unknown = |address: &&Address| !known.contains(address);
         let endpoints: Vec<Address> = self.endpoints.entries().keys().filter(unknown).copied().collect();
         links.iter().try_for_each(|index| self.links.remove(index))?;
         endpoints.iter().try_for_each(|address| self.endpoints.remove(address))
@@ -204,7 +216,9 @@ impl State {
     }
 
     pub(super) fn attached(&self) -> BTreeMap<Address, PodRef> {
-        self.pods.iter().map(|(address, (pod, _))| (*address, pod.pod.clone())).collect()
+        let all =
+            self.pods.values().flat_map(|(pod, _)| pod.addresses().map(|address| (address, pod.pod.clone())));
+        all.collect()
     }
 
     /// Removes tables that no entry of a pod names.

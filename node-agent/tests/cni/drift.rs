@@ -9,6 +9,7 @@ use std::{
 };
 
 use netkeel_agent::node::NodeState;
+use netkeel_core::address::Addresses;
 
 use super::host::{Host, Pod, address, ready};
 
@@ -33,7 +34,7 @@ fn watched() -> Host {
 
 fn node(address: &str) -> Arc<NodeState> {
     let state = ready(&["10.244.0.0/26"]);
-    Arc::new(NodeState { address: Some(address.parse().unwrap()), ..(*state).clone() })
+    Arc::new(NodeState { addresses: Addresses::of([address.parse().unwrap()]), ..(*state).clone() })
 }
 
 /// The host's route to an address, in one line.

@@ -19,6 +19,7 @@ use netkeel_agent::{
     monitor::{Alarm, Monitor},
     node::NodeState,
 };
+use netkeel_core::{address::Addresses, ipam};
 use netkeel_testkit::lab::Namespace;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -87,7 +88,11 @@ pub(crate) fn address(result: &Value) -> String {
 
 pub(crate) fn ready(blocks: &[&str]) -> Arc<NodeState> {
     let blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
-    Arc::new(NodeState { ready: true, blocks, address: None, mtu: 1450, revision: "1".to_owned() })
+    let cidrs = vec!["10.244.0.0/16".parse().unwrap()];
+    let pools = vec![ipam::Pool { name: "default".into(), cidrs, ..ipam::Pool::default() }];
+    let layout = Arc::new(ipam::Layout { pools, blocks });
+    let addresses = Addresses::default();
+    Arc::new(NodeState { ready: true, layout, addresses, mtu: 1450, revision: "1".to_owned() })
 }
 
 impl Host {

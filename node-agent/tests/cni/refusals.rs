@@ -78,7 +78,7 @@ fn a_full_pool_names_node_and_block_and_what_to_do() {
     }
     let (code, text) = host.add(&pods[3]).refused();
     assert_eq!(code, 11);
-    for said in ["node-1", "all 3 addresses of 10.244.0.0/30", "spec.podNetwork.pools"] {
+    for said in ["node-1", "all 3 IPv4 addresses of 10.244.0.0/30", "spec.podNetwork.pools"] {
         assert!(text.contains(said), "{said} is not in {text}");
     }
     assert_eq!(host.links().len(), 3);

@@ -216,6 +216,7 @@ fn node(node: &v1::Node) -> Node {
     Node {
         name: node.name_any(),
         uid: node.uid().unwrap_or_default(),
+        labels: node.labels().clone(),
         addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
         ready: ready.is_some_and(|condition| condition.status == "True"),
         reachable: ready.is_some_and(|condition| condition.status != "Unknown"),

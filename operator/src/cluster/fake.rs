@@ -46,6 +46,7 @@ impl State {
         self.nodes.push(Node {
             name: name.to_owned(),
             uid,
+            labels: BTreeMap::new(),
             addresses: vec![address],
             ready: true,
             reachable: true,

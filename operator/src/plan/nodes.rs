@@ -12,11 +12,12 @@ use netkeel_crds::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Outcome, Problem, Step, blocks::Free};
+use super::{
+    Outcome, Problem, Step,
+    blocks::Free,
+    pools::{in_order, selects, wants_block},
+};
 use crate::observed::{Node, Observed};
-
-/// A node asks for one more block when fewer than one in this many of its addresses are left.
-const RESERVE: u32 = 8;
 
 pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, out: &mut Outcome) {
     let networks: HashMap<&str, &NodeNetwork> = seen.node_networks.iter().map(|n| (name_of(n), n)).collect();
@@ -31,8 +32,10 @@ pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, 
         let network = networks.get(node.name.as_str()).copied();
         // a claim that cannot be read may be the node's
         let has_some = !owned.is_empty() || network.is_some_and(|n| !n.spec.blocks.is_empty());
-        if (all_known || !has_some) && wants_block(network, owned) {
-            claim(node, &mut free, out);
+        if all_known || !has_some {
+            for family in families(pools) {
+                claim(node, (network, owned), (pools, family), &mut free, out);
+            }
         }
         match network {
             None => out.steps.push(create(node)),
@@ -70,38 +73,48 @@ fn claims_by_node(seen: &Observed) -> HashMap<&str, Vec<&AddressBlock>> {
     claims
 }
 
-fn claim(node: &Node, free: &mut Free<'_>, out: &mut Outcome) {
-    match free.next() {
-        Some(cidr) => {
-            out.steps.push(Step::ClaimBlock { cidr, node: node.name.clone(), node_uid: node.uid.clone() });
-        }
-        None => out.problems.push(Problem {
-            condition: DEGRADED,
-            reason: "PoolExhausted",
-            message: format!(
-                "no free block left for node {}: enlarge the CIDR in spec.podNetwork.pools",
-                node.name
-            ),
-        }),
-    }
+/// Whether the pools have IPv4, and whether they have IPv6.
+fn families(pools: &[AddressPool]) -> impl Iterator<Item = bool> {
+    let has = |v4: bool| pools.iter().flat_map(|pool| &pool.cidrs).any(|cidr| is_v4(cidr) == v4);
+    [true, false].into_iter().filter(move |v4| has(*v4))
 }
 
-/// The first block, or one more when the agent that has applied all blocks is running out of addresses.
-fn wants_block(network: Option<&NodeNetwork>, owned: &[&AddressBlock]) -> bool {
-    if owned.is_empty() {
-        return true;
+fn is_v4(cidr: &IpNet) -> bool {
+    matches!(cidr, IpNet::V4(_))
+}
+
+/// Claims a block of one family for the node where it needs one: of the best pool for it, or of the next while that has none left.
+fn claim(
+    node: &Node,
+    (network, owned): (Option<&NodeNetwork>, &[&AddressBlock]),
+    (pools, v4): (&[AddressPool], bool),
+    free: &mut Free<'_>,
+    out: &mut Outcome,
+) {
+    let selected = in_order(pools).into_iter().filter(|p| selects(p.node_selector.as_ref(), &node.labels));
+    let mut without = Vec::new();
+    for (pool, cidr) in selected.filter_map(|pool| Some((pool, pool.cidrs.iter().find(|c| is_v4(c) == v4)?)))
+    {
+        if !wants_block(network, owned, cidr) {
+            return;
+        }
+        if let Some(cidr) = free.take(cidr) {
+            let (node, node_uid) = (node.name.clone(), node.uid.clone());
+            return out.steps.push(Step::ClaimBlock { cidr, node, node_uid });
+        }
+        without.push(pool.name.as_str());
     }
-    let Some((network, status)) = network.and_then(|network| Some((network, network.status.as_ref()?)))
-    else {
-        return false;
+    let family = if v4 { "IPv4" } else { "IPv6" };
+    let (reason, message) = if without.is_empty() {
+        let todo = "let the nodeSelector of one in spec.podNetwork.pools select it";
+        ("NoPool", format!("no pool has {family} addresses for node {}: {todo}", node.name))
+    } else {
+        let todo = "enlarge its CIDR in spec.podNetwork.pools, or add a pool";
+        let message =
+            format!("no free block left for node {} in pool {}: {todo}", node.name, without.join(", "));
+        ("PoolExhausted", message)
     };
-    let applied = status.applied_revision.as_deref() == Some(network.spec.revision.as_str());
-    let written = network.spec.blocks.len() == owned.len();
-    applied
-        && written
-        && status.addresses.is_some_and(|addresses| {
-            addresses.capacity.saturating_sub(addresses.used) < addresses.capacity.div_ceil(RESERVE)
-        })
+    out.problems.push(Problem { condition: DEGRADED, reason, message });
 }
 
 fn create(node: &Node) -> Step {
@@ -129,7 +142,7 @@ fn write(
     (owned, all_known): (&[&AddressBlock], bool),
     config: &NodeConfig,
 ) -> Option<Step> {
-    let blocks = in_order(&network.spec.blocks, owned, all_known);
+    let blocks = ordered(&network.spec.blocks, owned, all_known);
     if blocks.is_empty() {
         return None;
     }
@@ -159,8 +172,8 @@ pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec) -> Opt
     })
 }
 
-/// Blocks that the node has stay where they are: the first one gives it its address on the overlay.
-fn in_order(present: &[IpNet], owned: &[&AddressBlock], all_known: bool) -> Vec<IpNet> {
+/// Blocks that the node has stay where they are: the first one of a family gives it its address on the overlay.
+fn ordered(present: &[IpNet], owned: &[&AddressBlock], all_known: bool) -> Vec<IpNet> {
     let mut wanted: Vec<IpNet> = owned.iter().map(|block| block.spec.cidr).collect();
     wanted.sort_unstable();
     let kept = present.iter().copied().filter(|block| !all_known || wanted.contains(block));

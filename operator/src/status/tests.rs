@@ -1,6 +1,10 @@
 use serde_json::json;
 
-use netkeel_crds::{ClusterNetworkSpec, NodeNetworkSpec, NodeNetworkStatus, condition::condition};
+use netkeel_crds::{
+    ClusterNetworkSpec, NodeNetworkSpec, NodeNetworkStatus,
+    condition::condition,
+    node_network::{BlockUsage, NodePool},
+};
 
 use super::*;
 use crate::{
@@ -20,12 +24,14 @@ fn network() -> ClusterNetwork {
 
 /// A node whose agent says this of it.
 fn node_network(name: &str, applied: &str, ready: bool, message: &str) -> NodeNetwork {
+    let block = format!("10.244.{}.0/26", name.as_bytes()[0]);
     let spec = NodeNetworkSpec { revision: "r2".to_owned(), ..NodeNetworkSpec::default() };
     let mut network = NodeNetwork::new(name, spec);
     network.status = Some(NodeNetworkStatus {
         applied_revision: Some(applied.to_owned()),
         conditions: vec![condition(kind::READY, ready, "Reason", message, now(0))],
         addresses: Some(Usage { used: 3, capacity: 63 }),
+        blocks: vec![BlockUsage { cidr: block.parse().unwrap(), used: 3, capacity: 63 }],
         ..NodeNetworkStatus::default()
     });
     network
@@ -52,6 +58,11 @@ fn good() -> Observed {
 fn outcome() -> Outcome {
     let config = netkeel_crds::node_network::NodeConfig {
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        pools: vec![NodePool {
+            name: "default".to_owned(),
+            cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            reserved: Vec::new(),
+        }],
         ..Default::default()
     };
     Outcome { config: Some(config), ..Outcome::default() }

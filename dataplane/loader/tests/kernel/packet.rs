@@ -77,6 +77,42 @@ impl Ip {
     }
 }
 
+/// An IPv6 packet in an Ethernet frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Ip6 {
+    pub(crate) mac: (Mac, Mac),
+    pub(crate) from: Ipv6Addr,
+    pub(crate) to: Ipv6Addr,
+    pub(crate) hop_limit: u8,
+    /// Number of the header that follows.
+    pub(crate) next: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Ip6 {
+    /// The packet without its Ethernet header.
+    pub(crate) fn packet(&self) -> Vec<u8> {
+        let length = u16::try_from(self.payload.len()).unwrap().to_be_bytes();
+        let fixed = [0x60, 0, 0, 0, length[0], length[1], self.next, self.hop_limit];
+        [&fixed[..], &self.from.octets(), &self.to.octets(), &self.payload].concat()
+    }
+
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        ethernet(self.mac, 0x86dd, &self.packet())
+    }
+}
+
+/// An ICMP packet of IPv6 with this type, the same form as [`icmp`]. The checksum is not filled in.
+pub(crate) fn icmp6(kind: u8, id: u16, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    icmp6_body(kind, &[&[high, low, 0, 1], payload].concat())
+}
+
+/// An ICMP packet of IPv6 with this type and what follows its first four bytes.
+pub(crate) fn icmp6_body(kind: u8, body: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0], body].concat()
+}
+
 /// A TCP header with these ports and flags. The checksum is not filled in.
 pub(crate) fn tcp((from, to): (u16, u16), flags: u8) -> Vec<u8> {
     let ports = [from.to_be_bytes(), to.to_be_bytes()].concat();
@@ -116,7 +152,7 @@ pub(crate) fn vxlan(vni: u32, frame: &[u8]) -> Vec<u8> {
     [&[8, 0, 0, 0], &(vni << 8).to_be_bytes()[..], frame].concat()
 }
 
-fn checksum(header: &[u8]) -> u16 {
+pub(crate) fn checksum(header: &[u8]) -> u16 {
     let word = |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     let sum: u32 = header.chunks(2).map(word).sum();
     let folded = (sum & 0xffff) + (sum >> 16);

@@ -206,9 +206,7 @@ fn a_full_table_says_so_and_big_ones_are_read_whole() {
 fn the_memory_of_all_maps_is_known_and_small_when_they_are_empty() {
     isolated(|lab| {
         let datapath = lab.load();
-        datapath
-            .set_config(&Config::new(Address::v4([172, 18, 0, 1]), Address::v4([10, 244, 0, 1]), 7))
-            .unwrap();
+        datapath.set_config(&Config::new(&[Address::v4([172, 18, 0, 1])], 7)).unwrap();
         let bytes = datapath.map_bytes().unwrap();
         assert_eq!(bytes.len(), 15);
         let tries = ["TUNNELS", "CIDRS", "POLICIES"]; // they have no table of buckets

@@ -69,8 +69,8 @@ impl Scene {
         }
         let block = Block::new(Ipv4Addr::new(10, 244, 1, 0), 24);
         datapath.tunnels().unwrap().put(&block, &Tunnel { node: Address::v4([172, 18, 0, 2]) }).unwrap();
-        let (node, overlay) = (Address::v4([172, 18, 0, 1]), Address::v4([10, 244, 0, 1]));
-        datapath.set_config(&Config::new(node, overlay, ifindex("vx0"))).unwrap();
+        let node = Address::v4([172, 18, 0, 1]);
+        datapath.set_config(&Config::new(&[node], ifindex("vx0"))).unwrap();
         Self { datapath, links: (ifindex("nk0"), ifindex("nk1")) }
     }
 

@@ -1,19 +1,17 @@
 //! The rtnetlink messages that a pod's link is made of. Values only.
 
-use std::{net::Ipv4Addr, os::fd::RawFd};
+use std::{net::IpAddr, os::fd::RawFd};
 
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage, AddressScope},
+    address::AddressMessage,
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
-    },
+    route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 
 use super::{PROTOCOL, PodVeth};
+use crate::link::address::{bits, family, to_route};
 
 /// Index of `lo` in every namespace.
 pub(super) const LOOPBACK: u32 = 1;
@@ -63,71 +61,64 @@ pub(super) fn all_links() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(LinkMessage::default())
 }
 
+/// Routes of both families.
 pub(super) fn all_routes() -> RouteNetlinkMessage {
-    let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
-    RouteNetlinkMessage::GetRoute(route)
+    RouteNetlinkMessage::GetRoute(RouteMessage::default())
 }
 
+/// Addresses of both families.
 pub(super) fn all_addresses() -> RouteNetlinkMessage {
-    let mut address = AddressMessage::default();
-    address.header.family = AddressFamily::Inet;
-    RouteNetlinkMessage::GetAddress(address)
-}
-
-pub(super) fn address(index: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = 32;
-    message.header.scope = AddressScope::Universe;
-    message.header.index = index;
-    message.attributes =
-        vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
-    RouteNetlinkMessage::NewAddress(message)
+    RouteNetlinkMessage::GetAddress(AddressMessage::default())
 }
 
 /// An entry that is never asked for again.
-pub(super) fn neighbour(index: u32, address: Ipv4Addr, mac: [u8; 6]) -> RouteNetlinkMessage {
+pub(super) fn neighbour(index: u32, address: IpAddr, mac: [u8; 6]) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(address);
     message.header.ifindex = index;
     message.header.state = NeighbourState::Permanent;
     message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::Destination(match address {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        }),
         NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
     ];
     RouteNetlinkMessage::NewNeighbour(message)
 }
 
-/// `address/32 dev index scope link`, and `src source`.
-pub(super) fn link_route(index: u32, address: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
+/// `address dev index scope link` of that address alone, and `src source`.
+pub(super) fn link_route(index: u32, address: IpAddr, source: Option<IpAddr>) -> RouteNetlinkMessage {
     let mut route = to_link(index, address);
-    route.attributes.extend(source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
+    let source = source.map(|source| RouteAttribute::PrefSource(to_route(source)));
+    route.attributes.extend(source);
     RouteNetlinkMessage::NewRoute(route)
 }
 
-pub(super) fn link_route_removed(index: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
+pub(super) fn link_route_removed(index: u32, address: IpAddr) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelRoute(to_link(index, address))
 }
 
-fn to_link(index: u32, address: Ipv4Addr) -> RouteMessage {
-    let mut route = route(index, RouteScope::Link);
-    route.header.destination_prefix_length = 32;
-    route.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(address)));
+fn to_link(index: u32, address: IpAddr) -> RouteMessage {
+    let mut route = route(index, family(address), RouteScope::Link);
+    route.header.destination_prefix_length = bits(address);
+    route.attributes.push(RouteAttribute::Destination(address.into()));
     route
 }
 
-/// `default via gateway dev index onlink`.
-pub(super) fn default_route(index: u32, gateway: Ipv4Addr) -> RouteNetlinkMessage {
-    let mut route = route(index, RouteScope::Universe);
-    route.header.flags = RouteFlags::Onlink;
-    route.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+/// `default via gateway dev index`; of IPv4 `onlink`.
+pub(super) fn default_route(index: u32, gateway: IpAddr) -> RouteNetlinkMessage {
+    let mut route = route(index, family(gateway), RouteScope::Universe);
+    if gateway.is_ipv4() {
+        route.header.flags = RouteFlags::Onlink;
+    }
+    route.attributes.push(RouteAttribute::Gateway(gateway.into()));
     RouteNetlinkMessage::NewRoute(route)
 }
 
-fn route(index: u32, scope: RouteScope) -> RouteMessage {
+fn route(index: u32, family: AddressFamily, scope: RouteScope) -> RouteMessage {
     let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
+    route.header.address_family = family;
     route.header.table = RouteHeader::RT_TABLE_MAIN;
     route.header.protocol = RouteProtocol::Other(PROTOCOL);
     route.header.scope = scope;

@@ -1,16 +1,15 @@
 //! What the kernel holds of pods' links, read back.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{collections::HashMap, net::IpAddr};
 
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
-    address::AddressAttribute,
     link::{LinkAttribute, LinkFlags, LinkMessage, State},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
+    route::{RouteAttribute, RouteMessage, RouteProtocol},
 };
 
 use super::{PROTOCOL, message};
-use crate::link::{Error, name, netlink::Rtnetlink};
+use crate::link::{Error, address, name, netlink::Rtnetlink};
 
 /// A link that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,56 +51,55 @@ pub struct PodRoute {
     /// Index of the link that it goes to.
     pub link: u32,
     /// Its preferred source.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
 }
 
 /// Routes of ours to single addresses.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn pod_routes(socket: &mut Rtnetlink) -> Result<HashMap<Ipv4Addr, PodRoute>, Error> {
+pub fn pod_routes(socket: &mut Rtnetlink) -> Result<HashMap<IpAddr, PodRoute>, Error> {
     let routes = socket.dump("list routes", message::all_routes())?;
     Ok(routes.iter().filter_map(read_pod_route).collect())
 }
 
-/// Whether any link has this address.
+/// Addresses of all links.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn has_address(socket: &mut Rtnetlink, wanted: Ipv4Addr) -> Result<bool, Error> {
+pub fn all_addresses(socket: &mut Rtnetlink) -> Result<Vec<IpAddr>, Error> {
     let found = socket.dump("list addresses", message::all_addresses())?;
-    let local = AddressAttribute::Local(wanted.into());
-    let is_it = |message: &RouteNetlinkMessage| matches!(message, RouteNetlinkMessage::NewAddress(address) if address.attributes.contains(&local));
-    Ok(found.iter().any(is_it))
+    let address = |message: &RouteNetlinkMessage| match message {
+        RouteNetlinkMessage::NewAddress(message) => address::of(message),
+        _ => None,
+    };
+    Ok(found.iter().filter_map(address).collect())
 }
 
-/// IPv4 addresses of the link with this index.
+/// Addresses of the link with this index, without those that the kernel itself gives to links.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn addresses(socket: &mut Rtnetlink, index: u32) -> Result<Vec<Ipv4Addr>, Error> {
+pub fn addresses(socket: &mut Rtnetlink, index: u32) -> Result<Vec<IpAddr>, Error> {
     let found = socket.dump("list addresses", message::all_addresses())?;
-    let of_link = found.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewAddress(address) if address.header.index == index => Some(address.attributes),
+    let of_link = found.iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(address) if address.header.index == index => address::of(address),
         _ => None,
     });
-    let local = of_link.flatten().filter_map(|attribute| match attribute {
-        AddressAttribute::Local(std::net::IpAddr::V4(address)) => Some(address),
-        _ => None,
-    });
-    Ok(local.collect())
+    Ok(of_link.collect())
 }
 
-/// Where the default route goes: gateway and link.
+/// Where the default routes go: gateway and link.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn default_route(socket: &mut Rtnetlink) -> Result<Option<(Ipv4Addr, u32)>, Error> {
+pub fn default_routes(socket: &mut Rtnetlink) -> Result<Vec<(IpAddr, u32)>, Error> {
     let routes = socket.dump("list routes", message::all_routes())?;
-    Ok(routes.iter().find_map(|message| {
+    let default = routes.iter().filter_map(|message| {
         let route = unwrap_route(message).filter(|route| route.header.destination_prefix_length == 0)?;
         Some((gateway(route)?, oif(route)?))
-    }))
+    });
+    Ok(default.collect())
 }
 
 fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
@@ -121,21 +119,20 @@ fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     Some(link)
 }
 
-fn read_pod_route(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, PodRoute)> {
+fn read_pod_route(message: &RouteNetlinkMessage) -> Option<(IpAddr, PodRoute)> {
     let route = unwrap_route(message)?;
     let header = &route.header;
-    if header.protocol != RouteProtocol::Other(PROTOCOL) || header.destination_prefix_length != 32 {
-        return None;
-    }
     let destination = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(address) => address::of_route(address),
         _ => None,
-    });
+    })?;
     let source = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::PrefSource(address) => address::of_route(address),
         _ => None,
     });
-    Some((destination?, PodRoute { link: oif(route)?, source }))
+    let single = header.destination_prefix_length == address::bits(destination);
+    let ours = header.protocol == RouteProtocol::Other(PROTOCOL) && single;
+    Some((destination, PodRoute { link: oif(route)?, source })).filter(|_| ours)
 }
 
 fn unwrap_route(message: &RouteNetlinkMessage) -> Option<&RouteMessage> {
@@ -149,9 +146,9 @@ fn oif(route: &RouteMessage) -> Option<u32> {
     })
 }
 
-fn gateway(route: &RouteMessage) -> Option<Ipv4Addr> {
+fn gateway(route: &RouteMessage) -> Option<IpAddr> {
     route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Gateway(address) => address::of_route(address),
         _ => None,
     })
 }

@@ -78,6 +78,7 @@ pub(crate) fn attached(number: u8) -> Attached {
     Attached {
         pod: PodRef { name: own(number), uid: "".into() },
         address: address(0, number),
+        other: None,
         ifindex: u32::from(number) + 10,
         mac: [number; 6],
     }

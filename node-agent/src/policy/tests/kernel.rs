@@ -158,7 +158,7 @@ impl Kernel {
     pub(crate) fn egress(&self, pod: Address) -> u32 {
         let endpoint = self.endpoints.entries().get(&pod);
         let link = endpoint.and_then(|endpoint| self.links.entries().get(&endpoint.ifindex));
-        link.filter(|link| link.address == pod).map_or(CLOSED, |link| link.egress)
+        link.filter(|link| link.owns(&pod)).map_or(CLOSED, |link| link.egress)
     }
 
     /// Whether TCP to port 80 comes in.

@@ -222,7 +222,7 @@ fn a_flow_to_a_pod_that_was_not_known_yet_is_judged_when_it_is() {
 }
 
 #[test]
-fn what_is_no_ipv4_does_not_reach_a_pod_except_arp() {
+fn what_is_no_ip_does_not_reach_a_pod_except_arp() {
     isolated(|lab| {
         let scene = Scene::new(lab);
         scene.a(OPEN, OPEN);
@@ -230,7 +230,7 @@ fn what_is_no_ipv4_does_not_reach_a_pod_except_arp() {
         let way = Way { device: scene.links.0, came_over: 0 };
         for (frame, outcome) in [
             (arp(HOST_MAC, (HOST_MAC, OUTSIDE), A), Next),
-            (ethernet(macs, 0x86dd, &[0x60; 40]), Drop(Reason::Ipv6)),
+            (ethernet(macs, 0x86dd, &[0x40; 40]), Drop(Reason::Malformed)),
             (ethernet(macs, 0x88cc, &[0; 40]), Drop(Reason::UnknownProtocol)),
             (packet(OUTSIDE, A, TCP, vec![0; 13]).frame(), Drop(Reason::Malformed)),
         ] {

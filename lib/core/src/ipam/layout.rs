@@ -1,0 +1,111 @@
+//! Which pools there are, and which of their blocks the node has. Values that the operator decides and the agent obeys.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::address::Address;
+
+/// A family of addresses. A pod has one address of each that its pools offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which a pod's addresses are named.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// That of a network.
+    #[must_use]
+    pub fn of_net(net: &IpNet) -> Self {
+        Self::of(net.addr())
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// A range of addresses with rules of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where its addresses lie, at most one network of each family.
+    pub cidrs: Vec<IpNet>,
+    /// Addresses in it that nobody is given.
+    pub reserved: Vec<IpNet>,
+}
+
+impl Pool {
+    fn contains(&self, address: IpAddr) -> bool {
+        self.cidrs.iter().any(|cidr| cidr.contains(&address))
+    }
+
+    fn reserves(&self, address: IpAddr) -> bool {
+        self.reserved.iter().any(|reserved| reserved.contains(&address))
+    }
+}
+
+/// The pools of the cluster, best first, and the node's blocks of them, in the operator's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The pools, in the order in which they are tried.
+    pub pools: Vec<Pool>,
+    /// The node's blocks. The first of each family gives the node its own address on the overlay.
+    pub blocks: Vec<IpNet>,
+}
+
+impl Layout {
+    /// The pool that an address lies in. Pools do not overlap.
+    #[must_use]
+    pub fn pool_of(&self, address: IpAddr) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.contains(address))
+    }
+
+    /// The pool of this name.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| *pool.name == *name)
+    }
+
+    /// The families that the pools have, in the order of [`Family::ALL`].
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        let offered =
+            |family| self.pools.iter().flat_map(|pool| &pool.cidrs).any(|c| Family::of_net(c) == family);
+        Family::ALL.into_iter().filter(move |family| offered(*family))
+    }
+
+    /// The node's own address on the overlay: the first of its first block of the family.
+    #[must_use]
+    pub fn overlay_address(&self, family: Family) -> Option<Address> {
+        self.blocks.iter().find(|block| Family::of_net(block) == family).map(|block| block.network().into())
+    }
+
+    /// The node's blocks of one family that lie in the pool called `name`.
+    pub(super) fn blocks_of(&self, name: &str, family: Family) -> impl Iterator<Item = IpNet> {
+        let pool = self.pool(name);
+        let within = move |block: &IpNet| pool.is_some_and(|pool| pool.contains(block.addr()));
+        self.blocks.iter().copied().filter(move |block| Family::of_net(block) == family && within(block))
+    }
+
+    /// Whether pods are never given this address.
+    pub(super) fn is_reserved(&self, address: IpAddr) -> bool {
+        self.pool_of(address).is_some_and(|pool| pool.reserves(address))
+    }
+}

@@ -1,0 +1,98 @@
+//! Which pool gives which node its blocks.
+
+use netkeel_crds::cluster_network::AddressPool;
+use proptest::prelude::*;
+
+use super::*;
+
+fn pool(name: &str, cidrs: &[&str], priority: i32) -> AddressPool {
+    let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+    AddressPool { name: name.to_owned(), cidrs, priority, ..AddressPool::default() }
+}
+
+/// `seen` with these pools.
+fn with_pools(mut seen: Observed, pools: Vec<AddressPool>) -> Observed {
+    seen.network.as_mut().unwrap().spec.pod_network.pools = pools;
+    seen
+}
+
+#[test]
+fn a_node_gets_a_block_of_each_family() {
+    let both = pool("default", &["10.244.0.0/16", "fd00:10:244::/56"], 0);
+    let planned = planned(&with_pools(seen(), vec![both]));
+    let wanted = ["a 10.244.0.0/26", "a fd00:10:244::/122", "b 10.244.0.64/26", "b fd00:10:244::40/122"];
+    assert_eq!(claims(&planned), wanted);
+    assert!(planned.problems.is_empty());
+}
+
+#[test]
+fn a_family_that_is_added_to_a_pool_reaches_nodes_that_have_the_other() {
+    let both = pool("default", &["10.244.0.0/16", "fd00:10:244::/56"], 0);
+    let planned = planned(&with_pools(settled(), vec![both]));
+    assert_eq!(claims(&planned), ["a fd00:10:244::/122", "b fd00:10:244::40/122"]);
+}
+
+#[test]
+fn blocks_come_from_the_best_pool_that_selects_the_node_and_has_some() {
+    let mut fast = pool("fast", &["10.1.0.0/26"], 10);
+    fast.node_selector = serde_json::from_value(serde_json::json!({"matchLabels": {"nic": "fast"}})).unwrap();
+    let mut seen = with_pools(seen(), vec![pool("default", &["10.244.0.0/16"], 0), fast]);
+    assert_eq!(claims(&planned(&seen)), ["a 10.244.0.0/26", "b 10.244.0.64/26"], "no node is selected");
+    seen.nodes[1].labels = [("nic".to_owned(), "fast".to_owned())].into();
+    assert_eq!(claims(&planned(&seen)), ["a 10.244.0.0/26", "b 10.1.0.0/26"]);
+    seen.nodes[0].labels = seen.nodes[1].labels.clone();
+    let planned = planned(&seen);
+    assert_eq!(claims(&planned), ["a 10.1.0.0/26", "b 10.244.0.0/26"], "the better pool is used up");
+    assert!(planned.problems.is_empty());
+}
+
+#[test]
+fn a_node_that_no_pool_selects_is_named() {
+    let mut fast = pool("fast", &["10.1.0.0/16"], 10);
+    fast.node_selector = serde_json::from_value(serde_json::json!({"matchLabels": {"nic": "fast"}})).unwrap();
+    let planned = planned(&with_pools(seen(), vec![fast]));
+    assert_eq!(reasons(&planned)[0], (kind::DEGRADED, "NoPool"));
+    assert!(planned.problems[0].message.contains("no pool has IPv4 addresses for node a"));
+}
+
+#[test]
+fn a_block_whose_first_address_is_reserved_is_nobodys() {
+    let mut reserved = pool("default", &["10.244.0.0/16"], 0);
+    reserved.reserved = vec!["10.244.0.0/25".parse().unwrap(), "10.244.0.192/32".parse().unwrap()];
+    let planned = planned(&with_pools(seen(), vec![reserved]));
+    assert_eq!(claims(&planned), ["a 10.244.0.128/26", "b 10.244.1.0/26"]);
+    assert_eq!(planned.config.unwrap().pools[0].reserved.len(), 2);
+}
+
+proptest! {
+    /// Whatever is claimed already, new claims lie in the pool and overlap nothing.
+    #[test]
+    fn new_claims_are_in_the_pool_and_disjoint(
+        prefix in 20_u8..26, size in 26_u8..29, nodes in 1_u8..30, taken in prop::collection::vec((0_u32..4096, 26_u8..30), 0..30),
+    ) {
+        let pool: IpNet = format!("10.244.0.0/{prefix}").parse().unwrap();
+        let mut seen = seen();
+        let spec = &mut seen.network.as_mut().unwrap().spec.pod_network.pools[0];
+        spec.cidrs = vec![pool];
+        spec.block_sizes.ipv4 = size;
+        seen.nodes = (0..nodes).map(|number| node(&format!("n{number}"), number)).collect();
+        for (number, length) in taken {
+            let address = std::net::Ipv4Addr::from_bits(0x0AF4_0000 + number);
+            let cidr = ipnet::Ipv4Net::new(address, length).unwrap().trunc();
+            seen.blocks.push(block(&cidr.to_string(), "gone"));
+        }
+        let outcome = planned(&seen);
+        let mut all: Vec<IpNet> = seen.blocks.iter().map(|block| block.spec.cidr).collect();
+        let mut claims = 0;
+        for step in &outcome.steps {
+            if let Step::ClaimBlock { cidr, .. } = step {
+                prop_assert!(pool.contains(cidr) && cidr.prefix_len() == size);
+                prop_assert!(!all.iter().any(|other| validate::overlap(other, cidr)), "{cidr} overlaps one of {all:?}");
+                all.push(*cidr);
+                claims += 1;
+            }
+        }
+        let without = outcome.problems.iter().filter(|problem| problem.reason == "PoolExhausted").count();
+        prop_assert_eq!(claims + without, usize::from(nodes));
+    }
+}
