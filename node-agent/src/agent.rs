@@ -262,7 +262,7 @@ impl Agent {
             node: self.node.subscribe(),
             pool: self.with.pool.clone(),
             datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
-            drift: self.alarm.pods.clone(),
+            drift: self.alarm.clone(),
             fights: self.fights.clone(),
         };
         let stop = CancellationToken::new();

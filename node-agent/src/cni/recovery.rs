@@ -30,6 +30,15 @@ use crate::{
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::ZERO];
 
+/// How closely pods' links are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// What the kernel lists at once: routes, and whether links are up.
+    Routes,
+    /// Settings and programs too, link by link.
+    Whole,
+}
+
 /// Host sides by name.
 type Links = HashMap<String, seen::Link>;
 /// Routes to pods by address.
@@ -95,7 +104,7 @@ impl Server {
         if let Err(error) = self.context.pool.wake() {
             tracing::error!(error = chain(&error), "records of rested addresses could not be removed");
         }
-        let Some((records, links, routes)) = self.mend_pods() else { return };
+        let Some((records, links, routes)) = self.mend_pods(Look::Whole) else { return };
         let seen = Seen::of(&links, &routes);
         let now = crate::ipam::since_boot();
         let mut leaks = self.leaks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,8 +117,8 @@ impl Server {
         }
     }
 
-    /// Looks at all pods' links and mends those that are not as they must be. Gives what was seen.
-    pub(super) fn mend_pods(&self) -> Option<(Vec<Record>, Links, Routes)> {
+    /// Looks at all pods' links, as closely as that, and mends those that are not as they must be. Gives what was seen.
+    pub(super) fn mend_pods(&self, look: Look) -> Option<(Vec<Record>, Links, Routes)> {
         let records = self.context.pool.records();
         let seen = Rtnetlink::open().and_then(|mut host| {
             let source = self.source(&mut host)?;
@@ -123,7 +132,7 @@ impl Server {
             }
         };
         for record in &records {
-            if let Err(failure) = self.mend(record, &links, &routes, source) {
+            if let Err(failure) = self.mend(record, (&links, &routes, source), look) {
                 let details = &failure.details;
                 tracing::error!(address = %record.address, details, "a pod's link could not be mended: {failure}");
             }
@@ -143,17 +152,16 @@ impl Server {
     fn mend(
         &self,
         record: &Record,
-        links: &Links,
-        routes: &Routes,
-        source: Option<Ipv4Addr>,
+        (links, routes, source): (&Links, &Routes, Option<Ipv4Addr>),
+        look: Look,
     ) -> Result<(), Failure> {
         let (Some(link), Some(address)) = (host_side(record, links), record.ipv4()) else { return Ok(()) };
         let veth = PodVeth { source, ..PodVeth::new(&record.owner, address, 0) };
         let pod = datapath_link(&veth, link.index, record.pod());
         let (settings, datapath) = (&self.context.settings, &self.context.datapath);
         if is_whole(link, routes.get(&address), source)
-            && !sysctl::strays(settings, &veth.host_name, sysctl::POD)
-            && datapath.holds(&pod)?
+            && (look == Look::Routes
+                || !sysctl::strays(settings, &veth.host_name, sysctl::POD) && datapath.holds(&pod)?)
         {
             return Ok(());
         }
