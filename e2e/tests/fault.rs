@@ -251,3 +251,58 @@ fn status_and_why_are_useful_without_an_operator_and_without_an_agent() {
     .unwrap();
     workload.delete_namespace().unwrap();
 }
+
+#[test]
+fn what_somebody_deletes_on_a_node_is_back_at_once_and_pods_go_on() {
+    let workload = Workload::new(shared(), "deleted").unwrap();
+    let nodes = node_names(shared());
+    workload.pod("client", &nodes[0]).unwrap();
+    workload.pod("server", &nodes[1]).unwrap();
+    workload.ready().unwrap();
+    let (client, server) = (workload.client("client").unwrap(), workload.client("server").unwrap());
+    for command in [
+        "ip route flush proto 110",
+        "nft delete table inet netkeel",
+        "ip link del netkeel.vxlan",
+        "for name in /proc/sys/net/ipv4/conf/*/forwarding; do echo 0 >$name; done",
+    ] {
+        shared().node_exec(&nodes[0], &["sh", "-c", command]).unwrap();
+        let healed = Duration::from_secs(2);
+        wait_until(&format!("the pods talk after `{command}`"), healed, || {
+            let there = client.connect(&server.address, ECHO_PORT, 1)?;
+            let back = server.connect(&client.address, ECHO_PORT, 1)?;
+            ensure!(
+                there.errors.is_empty() && back.errors.is_empty(),
+                "{:?} {:?}",
+                there.errors,
+                back.errors
+            );
+            Ok(())
+        })
+        .unwrap();
+        client.outside_source().expect("and the outside is reached");
+    }
+    workload.delete_namespace().unwrap();
+}
+
+#[test]
+fn a_node_whose_agent_is_away_for_minutes_is_not_ready_and_says_so_in_our_words() {
+    let node = &node_names(shared())[1];
+    let said = |status: &'static str, words: &'static str| {
+        wait_until(&format!("the node is Ready={status}"), Duration::from_mins(2), || {
+            let path = "jsonpath={.status.conditions[?(@.type=='Ready')]}";
+            let ready = shared().kubectl(&["get", "node", node, "-o", path])?;
+            let is = ready.contains(&format!(r#""status":"{status}""#)) && ready.contains(words);
+            ensure!(is, "{ready}");
+            Ok(())
+        })
+    };
+    said("True", "").unwrap();
+    // An agent that does not run any more, and has not since a second after the machine's boot.
+    let away = "kill -STOP $(pidof netkeel-agent) && echo 1 >/run/netkeel/heartbeat";
+    shared().node_exec(node, &["sh", "-c", away]).unwrap();
+    let told = said("False", "the netkeel agent of this node is silent for");
+    shared().node_exec(node, &["sh", "-c", "kill -CONT $(pidof netkeel-agent)"]).unwrap();
+    said("True", "").unwrap();
+    told.unwrap();
+}

@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::events::{Change, PolicyChange};
 use self::policy::Policing;
 use crate::{
-    apply::{Applied, Applier},
+    apply::{Applied, Applier, Written},
     args::Config,
     cleanup::chain,
     cni::{self, CniContext, kernel::KernelDatapath},
@@ -262,7 +262,7 @@ impl Agent {
             node: self.node.subscribe(),
             pool: self.with.pool.clone(),
             datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
-            drift: self.alarm.pods.clone(),
+            drift: self.alarm.clone(),
             fights: self.fights.clone(),
         };
         let stop = CancellationToken::new();
@@ -311,6 +311,13 @@ impl Agent {
     }
 
     fn in_force(&mut self, wanted: Desired, applied: Applied) {
+        let same = self
+            .applied
+            .as_ref()
+            .is_some_and(|(before, with)| *before == wanted && with.device == applied.device);
+        if same && applied.written != Written::default() {
+            tracing::warn!(written = ?applied.written, "something of the node's network was taken by somebody and is back");
+        }
         if self.report.revision.as_deref() != Some(&*wanted.revision) {
             tracing::info!(
                 revision = wanted.revision,

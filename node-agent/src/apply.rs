@@ -93,6 +93,19 @@ pub struct Applied {
     pub device: overlay::Wanted,
     /// The interface that carries the overlay's packets.
     pub underlay: overlay::Underlay,
+    /// What had to be written.
+    pub written: Written,
+}
+
+/// What had to be written to the kernel. Where nothing else was wanted than before, somebody had taken it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The overlay's device was made anew.
+    pub device: bool,
+    /// Routes to blocks.
+    pub routes: route::Changes,
+    /// The nftables table.
+    pub table: bool,
 }
 
 /// Brings the node's kernel to what is desired.
@@ -129,7 +142,8 @@ impl Applier {
         self.fights.note(strayed, Instant::now());
         let nodes: Vec<_> = desired.node.iter().map(Address::from).collect();
         let config = Config::new(&nodes, ifindex);
-        if self.attached != Some(config) {
+        let anew = self.attached != Some(config);
+        if anew {
             part!("programs").in_scope(|| datapath.attach(&config))?;
             self.attached = Some(config);
         }
@@ -140,6 +154,7 @@ impl Applier {
             .map_err(Error::Routes)?;
         let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
         tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu = device.mtu, "applied");
-        Ok(Applied { device, underlay })
+        let written = Written { device: anew, routes, table: table == masquerade::Outcome::Replaced };
+        Ok(Applied { device, underlay, written })
     }
 }

@@ -30,16 +30,16 @@ use std::{
 };
 
 use datapath::PodDatapath;
+use recovery::Look;
 use server::Server;
 use tokio::{
     net::UnixListener,
-    sync::Notify,
     task::spawn_blocking,
     time::{interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{ipam::Pool, node::NodeWatch, sysctl::Fights};
+use crate::{ipam::Pool, monitor::Alarm, node::NodeWatch, sysctl::Fights};
 
 /// How long running calls may go on after the agent was told to end.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ pub struct CniContext {
     /// The kernel programs' side of pod links.
     pub datapath: Arc<dyn PodDatapath>,
     /// Rung when pods' links or routes may have changed.
-    pub drift: Arc<Notify>,
+    pub drift: Alarm,
     /// Told which settings of pods' links others change.
     pub fights: Arc<Fights>,
 }
@@ -131,7 +131,7 @@ async fn follow_node(server: Arc<Server>) {
         let state = node.borrow_and_update().clone();
         server.node_changed(state.as_deref());
         // The node's address may be another one, and with it the source of the routes to pods.
-        server.context.drift.notify_one();
+        server.context.drift.routes.notify_one();
         if node.changed().await.is_err() {
             // The agent is ending, or a test keeps its last state; calls go on with what is known.
             return std::future::pending().await;
@@ -153,12 +153,16 @@ async fn sweep(server: Arc<Server>) {
     let mut tick = interval(leaks::PERIOD);
     loop {
         let drift = server.context.drift.clone();
-        let whole = tokio::select! {
-            _ = tick.tick() => true,
-            () = drift.notified() => false,
+        let look = tokio::select! {
+            _ = tick.tick() => None,
+            () = drift.pods.notified() => Some(Look::Whole),
+            () = drift.routes.notified() => Some(Look::Routes),
         };
         let server = server.clone();
-        let work = move || if whole { server.sweep() } else { drop(server.mend_pods()) };
+        let work = move || match look {
+            None => server.sweep(),
+            Some(look) => drop(server.mend_pods(look)),
+        };
         if let Err(error) = spawn_blocking(work).await {
             tracing::error!(%error, "the sweep over the pods' links broke off");
         }

@@ -43,7 +43,9 @@ const ROOM: usize = 1 << 20;
 pub struct Alarm {
     /// Device, addresses, routes to blocks, settings, masquerading.
     pub network: Arc<Notify>,
-    /// Pods' links and routes.
+    /// Routes to pods, and whether their links are up.
+    pub routes: Arc<Notify>,
+    /// All of pods' links.
     pub pods: Arc<Notify>,
 }
 
@@ -51,6 +53,9 @@ impl Alarm {
     fn ring(&self, stir: Stir) {
         if stir.network {
             self.network.notify_one();
+        }
+        if stir.routes {
+            self.routes.notify_one();
         }
         if stir.pods {
             self.pods.notify_one();

@@ -32,6 +32,15 @@ use crate::{
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::ZERO];
 
+/// How closely pods' links are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// What the kernel lists at once: routes, and whether links are up.
+    Routes,
+    /// Settings and programs too, link by link.
+    Whole,
+}
+
 /// Host sides by name.
 type Links = HashMap<String, seen::Link>;
 /// Routes to pods by address.
@@ -97,7 +106,7 @@ impl Server {
         if let Err(error) = self.context.pool.wake() {
             tracing::error!(error = chain(&error), "records of rested addresses could not be removed");
         }
-        let Some((records, links, routes)) = self.mend_pods() else { return };
+        let Some((records, links, routes)) = self.mend_pods(Look::Whole) else { return };
         let seen = Seen::of(&links, &routes);
         let now = crate::ipam::since_boot();
         let mut leaks = self.leaks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -110,8 +119,8 @@ impl Server {
         }
     }
 
-    /// Looks at all pods' links and mends those that are not as they must be. Gives what was seen.
-    pub(super) fn mend_pods(&self) -> Option<(Vec<Record>, Links, Routes)> {
+    /// Looks at all pods' links, as closely as that, and mends those that are not as they must be. Gives what was seen.
+    pub(super) fn mend_pods(&self, look: Look) -> Option<(Vec<Record>, Links, Routes)> {
         let records = self.context.pool.records();
         let seen = Rtnetlink::open().and_then(|mut host| {
             let source = self.source(&mut host)?;
@@ -125,7 +134,7 @@ impl Server {
             }
         };
         for held in Holding::all(&records) {
-            if let Err(failure) = self.mend(&held, &links, &routes, source) {
+            if let Err(failure) = self.mend(&held, (&links, &routes, source), look) {
                 let details = &failure.details;
                 tracing::error!(address = %held.addresses, details, "a pod's link could not be mended: {failure}");
             }
@@ -142,14 +151,19 @@ impl Server {
 
     /// Sets up the host side of a pod's link again where somebody took the pod's route, the link down, or a setting, and enters
     /// the pod in the tables again where they lack it.
-    fn mend(&self, held: &Holding, links: &Links, routes: &Routes, source: Addresses) -> Result<(), Failure> {
+    fn mend(
+        &self,
+        held: &Holding,
+        (links, routes, source): (&Links, &Routes, Addresses),
+        look: Look,
+    ) -> Result<(), Failure> {
         let Some(pod) = held.link(links) else { return Ok(()) };
         let veth = PodVeth { source, ..held.veth() };
         let Some(link) = links.get(&veth.host_name) else { return Ok(()) };
         let (settings, datapath) = (&self.context.settings, &self.context.datapath);
         if is_whole(&veth, link, routes)
-            && !sysctl::strays(settings, &veth.host_name, sysctl::POD)
-            && datapath.holds(&pod)?
+            && (look == Look::Routes
+                || !sysctl::strays(settings, &veth.host_name, sysctl::POD) && datapath.holds(&pod)?)
         {
             return Ok(());
         }

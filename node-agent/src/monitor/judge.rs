@@ -26,17 +26,21 @@ use crate::{
 pub struct Stir {
     /// Device, addresses, routes to blocks, settings, masquerading.
     pub network: bool,
-    /// Pods' links and routes.
+    /// Routes to pods, and whether their links are up: the kernel lists these at once, so that a look costs little however
+    /// often pods come and go.
+    pub routes: bool,
+    /// All of pods' links: settings and programs too, link by link.
     pub pods: bool,
 }
 
 impl Stir {
     /// Nothing.
-    pub const NONE: Self = Self { network: false, pods: false };
+    pub const NONE: Self = Self { network: false, routes: false, pods: false };
     /// Everything.
-    pub const ALL: Self = Self { network: true, pods: true };
-    const NETWORK: Self = Self { network: true, pods: false };
-    const PODS: Self = Self { network: false, pods: true };
+    pub const ALL: Self = Self { network: true, routes: true, pods: true };
+    const NETWORK: Self = Self { network: true, ..Self::NONE };
+    const ROUTES: Self = Self { routes: true, ..Self::NONE };
+    const PODS: Self = Self { pods: true, ..Self::NONE };
 
     fn when(self, so: bool) -> Self {
         if so { self } else { Self::NONE }
@@ -47,7 +51,11 @@ impl BitOr for Stir {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        Self { network: self.network || other.network, pods: self.pods || other.pods }
+        Self {
+            network: self.network || other.network,
+            routes: self.routes || other.routes,
+            pods: self.pods || other.pods,
+        }
     }
 }
 
@@ -141,7 +149,7 @@ impl Judge {
         let before = self.devices.insert(link.header.index, device.clone());
         match whose {
             Whose::Overlay => Stir::NETWORK.when(before.as_ref() != Some(&device)),
-            Whose::Pod => Stir::PODS.when(before.is_some_and(|before| before.up && !up)),
+            Whose::Pod => Stir::ROUTES.when(before.is_some_and(|before| before.up && !up)),
             Whose::Other => Stir::NETWORK.when(before.is_some_and(|before| before.mtu != mtu)),
         }
     }
@@ -155,7 +163,7 @@ impl Judge {
 
     /// Linux drops, without a word, all routes whose preferred source goes: pods' too.
     fn address(&self, address: &AddressMessage) -> Stir {
-        Stir::ALL.when(self.whose(address.header.index) != Some(Whose::Pod))
+        (Stir::NETWORK | Stir::ROUTES).when(self.whose(address.header.index) != Some(Whose::Pod))
     }
 
     fn route(&mut self, route: &RouteMessage, replaces: bool) -> Stir {
@@ -203,7 +211,7 @@ impl Judge {
 
 /// A route to one address is a pod's.
 fn look_at(destination: IpNet) -> Stir {
-    if destination.prefix_len() == destination.max_prefix_len() { Stir::PODS } else { Stir::NETWORK }
+    if destination.prefix_len() == destination.max_prefix_len() { Stir::ROUTES } else { Stir::NETWORK }
 }
 
 fn is_ours(route: &RouteMessage) -> bool {

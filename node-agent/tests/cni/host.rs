@@ -239,7 +239,7 @@ fn context(
         node: node.subscribe(),
         pool: Arc::new(Pool::open(&folder.join("ipam")).unwrap()),
         datapath,
-        drift: Arc::default(),
+        drift: Alarm::default(),
         fights: Arc::default(),
     }
 }
@@ -256,8 +256,7 @@ fn run(
     runtime.block_on(async {
         let listener = cni::bind(socket).unwrap();
         if watches {
-            let alarm = Alarm { pods: context.drift.clone(), ..Alarm::default() };
-            tokio::spawn(Monitor::open().unwrap().run(alarm));
+            tokio::spawn(Monitor::open().unwrap().run(context.drift.clone()));
         }
         // Nobody waits for an agent in a process of its own.
         let _ = listens.send(());
