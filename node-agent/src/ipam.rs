@@ -1,10 +1,12 @@
 //! The node's addresses, durable: the allocator of `netkeel-core` with one file an address beside it.
 //! An address is written down before anybody uses it, and its file says who it was until it has rested.
 
+mod demand;
 pub mod record;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod wishes;
 
 use std::{
     collections::HashMap,
@@ -13,20 +15,23 @@ use std::{
     time::Duration,
 };
 
+use demand::Demand;
 use ipnet::IpNet;
 use netkeel_core::{
     address::Address,
-    ipam::{Allocator, Ask, Exhausted, Held, Layout, Owner, Usage},
+    ipam::{Allocator, Ask, Held, Layout, Owner, Refused, Usage},
 };
 use record::Record;
 use store::Store;
+use tokio::sync::Notify;
+use wishes::Wishes;
 
 /// What can go wrong with the node's addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No address is left.
+    /// No address can be given.
     #[error(transparent)]
-    Exhausted(#[from] Exhausted),
+    Refused(#[from] Refused),
     /// The folder of the records cannot be read or written.
     #[error("{verb} {}: the agent must own this folder, and its file system must have room", path.display())]
     Store { verb: &'static str, path: PathBuf, source: std::io::Error },
@@ -48,6 +53,10 @@ pub struct Details {
 pub struct Pool {
     state: Mutex<State>,
     clock: fn() -> Duration,
+    /// What the API says that pods want.
+    pub wishes: Wishes,
+    /// Rung when the blocks or what is wanted of them changed.
+    pub changed: Notify,
 }
 
 #[derive(Debug)]
@@ -56,6 +65,7 @@ struct State {
     /// What pods hold, IPv4 first.
     records: HashMap<Owner, Vec<Record>>,
     store: Store,
+    demand: Demand,
 }
 
 impl Pool {
@@ -75,10 +85,10 @@ impl Pool {
         let (store, found) = Store::open(folder)?;
         let held = found.iter().map(|record| (record.address, record.held()));
         let allocator = Allocator::new(Arc::default(), held);
-        let mut state = State { allocator, records: HashMap::new(), store };
+        let mut state = State { allocator, records: HashMap::new(), store, demand: Demand::default() };
         let used = found.into_iter().filter(|record| matches!(record.held(), Held::By(_)));
         used.for_each(|record| state.note(record));
-        Ok(Self { state: Mutex::new(state), clock })
+        Ok(Self { state: Mutex::new(state), clock, wishes: Wishes::default(), changed: Notify::new() })
     }
 
     /// Takes over the pools and the node's blocks.
@@ -86,6 +96,8 @@ impl Pool {
         let mut state = self.lock();
         if state.allocator.layout() != layout {
             state.allocator.set_layout(layout.clone());
+            state.demand.forget(layout);
+            self.changed.notify_one();
         }
     }
 
@@ -99,7 +111,16 @@ impl Pool {
         let mut state = self.lock();
         state.wake(now)?;
         let before = state.allocator.addresses_of(owner);
-        let given = state.allocator.allocate(owner, ask, now)?;
+        let given = match state.allocator.allocate(owner, ask, now) {
+            Ok(given) => given,
+            Err(refused) => {
+                let layout = state.allocator.layout().clone();
+                if state.demand.note(&layout, ask, &refused, now) {
+                    self.changed.notify_one();
+                }
+                return Err(refused.into());
+            }
+        };
         let new: Vec<Address> = given.iter().filter(|address| !before.contains(address)).copied().collect();
         for (written, address) in new.iter().enumerate() {
             let record = Record::used(*address, owner.clone(), details.clone(), now);
@@ -172,6 +193,12 @@ impl Pool {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.lock().allocator.usage((self.clock)())
+    }
+
+    /// Where pods wait for a block: CIDRs of pools, or single addresses. What nobody has asked for lately is forgotten.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<IpNet> {
+        self.lock().demand.list((self.clock)())
     }
 
     /// How full each block is.

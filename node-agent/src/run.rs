@@ -156,12 +156,13 @@ async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: Cance
     let mut changes = changes.ready_chunks(BATCH);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let moved = agent.pods_moved();
+    let (moved, pool) = (agent.pods_moved(), agent.pool());
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(batch) = changes.next() => batch.into_iter().for_each(|change| agent.take(change)),
             () = moved.notified() => {}
+            () = pool.changed.notified() => agent.blocks_changed(),
             _ = tick.tick() => {}
         }
         block_in_place(|| agent.work(Instant::now()));

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ipnet::IpNet;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
@@ -84,6 +85,8 @@ pub struct Report {
     pub addresses: Option<Usage>,
     /// The same block by block; empty before it is known.
     pub blocks: Vec<BlockUsage>,
+    /// Where pods wait for a block.
+    pub wanted: Vec<IpNet>,
     /// What was found and loaded.
     pub datapath: Option<Datapath>,
     /// Trace of the span that applied the revision.
@@ -112,6 +115,7 @@ impl Report {
             conditions,
             addresses: self.addresses.or(before.addresses),
             blocks: if self.addresses.is_some() { self.blocks.clone() } else { before.blocks.clone() },
+            wanted: self.wanted.clone(),
             datapath: self.datapath.clone().or_else(|| before.datapath.clone()),
             traceparent: self.traceparent.clone().or_else(|| before.traceparent.clone()),
         }

@@ -9,6 +9,8 @@ mod real;
 mod refusals;
 #[path = "cni/restarts.rs"]
 mod restarts;
+#[path = "cni/wishes.rs"]
+mod wishes;
 
 use std::{
     collections::HashSet,

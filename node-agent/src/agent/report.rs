@@ -36,7 +36,14 @@ impl Agent {
         let invalid = invalid + self.policing.invalid();
         metrics.invalid_objects.set(i64::try_from(invalid).unwrap_or(i64::MAX));
         self.report.addresses = Some(Usage { used: usage.used, capacity: usage.capacity });
-        self.report.blocks = self.with.pool.usage_by_block().into_iter().map(block_usage).collect();
+        self.measure_blocks();
+    }
+
+    /// Figures that the operator acts on are told at once, the others when it is their time.
+    pub(super) fn measure_blocks(&mut self) {
+        let pool = &self.with.pool;
+        self.report.blocks = pool.usage_by_block().into_iter().map(block_usage).collect();
+        self.report.wanted = pool.wanted();
     }
 
     pub(super) fn fail(&mut self, part: Part, reason: &'static str, message: String) {

@@ -30,7 +30,7 @@ fn allocate_all(
     details: &Details,
 ) -> Result<Vec<Address>, Error> {
     let pools = ["default".into()];
-    pool.allocate(&owner(number), &Ask { families, pools: &pools }, details)
+    pool.allocate(&owner(number), &Ask { families, pools: &pools, addresses: &[] }, details)
 }
 
 fn allocate(pool: &Pool, number: u8) -> Result<Address, Error> {

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::address::Address;
+use crate::{address::Address, policy::Selector};
 
 /// A family of addresses. A pod has one address of each that its pools offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +50,8 @@ pub struct Pool {
     pub cidrs: Vec<IpNet>,
     /// Addresses in it that nobody is given.
     pub reserved: Vec<IpNet>,
+    /// Labels of the namespaces whose pods may have its addresses; `None` is open to all.
+    pub namespaces: Option<Selector>,
 }
 
 impl Pool {
