@@ -19,12 +19,15 @@ use demand::Demand;
 use ipnet::IpNet;
 use netkeel_core::{
     address::Address,
-    ipam::{Allocator, Ask, Held, Layout, Owner, Refused, Usage},
+    ipam::{Allocator, Ask, Exhausted, Family, Held, Layout, Owner, Refused, Usage},
 };
 use record::Record;
 use store::Store;
 use tokio::sync::Notify;
 use wishes::Wishes;
+
+/// How long a refusal counts: the kubelet tries again within this time as long as it wants the pod.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What can go wrong with the node's addresses.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,21 @@ struct State {
     records: HashMap<Owner, Vec<Record>>,
     store: Store,
     demand: Demand,
+    shortage: Option<Shortage>,
+    refusals: u64,
+}
+
+/// The node had no address for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// When that began, since boot.
+    pub since: Duration,
+    /// The last time, since boot.
+    last: Duration,
+    /// The family that ran out.
+    family: Family,
+    /// Which blocks are full, and by what.
+    pub message: String,
 }
 
 impl Pool {
@@ -85,7 +103,14 @@ impl Pool {
         let (store, found) = Store::open(folder)?;
         let held = found.iter().map(|record| (record.address, record.held()));
         let allocator = Allocator::new(Arc::default(), held);
-        let mut state = State { allocator, records: HashMap::new(), store, demand: Demand::default() };
+        let mut state = State {
+            allocator,
+            records: HashMap::new(),
+            store,
+            demand: Demand::default(),
+            shortage: None,
+            refusals: 0,
+        };
         let used = found.into_iter().filter(|record| matches!(record.held(), Held::By(_)));
         used.for_each(|record| state.note(record));
         Ok(Self { state: Mutex::new(state), clock, wishes: Wishes::default(), changed: Notify::new() })
@@ -97,6 +122,7 @@ impl Pool {
         if state.allocator.layout() != layout {
             state.allocator.set_layout(layout.clone());
             state.demand.forget(layout);
+            state.shortage = None;
             self.changed.notify_one();
         }
     }
@@ -121,6 +147,7 @@ impl Pool {
                 return Err(refused.into());
             }
         };
+        state.shortage = state.shortage.take().filter(|shortage| !ask.families.contains(&shortage.family));
         let new: Vec<Address> = given.iter().filter(|address| !before.contains(address)).copied().collect();
         for (written, address) in new.iter().enumerate() {
             let record = Record::used(*address, owner.clone(), details.clone(), now);
@@ -199,6 +226,33 @@ impl Pool {
     #[must_use]
     pub fn wanted(&self) -> Vec<IpNet> {
         self.lock().demand.list((self.clock)())
+    }
+
+    /// A pod was sent away because no address was free.
+    pub fn sent_away(&self, exhausted: &Exhausted) {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        let since = state.shortage.as_ref().map_or(now, |shortage| shortage.since);
+        let message = exhausted.to_string();
+        state.shortage = Some(Shortage { since, last: now, family: exhausted.family, message });
+        state.refusals += 1;
+        self.changed.notify_one();
+    }
+
+    /// What pods lack: until one gets an address, the node another block, or nobody has asked for a while.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        state.shortage =
+            state.shortage.take().filter(|shortage| now.saturating_sub(shortage.last) < PATIENCE);
+        state.shortage.clone()
+    }
+
+    /// How many times a pod was sent away because no address was free.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.lock().refusals
     }
 
     /// How full each block is.

@@ -23,6 +23,7 @@ pub mod route;
 pub mod run;
 pub mod services;
 pub mod settings;
+pub mod shortage;
 pub mod status;
 mod trace;
 

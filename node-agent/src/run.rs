@@ -38,7 +38,7 @@ use crate::{
     ipam::{self, Pool},
     metrics::Metrics,
     pods::SlimPod,
-    status,
+    shortage, status,
 };
 
 /// How often the loop looks whether something is due.
@@ -212,6 +212,7 @@ impl Connected {
         (reports, complaints): (Receiver<status::Report>, Receiver<Complaints>),
     ) -> impl Stream<Item = Change> + Send + use<> {
         tokio::spawn(complaints::publish(client.clone(), self.node_name.clone(), complaints));
+        tokio::spawn(shortage::publish(client.clone(), self.node_name.clone(), reports.clone()));
         tokio::spawn(status::publish(client.clone(), self.node_name.clone(), reports));
         let nodes = watch(Api::all(client.clone()), watcher::Config::default()).map(Change::Node);
         let proxied = watcher::Config::default().labels(&format!("!{HEADLESS},!{SERVICE_PROXY_NAME}"));

@@ -32,6 +32,9 @@ impl Agent {
         let usage = self.with.pool.usage();
         metrics.addresses_used.set(usage.used.into());
         metrics.addresses_capacity.set(usage.capacity.into());
+        metrics.addresses_resting.set(usage.resting.into());
+        let refusals = self.with.pool.refusals();
+        metrics.address_refusals.inc_by(refusals - metrics.address_refusals.get());
         let invalid = self.services.problems().iter().chain(self.nodes.problems().iter()).count();
         let invalid = invalid + self.policing.invalid();
         metrics.invalid_objects.set(i64::try_from(invalid).unwrap_or(i64::MAX));
@@ -44,6 +47,7 @@ impl Agent {
         let pool = &self.with.pool;
         self.report.blocks = pool.usage_by_block().into_iter().map(block_usage).collect();
         self.report.wanted = pool.wanted();
+        self.report.shortage = pool.shortage();
     }
 
     pub(super) fn fail(&mut self, part: Part, reason: &'static str, message: String) {

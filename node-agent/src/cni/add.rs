@@ -108,7 +108,12 @@ impl<'a> Attempt<'a> {
                 Err(IpamError::Refused(refused)) if began.elapsed() < BLOCK_WAIT && may_pass(&refused) => {
                     thread::sleep(AGAIN);
                 }
-                Err(IpamError::Refused(refused)) => return Err(self.refusal(&refused, choice)),
+                Err(IpamError::Refused(refused)) => {
+                    if let Refused::Exhausted(exhausted) = &refused {
+                        pool.sent_away(exhausted);
+                    }
+                    return Err(self.refusal(&refused, choice));
+                }
                 given => return Ok(given?),
             }
         }

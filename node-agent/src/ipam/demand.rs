@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use ipnet::IpNet;
 use netkeel_core::ipam::{Ask, Family, Layout, Refused};
 
-/// How long a refusal counts: the kubelet tries again within this time as long as it wants the pod.
-const PATIENCE: Duration = Duration::from_mins(2);
+use super::PATIENCE;
+
 /// So much fits into the status.
 const MOST: usize = 64;
 
