@@ -1,5 +1,7 @@
 //! The files beside the allocator: what survives a restart, a crash between steps and a strange file.
 
+mod histories;
+
 use std::{
     collections::HashMap,
     fs,
