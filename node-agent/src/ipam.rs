@@ -160,6 +160,27 @@ impl Pool {
         Ok(given)
     }
 
+    /// Holds addresses that are in use though nothing is written down of them, so that nobody is given them. Gives those that are new.
+    /// They are freed as all others are: when they have been seen to be unused for long enough.
+    pub fn hold(&self, used: impl IntoIterator<Item = Address>) -> Vec<Address> {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        let mut new = Vec::new();
+        for address in used {
+            let owner = Owner { container_id: format!("unrecorded-{address}"), interface: String::new() };
+            if !state.allocator.hold(address, &owner) {
+                continue;
+            }
+            let record = Record::used(address, owner, Details::default(), now);
+            if let Err(error) = state.store.create(&record) {
+                tracing::error!(%address, %error, "an address in use cannot be written down, it is held until the agent ends");
+            }
+            state.note(record);
+            new.push(address);
+        }
+        new
+    }
+
     /// Takes all addresses of the owner back; they rest. Empty where it holds nothing.
     ///
     /// # Errors

@@ -227,6 +227,16 @@ impl Allocator {
         all.sort_unstable();
     }
 
+    /// Lets `owner` hold an address that nobody holds. Whether nobody did.
+    pub fn hold(&mut self, address: Address, owner: &Owner) -> bool {
+        let free = !self.held.contains_key(&address.ip());
+        if free {
+            self.held.insert(address.ip(), Held::By(owner.clone()));
+            self.hand(owner, address.ip());
+        }
+        free
+    }
+
     /// Takes one address back; it rests from `now` on. Whether anybody held it.
     pub fn release(&mut self, address: Address, now: Duration) -> bool {
         let taken = self.take(address.ip());
