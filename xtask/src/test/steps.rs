@@ -41,7 +41,7 @@ const TESTS: Duration = Duration::from_mins(10);
 const CLUSTER: Duration = Duration::from_mins(25);
 
 /// Clusters that the tests of e2e make.
-const TEST_CLUSTERS: [&str; 4] = ["docs", "e2e", "harness", "lifecycle"];
+const TEST_CLUSTERS: [&str; 5] = ["docs", "e2e", "harness", "ipam", "lifecycle"];
 
 /// Plain checks come first, then what is built, then what needs it.
 pub(super) const STEPS: &[Step] = &[
