@@ -23,6 +23,8 @@ pub mod kind {
     pub const CONFLICTS: &str = "Conflicts";
     /// Of a `NodeNetwork`: the agent has applied its configuration and serves the container runtime.
     pub const READY: &str = "Ready";
+    /// Of a `NodeNetwork`: pods of the node get addresses; the message says which blocks are full and what to do.
+    pub const ADDRESSES_AVAILABLE: &str = "AddressesAvailable";
     /// Of a `NodeNetwork`: the agent has removed everything it made on the node.
     pub const REMOVED: &str = "Removed";
 }

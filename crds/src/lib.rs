@@ -22,6 +22,10 @@ pub use node_network::{NodeNetwork, NodeNetworkSpec, NodeNetworkStatus};
 pub const DEFAULT: &str = "default";
 /// Annotation by which a user hands in the W3C traceparent of an edit.
 pub const TRACEPARENT: &str = "netkeel.io/traceparent";
+/// Annotation of a pod or a namespace: names of the pools that give the pod's addresses, best first, comma separated.
+pub const POOL: &str = "netkeel.io/pool";
+/// Annotation of a pod: the addresses that it must have, at most one of each family, comma separated.
+pub const IP_ADDRESSES: &str = "netkeel.io/ip-addresses";
 /// Finalizer by which the operator cleans up before the `ClusterNetwork` goes.
 pub const CLEANUP: &str = "netkeel.io/cleanup";
 /// Label of the CRDs: the version of Netkeel that they belong to.

@@ -1,7 +1,7 @@
 //! `NodeNetwork`: what one node has to do, from the operator, and what it does, from its agent.
 
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,6 +101,9 @@ pub struct NodePool {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<CidrText>", length(max = 64))]
     pub reserved: Vec<IpNet>,
+    /// Namespaces whose pods may have its addresses; all where it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
 }
 
 /// What the node's agent did and found. Written by that agent alone.
@@ -110,7 +113,7 @@ pub struct NodeNetworkStatus {
     /// `spec.revision` that is in force on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied_revision: Option<String>,
-    /// Ready, `PolicyReady`, and Removed once the node is as before; each message says what to do.
+    /// Ready, `PolicyReady`, `AddressesAvailable`, and Removed once the node is as before; each message says what to do.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Use of the node's blocks.
@@ -120,6 +123,10 @@ pub struct NodeNetworkStatus {
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<BlockUsage>,
+    /// Where pods wait for addresses that no block of the node has: CIDRs of pools that need another block here, or single addresses.
+    #[schemars(with = "Vec<CidrText>", length(max = 64))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<IpNet>,
     /// What the agent found and loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datapath: Option<Datapath>,

@@ -55,7 +55,7 @@ fn every_object_survives_the_way_to_the_api_and_back() {
                     {"name": "default", "cidrs": ["10.128.0.0/14", "fd00:10::/56"], "blockSizes": {"ipv4": 24, "ipv6": 120},
                      "priority": 0, "reserved": ["10.128.0.0/24", "fd00:10::7/128"]},
                     {"name": "fast", "cidrs": ["10.1.0.0/16"], "blockSizes": {"ipv4": 26, "ipv6": 122}, "priority": 7, "reserved": [],
-                     "nodeSelector": {"matchLabels": {"nic": "fast"}}},
+                     "nodeSelector": {"matchLabels": {"nic": "fast"}}, "namespaceSelector": {"matchLabels": {"team": "pay"}}},
                 ],
                 "vxlan": {"port": 4789}, "mtu": 1400,
                 "masquerade": {"enabled": false, "excludedCIDRs": ["192.0.2.0/24", "2001:db8::/32"]},
@@ -74,7 +74,7 @@ fn every_object_survives_the_way_to_the_api_and_back() {
         },
         "status": {
             "appliedRevision": "abc", "conditions": [], "addresses": {"used": 3, "capacity": 63},
-            "blocks": [{"cidr": "10.244.0.64/26", "used": 3, "capacity": 63}],
+            "blocks": [{"cidr": "10.244.0.64/26", "used": 3, "capacity": 63}], "wanted": ["10.244.0.0/16", "10.244.0.7/32"],
             "datapath": {"kernel": "6.6.1", "mtu": 1450, "programs": ["from_pod"], "vxlan": {"device": "netkeel.vxlan", "port": 8472, "address": "10.244.0.64"}},
         },
     });

@@ -181,6 +181,17 @@ impl Agent {
         self.apply.hurry();
     }
 
+    /// The node's addresses.
+    #[must_use]
+    pub fn pool(&self) -> Arc<Pool> {
+        self.with.pool.clone()
+    }
+
+    /// The blocks, or what is wanted of them, are others than before: the next [`Agent::work`] reports it.
+    pub fn blocks_changed(&mut self) {
+        self.measure_blocks();
+    }
+
     /// Does what is due.
     pub fn work(&mut self, now: Instant) {
         if self.own().is_some_and(|node| node.removing) {

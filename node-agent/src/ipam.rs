@@ -1,10 +1,12 @@
 //! The node's addresses, durable: the allocator of `netkeel-core` with one file an address beside it.
 //! An address is written down before anybody uses it, and its file says who it was until it has rested.
 
+mod demand;
 pub mod record;
 mod store;
 #[cfg(test)]
 mod tests;
+pub mod wishes;
 
 use std::{
     collections::HashMap,
@@ -13,20 +15,26 @@ use std::{
     time::Duration,
 };
 
+use demand::Demand;
 use ipnet::IpNet;
 use netkeel_core::{
     address::Address,
-    ipam::{Allocator, Ask, Exhausted, Held, Layout, Owner, Usage},
+    ipam::{Allocator, Ask, Exhausted, Family, Held, Layout, Owner, Refused, Usage},
 };
 use record::Record;
 use store::Store;
+use tokio::sync::Notify;
+use wishes::Wishes;
+
+/// How long a refusal counts: the kubelet tries again within this time as long as it wants the pod.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What can go wrong with the node's addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No address is left.
+    /// No address can be given.
     #[error(transparent)]
-    Exhausted(#[from] Exhausted),
+    Refused(#[from] Refused),
     /// The folder of the records cannot be read or written.
     #[error("{verb} {}: the agent must own this folder, and its file system must have room", path.display())]
     Store { verb: &'static str, path: PathBuf, source: std::io::Error },
@@ -48,6 +56,10 @@ pub struct Details {
 pub struct Pool {
     state: Mutex<State>,
     clock: fn() -> Duration,
+    /// What the API says that pods want.
+    pub wishes: Wishes,
+    /// Rung when the blocks or what is wanted of them changed.
+    pub changed: Notify,
 }
 
 #[derive(Debug)]
@@ -56,6 +68,22 @@ struct State {
     /// What pods hold, IPv4 first.
     records: HashMap<Owner, Vec<Record>>,
     store: Store,
+    demand: Demand,
+    shortage: Option<Shortage>,
+    refusals: u64,
+}
+
+/// The node had no address for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// When that began, since boot.
+    pub since: Duration,
+    /// The last time, since boot.
+    last: Duration,
+    /// The family that ran out.
+    family: Family,
+    /// Which blocks are full, and by what.
+    pub message: String,
 }
 
 impl Pool {
@@ -75,10 +103,17 @@ impl Pool {
         let (store, found) = Store::open(folder)?;
         let held = found.iter().map(|record| (record.address, record.held()));
         let allocator = Allocator::new(Arc::default(), held);
-        let mut state = State { allocator, records: HashMap::new(), store };
+        let mut state = State {
+            allocator,
+            records: HashMap::new(),
+            store,
+            demand: Demand::default(),
+            shortage: None,
+            refusals: 0,
+        };
         let used = found.into_iter().filter(|record| matches!(record.held(), Held::By(_)));
         used.for_each(|record| state.note(record));
-        Ok(Self { state: Mutex::new(state), clock })
+        Ok(Self { state: Mutex::new(state), clock, wishes: Wishes::default(), changed: Notify::new() })
     }
 
     /// Takes over the pools and the node's blocks.
@@ -86,6 +121,9 @@ impl Pool {
         let mut state = self.lock();
         if state.allocator.layout() != layout {
             state.allocator.set_layout(layout.clone());
+            state.demand.forget(layout);
+            state.shortage = None;
+            self.changed.notify_one();
         }
     }
 
@@ -99,7 +137,17 @@ impl Pool {
         let mut state = self.lock();
         state.wake(now)?;
         let before = state.allocator.addresses_of(owner);
-        let given = state.allocator.allocate(owner, ask, now)?;
+        let given = match state.allocator.allocate(owner, ask, now) {
+            Ok(given) => given,
+            Err(refused) => {
+                let layout = state.allocator.layout().clone();
+                if state.demand.note(&layout, ask, &refused, now) {
+                    self.changed.notify_one();
+                }
+                return Err(refused.into());
+            }
+        };
+        state.shortage = state.shortage.take().filter(|shortage| !ask.families.contains(&shortage.family));
         let new: Vec<Address> = given.iter().filter(|address| !before.contains(address)).copied().collect();
         for (written, address) in new.iter().enumerate() {
             let record = Record::used(*address, owner.clone(), details.clone(), now);
@@ -110,6 +158,27 @@ impl Pool {
             state.note(record);
         }
         Ok(given)
+    }
+
+    /// Holds addresses that are in use though nothing is written down of them, so that nobody is given them. Gives those that are new.
+    /// They are freed as all others are: when they have been seen to be unused for long enough.
+    pub fn hold(&self, used: impl IntoIterator<Item = Address>) -> Vec<Address> {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        let mut new = Vec::new();
+        for address in used {
+            let owner = Owner { container_id: format!("unrecorded-{address}"), interface: String::new() };
+            if !state.allocator.hold(address, &owner) {
+                continue;
+            }
+            let record = Record::used(address, owner, Details::default(), now);
+            if let Err(error) = state.store.create(&record) {
+                tracing::error!(%address, %error, "an address in use cannot be written down, it is held until the agent ends");
+            }
+            state.note(record);
+            new.push(address);
+        }
+        new
     }
 
     /// Takes all addresses of the owner back; they rest. Empty where it holds nothing.
@@ -172,6 +241,39 @@ impl Pool {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.lock().allocator.usage((self.clock)())
+    }
+
+    /// Where pods wait for a block: CIDRs of pools, or single addresses. What nobody has asked for lately is forgotten.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<IpNet> {
+        self.lock().demand.list((self.clock)())
+    }
+
+    /// A pod was sent away because no address was free.
+    pub fn sent_away(&self, exhausted: &Exhausted) {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        let since = state.shortage.as_ref().map_or(now, |shortage| shortage.since);
+        let message = exhausted.to_string();
+        state.shortage = Some(Shortage { since, last: now, family: exhausted.family, message });
+        state.refusals += 1;
+        self.changed.notify_one();
+    }
+
+    /// What pods lack: until one gets an address, the node another block, or nobody has asked for a while.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        state.shortage =
+            state.shortage.take().filter(|shortage| now.saturating_sub(shortage.last) < PATIENCE);
+        state.shortage.clone()
+    }
+
+    /// How many times a pod was sent away because no address was free.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        self.lock().refusals
     }
 
     /// How full each block is.

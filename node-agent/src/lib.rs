@@ -24,6 +24,7 @@ pub mod route;
 pub mod run;
 pub mod services;
 pub mod settings;
+pub mod shortage;
 pub mod status;
 pub mod sysctl;
 mod trace;

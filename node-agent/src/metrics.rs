@@ -44,6 +44,10 @@ pub struct Metrics {
     pub addresses_used: Gauge,
     /// Pods' addresses there are.
     pub addresses_capacity: Gauge,
+    /// Pods' addresses that were freed a moment ago.
+    pub addresses_resting: Gauge,
+    /// Pods that were sent away for want of an address.
+    pub address_refusals: Counter,
 }
 
 impl Metrics {
@@ -95,6 +99,14 @@ impl Metrics {
             invalid_objects: gauge("invalid_objects", "Objects that are ignored because they are impossible"),
             addresses_used: gauge("addresses_used", "Pod addresses in use"),
             addresses_capacity: gauge("addresses_capacity", "Pod addresses of the node's blocks"),
+            addresses_resting: gauge(
+                "addresses_resting",
+                "Pod addresses freed less than 30 s ago, which nobody gets yet",
+            ),
+            address_refusals: registry.counter(
+                "netkeel_agent_address_refusals",
+                "Attempts to start a pod that found no free address on the node",
+            ),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Pods as the agent watches them: all of the cluster, each with no more than policy needs.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -8,15 +8,19 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::Resource;
+use netkeel_crds::{IP_ADDRESSES, POOL};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Of the API's object for a static pod: the UID by which the kubelet and the runtime know the pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// The annotations that mean something.
+const KEPT: [&str; 3] = [MIRROR, POOL, IP_ADDRESSES];
+
 /// A Pod without containers, volumes and history.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SlimPod {
-    /// Name, namespace, UID, version and labels, and the annotation of static pods.
+    /// Name, namespace, UID, version and labels, and the few annotations that mean something.
     #[serde(deserialize_with = "slim")]
     pub metadata: ObjectMeta,
     /// Where it runs.
@@ -75,7 +79,8 @@ impl SlimPod {
 fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     let ObjectMeta { name, namespace, uid, resource_version, labels, annotations, .. } =
         ObjectMeta::deserialize(deserializer)?;
-    let annotations = annotations.and_then(|mut all| all.remove_entry(MIRROR)).map(|kept| [kept].into());
+    let kept = annotations.map(|mut all| KEPT.iter().filter_map(|key| all.remove_entry(*key)).collect());
+    let annotations = kept.filter(|kept: &BTreeMap<_, _>| !kept.is_empty());
     Ok(ObjectMeta { name, namespace, uid, resource_version, labels, annotations, ..ObjectMeta::default() })
 }
 
@@ -119,13 +124,13 @@ mod tests {
         let pod: SlimPod = serde_json::from_value(json!({
             "metadata": {"name": "cart-0", "namespace": "shop", "uid": "u1", "resourceVersion": "7", "labels": {"app": "cart"},
                 "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}],
-                "annotations": {"kubernetes.io/config.mirror": "static", "big": "text"}},
+                "annotations": {"kubernetes.io/config.mirror": "static", "netkeel.io/pool": "fast", "big": "text"}},
             "spec": {"nodeName": "a", "containers": [{"name": "c", "image": "i"}], "volumes": []},
             "status": {"phase": "Running", "podIP": "10.244.0.5", "podIPs": [{"ip": "10.244.0.5"}], "conditions": []},
         }))
         .unwrap();
         assert!(pod.metadata.managed_fields.is_none());
-        assert_eq!(pod.metadata.annotations.as_ref().map(std::collections::BTreeMap::len), Some(1));
+        assert_eq!(pod.metadata.annotations.as_ref().map(std::collections::BTreeMap::len), Some(2));
         assert_eq!(pod.uid(), "static", "the runtime knows a static pod by its own UID");
         let object = pod.object();
         assert_eq!(object.metadata.labels.unwrap()["app"], "cart");

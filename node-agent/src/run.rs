@@ -39,7 +39,7 @@ use crate::{
     metrics::Metrics,
     monitor::{Alarm, Monitor},
     pods::SlimPod,
-    status,
+    shortage, status,
 };
 
 /// How often the loop looks whether something is due.
@@ -156,7 +156,7 @@ pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: C
     let mut changes = changes.ready_chunks(BATCH);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (moved, alarm) = (agent.pods_moved(), agent.alarm());
+    let (moved, pool, alarm) = (agent.pods_moved(), agent.pool(), agent.alarm());
     watch_kernel(alarm.clone(), &stop);
     loop {
         tokio::select! {
@@ -164,6 +164,7 @@ pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: C
             Some(batch) = changes.next() => batch.into_iter().for_each(|change| agent.take(change)),
             () = moved.notified() => {}
             () = alarm.network.notified() => agent.network_stirred(),
+            () = pool.changed.notified() => agent.blocks_changed(),
             _ = tick.tick() => {}
         }
         block_in_place(|| agent.work(Instant::now()));
@@ -221,6 +222,7 @@ impl Connected {
         (reports, complaints): (Receiver<status::Report>, Receiver<Complaints>),
     ) -> impl Stream<Item = Change> + Send + use<> {
         tokio::spawn(complaints::publish(client.clone(), self.node_name.clone(), complaints));
+        tokio::spawn(shortage::publish(client.clone(), self.node_name.clone(), reports.clone()));
         tokio::spawn(status::publish(client.clone(), self.node_name.clone(), reports));
         let nodes = watch(Api::all(client.clone()), watcher::Config::default()).map(Change::Node);
         let proxied = watcher::Config::default().labels(&format!("!{HEADLESS},!{SERVICE_PROXY_NAME}"));

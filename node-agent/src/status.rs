@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ipnet::IpNet;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
@@ -11,7 +12,7 @@ use netkeel_crds::{
     cluster_network::Usage,
     condition::{
         condition,
-        kind::{POLICY_READY, READY, REMOVED},
+        kind::{ADDRESSES_AVAILABLE, POLICY_READY, READY, REMOVED},
         set,
     },
     node_network::{BlockUsage, Datapath, NodeNetwork, NodeNetworkStatus},
@@ -19,7 +20,7 @@ use netkeel_crds::{
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
-use crate::cleanup::chain;
+use crate::{cleanup::chain, ipam::Shortage};
 
 /// Reports are gathered this long, so that a burst of changes is one write.
 const GATHER: Duration = Duration::from_millis(200);
@@ -27,6 +28,10 @@ const GATHER: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(5);
 /// What fits into a condition's message.
 const MESSAGE: usize = 1024;
+
+/// What to do about a want of addresses.
+pub const ENOUGH: &str =
+    "delete pods of this node, or add a CIDR to spec.podNetwork.pools of ClusterNetwork default";
 
 /// Something that keeps the node from being ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +89,10 @@ pub struct Report {
     pub addresses: Option<Usage>,
     /// The same block by block; empty before it is known.
     pub blocks: Vec<BlockUsage>,
+    /// Where pods wait for a block.
+    pub wanted: Vec<IpNet>,
+    /// What pods lack; `None` where they get addresses.
+    pub shortage: Option<Shortage>,
     /// What was found and loaded.
     pub datapath: Option<Datapath>,
     /// Trace of the span that applied the revision.
@@ -101,6 +110,12 @@ impl Report {
             let message = &message[..message.floor_char_boundary(MESSAGE)];
             set(&mut conditions, condition(POLICY_READY, *good, reason, message, Time(now)));
         }
+        let (available, reason, message) = match &self.shortage {
+            None => (true, "Available", "pods of this node get addresses".to_owned()),
+            Some(Shortage { message, .. }) => (false, "Exhausted", format!("{message}: {ENOUGH}")),
+        };
+        set(&mut conditions, condition(ADDRESSES_AVAILABLE, available, reason, message, Time(now)));
+        conditions.retain(|condition| condition.type_ != ADDRESSES_AVAILABLE || !self.removed);
         conditions.retain(|condition| condition.type_ != REMOVED || self.removed);
         conditions.retain(|condition| condition.type_ != POLICY_READY || !self.removed);
         if self.removed {
@@ -112,6 +127,7 @@ impl Report {
             conditions,
             addresses: self.addresses.or(before.addresses),
             blocks: if self.addresses.is_some() { self.blocks.clone() } else { before.blocks.clone() },
+            wanted: self.wanted.clone(),
             datapath: self.datapath.clone().or_else(|| before.datapath.clone()),
             traceparent: self.traceparent.clone().or_else(|| before.traceparent.clone()),
         }
@@ -221,7 +237,7 @@ mod tests {
         let removed = Report { removed: true, ..report(&[]) }.status(&NodeNetworkStatus::default(), at(1));
         let kinds: Vec<_> = removed.conditions.iter().map(|c| (&*c.type_, &*c.status)).collect();
         assert_eq!(kinds, [(READY, "False"), (REMOVED, "True")]);
-        assert_eq!(report(&[]).status(&removed, at(2)).conditions.len(), 1);
+        assert_eq!(report(&[]).status(&removed, at(2)).conditions.len(), 2);
     }
 
     #[test]

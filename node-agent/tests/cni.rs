@@ -11,6 +11,8 @@ mod real;
 mod refusals;
 #[path = "cni/restarts.rs"]
 mod restarts;
+#[path = "cni/wishes.rs"]
+mod wishes;
 
 use std::{
     collections::HashSet,

@@ -1,6 +1,7 @@
 //! What has to be done, from what is seen: values in, steps out, in the order in which they must be done.
 
 mod blocks;
+mod claims;
 mod dns;
 mod nodes;
 mod pools;

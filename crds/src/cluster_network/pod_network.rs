@@ -79,6 +79,10 @@ pub struct AddressPool {
     /// Nodes whose pods get addresses of the pool; all nodes where it is left out. A node keeps the blocks that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
+    /// Namespaces whose pods may have addresses of the pool; all where it is left out. A node gets its first block of a pool with this
+    /// selector when a pod there wants an address of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
     /// Of several pools for a pod the one of highest priority gives its addresses; of equal ones the first by name.
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,
@@ -97,6 +101,7 @@ impl Default for AddressPool {
             cidrs: vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16))],
             block_sizes: BlockSizes::default(),
             node_selector: None,
+            namespace_selector: None,
             priority: 0,
             reserved: Vec::new(),
         }

@@ -2,6 +2,7 @@
 //! Promises: one address has one owner, one owner one address of each family, a freed address rests before it is given again,
 //! and neither the node's overlay address nor a reserved one is ever given to a pod.
 
+mod choice;
 mod free;
 mod layout;
 #[cfg(test)]
@@ -17,7 +18,10 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::layout::{Family, Layout, Pool};
+pub use self::{
+    choice::{Choice, Denied, Wish, choose},
+    layout::{Family, Layout, Pool},
+};
 use crate::address::Address;
 
 /// How long a freed address stays unused, so that late packets and stale caches meet nobody.
@@ -49,6 +53,8 @@ pub struct Ask<'a> {
     pub families: &'a [Family],
     /// Pools that may give it, best first.
     pub pools: &'a [Arc<str>],
+    /// Addresses that it must be, at most one of each family.
+    pub addresses: &'a [IpAddr],
 }
 
 /// How full the node's blocks are, in addresses. `used + resting <= capacity` unless a block was taken away.
@@ -100,6 +106,40 @@ pub struct Exhausted {
     pub usage: Usage,
 }
 
+/// Why an address is not given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// None is left.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// The one asked for is another pod's.
+    #[error("{address} is held by another pod")]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Who holds it.
+        owner: Owner,
+    },
+    /// The one asked for was another pod's a moment ago.
+    #[error("{address} was freed less than {}s ago", REST.as_secs())]
+    Resting {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The one asked for lies in no block of the node.
+    #[error("{address} lies in no block of this node")]
+    Elsewhere {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The one asked for is set aside for nodes.
+    #[error("{address} is the first of its block, which is never a pod's")]
+    First {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
 /// The addresses of one node's blocks and who holds them.
 ///
 /// Pods have addresses without a subnet, so a block's last address is an ordinary one. The first of each block is set aside: that of
@@ -143,19 +183,21 @@ impl Allocator {
     /// The result is in the order of `ask.families`.
     ///
     /// # Errors
-    /// [`Exhausted`] when every address of a family is held, reserved or resting; then nothing is given.
-    pub fn allocate(
-        &mut self,
-        owner: &Owner,
-        ask: &Ask<'_>,
-        now: Duration,
-    ) -> Result<Vec<Address>, Exhausted> {
+    /// [`Refused`] when every address of a family is held, reserved or resting, or the one asked for cannot be had; then
+    /// nothing is given.
+    pub fn allocate(&mut self, owner: &Owner, ask: &Ask<'_>, now: Duration) -> Result<Vec<Address>, Refused> {
         let mut chosen = Vec::new();
         for family in ask.families {
-            let before =
-                self.by_owner.get(owner).into_iter().flatten().find(|had| Family::of(**had) == *family);
-            let address = before.copied().or_else(|| self.next_free(*family, ask, now));
-            chosen.push(address.ok_or_else(|| self.exhausted(*family, ask, now))?);
+            let of_family = |address: &&IpAddr| Family::of(**address) == *family;
+            let before = self.by_owner.get(owner).into_iter().flatten().find(of_family);
+            let asked = ask.addresses.iter().find(of_family);
+            chosen.push(match (before, asked) {
+                (Some(before), _) => *before,
+                (None, Some(asked)) => self.fixed(*asked, now)?,
+                (None, None) => {
+                    self.next_free(*family, ask, now).ok_or_else(|| self.exhausted(*family, ask, now))?
+                }
+            });
         }
         for address in &chosen {
             if !self.by_owner.get(owner).is_some_and(|all| all.contains(address)) {
@@ -167,10 +209,32 @@ impl Allocator {
         Ok(chosen.into_iter().map(Address::from).collect())
     }
 
+    /// The address asked for, where it can be had.
+    fn fixed(&self, address: IpAddr, now: Duration) -> Result<IpAddr, Refused> {
+        let block = self.layout.blocks.iter().find(|block| block.contains(&address));
+        let block = block.ok_or(Refused::Elsewhere { address })?;
+        match self.held.get(&address) {
+            Some(Held::By(owner)) => Err(Refused::Taken { address, owner: owner.clone() }),
+            Some(resting) if !free::has_rested(resting, now) => Err(Refused::Resting { address }),
+            _ if block.network() == address => Err(Refused::First { address }),
+            _ => Ok(address),
+        }
+    }
+
     fn hand(&mut self, owner: &Owner, address: IpAddr) {
         let all = self.by_owner.entry(owner.clone()).or_default();
         all.push(address);
         all.sort_unstable();
+    }
+
+    /// Lets `owner` hold an address that nobody holds. Whether nobody did.
+    pub fn hold(&mut self, address: Address, owner: &Owner) -> bool {
+        let free = !self.held.contains_key(&address.ip());
+        if free {
+            self.held.insert(address.ip(), Held::By(owner.clone()));
+            self.hand(owner, address.ip());
+        }
+        free
     }
 
     /// Takes one address back; it rests from `now` on. Whether anybody held it.

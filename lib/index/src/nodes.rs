@@ -14,7 +14,7 @@ use netkeel_crds::{
     node_network::{NodeNetwork, NodeNetworkSpec, NodePool, State},
 };
 
-use crate::{Invalid, Problems};
+use crate::{Invalid, Problems, convert::policy::selector};
 
 const KIND: &str = "NodeNetwork";
 /// The port that Linux uses for VXLAN by default.
@@ -125,7 +125,10 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
 fn layout(spec: &NodeNetworkSpec) -> Result<Layout, String> {
     let pool = |pool: &NodePool| {
         let (cidrs, reserved) = (whole(&pool.cidrs)?, whole(&pool.reserved)?);
-        Ok(Pool { name: pool.name.as_str().into(), cidrs, reserved })
+        let field = format!("spec.config.pools[{}].namespaceSelector", pool.name);
+        let select = |of| selector(Some(of), &field);
+        let namespaces = pool.namespace_selector.as_ref().map(select).transpose()?;
+        Ok(Pool { name: pool.name.as_str().into(), cidrs, reserved, namespaces })
     };
     let named: Vec<Pool> = spec.config.pools.iter().map(pool).collect::<Result<_, String>>()?;
     let only = || Pool { name: DEFAULT.into(), cidrs: spec.config.pod_cidrs.clone(), ..Pool::default() };

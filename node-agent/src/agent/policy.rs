@@ -146,10 +146,16 @@ impl Policing {
 impl Agent {
     /// Takes an event of pods, namespaces or policies in.
     pub(super) fn policy_event(&mut self, change: PolicyChange) {
-        let policing = &mut self.policing;
+        let (policing, wishes) = (&mut self.policing, &self.with.pool.wishes);
         let changed = match change {
-            PolicyChange::Pod(event) => policing.knowledge.pod_event(event),
-            PolicyChange::Namespace(event) => policing.knowledge.namespace_event(event),
+            PolicyChange::Pod(event) => {
+                wishes.pod_event(&self.with.config.node_name, &event);
+                policing.knowledge.pod_event(event)
+            }
+            PolicyChange::Namespace(event) => {
+                wishes.namespace_event(&event);
+                policing.knowledge.namespace_event(event)
+            }
             PolicyChange::Policy(event) => policing.knowledge.policy_event(event),
         };
         policing.unsaved |= changed;

@@ -32,11 +32,22 @@ impl Agent {
         let usage = self.with.pool.usage();
         metrics.addresses_used.set(usage.used.into());
         metrics.addresses_capacity.set(usage.capacity.into());
+        metrics.addresses_resting.set(usage.resting.into());
+        let refusals = self.with.pool.refusals();
+        metrics.address_refusals.inc_by(refusals - metrics.address_refusals.get());
         let invalid = self.services.problems().iter().chain(self.nodes.problems().iter()).count();
         let invalid = invalid + self.policing.invalid();
         metrics.invalid_objects.set(i64::try_from(invalid).unwrap_or(i64::MAX));
         self.report.addresses = Some(Usage { used: usage.used, capacity: usage.capacity });
-        self.report.blocks = self.with.pool.usage_by_block().into_iter().map(block_usage).collect();
+        self.measure_blocks();
+    }
+
+    /// Figures that the operator acts on are told at once, the others when it is their time.
+    pub(super) fn measure_blocks(&mut self) {
+        let pool = &self.with.pool;
+        self.report.blocks = pool.usage_by_block().into_iter().map(block_usage).collect();
+        self.report.wanted = pool.wanted();
+        self.report.shortage = pool.shortage();
     }
 
     pub(super) fn fail(&mut self, part: Part, reason: &'static str, message: String) {

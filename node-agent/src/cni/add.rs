@@ -1,16 +1,21 @@
 //! ADD: address, link, tables, in this order; the pod is up only when the data path knows it. A failed step takes all
 //! earlier ones back. An ADD that is repeated finds what the first one made, or makes it anew with the same address.
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use netkeel_core::{
     address::{Address, Addresses},
-    ipam::{Ask, Family, Owner},
+    ipam::{Ask, Choice, Family, Owner, Refused, choose},
 };
 use serde_json::Value;
 use tracing::info_span;
 
 use super::{
     check, del,
-    failure::{Failure, INVALID_CONFIG, TRY_AGAIN, chain},
+    failure::{Failure, IMPOSSIBLE, INVALID_CONFIG, TRY_AGAIN, chain},
     result,
     server::{Call, Pod, Server, datapath_link},
 };
@@ -23,6 +28,13 @@ use crate::{
     node::NodeState,
     policy::{Entered, PodRef},
 };
+
+/// How long an ADD waits for the API server to tell of the pod, as long as that is heard at all.
+const POD_WAIT: Duration = Duration::from_secs(2);
+/// How long an ADD waits for another block, or for the end of an address's rest.
+const BLOCK_WAIT: Duration = Duration::from_secs(3);
+/// Between two attempts meanwhile.
+const AGAIN: Duration = Duration::from_millis(100);
 
 pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Value, Failure> {
     let mut pod = call.pod()?;
@@ -61,7 +73,7 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         uid: call.request.pod_uid().to_owned(),
     };
     let who = PodRef::new(&details.pod, &details.uid);
-    let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, &details))?;
+    let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, &details, &who))?;
     let veth = PodVeth { source: node.addresses, ..PodVeth::new(&call.owner, addresses, node.mtu) };
     attempt.link(&veth, &mut pod, who)?;
     attempt.done = true;
@@ -86,28 +98,69 @@ impl<'a> Attempt<'a> {
         Self { server, owner, addresses: Vec::new(), link: None, exposed, done: false }
     }
 
-    fn allocate(&mut self, node: &NodeState, details: &Details) -> Result<Addresses, Failure> {
+    fn allocate(&mut self, node: &NodeState, details: &Details, who: &PodRef) -> Result<Addresses, Failure> {
         let pool = &self.server.context.pool;
         // The server follows the node by itself; this ADD may be faster.
         pool.set_layout(&node.layout);
-        let families: Vec<Family> = node.layout.families().collect();
-        let pools: Vec<_> = node.layout.pools.iter().map(|pool| pool.name.clone()).collect();
-        let ask = Ask { families: &families, pools: &pools };
-        self.addresses = pool.allocate(self.owner, &ask, details).map_err(|error| self.refusal(error))?;
+        let wish = pool.wishes.of(who, POD_WAIT);
+        let choice = choose(&node.layout, &wish).map_err(|denied| {
+            let msg = format!("pod {} cannot have the address that it asks for: {denied}", details.pod);
+            let details = "correct the annotations netkeel.io/pool and netkeel.io/ip-addresses of the pod, or the pools";
+            Failure { code: IMPOSSIBLE, msg, details: details.to_owned() }
+        })?;
+        let families: Vec<Family> = node.layout.families_of(&choice.pools).collect();
+        self.addresses = self.await_addresses(&choice, &families, details)?;
         Ok(Addresses::of(self.addresses.iter().map(Address::ip)))
     }
 
-    fn refusal(&self, error: IpamError) -> Failure {
-        let IpamError::Exhausted(exhausted) = error else { return error.into() };
-        let node = &self.server.context.node_name;
-        Failure {
-            code: TRY_AGAIN,
-            msg: format!("node {node} has no free pod address: {exhausted}"),
-            details:
-                "delete pods of this node, or add a CIDR to spec.podNetwork.pools of ClusterNetwork default \
-                      and wait for another block"
-                    .to_owned(),
+    /// Tries until there are addresses, shortly: the operator may give the node another block.
+    fn await_addresses(
+        &self,
+        choice: &Choice,
+        families: &[Family],
+        details: &Details,
+    ) -> Result<Vec<Address>, Failure> {
+        let pool = &self.server.context.pool;
+        let ask = Ask { families, pools: &choice.pools, addresses: &choice.addresses };
+        let began = Instant::now();
+        loop {
+            match pool.allocate(self.owner, &ask, details) {
+                Err(IpamError::Refused(refused)) if began.elapsed() < BLOCK_WAIT && may_pass(&refused) => {
+                    thread::sleep(AGAIN);
+                }
+                Err(IpamError::Refused(refused)) => {
+                    if let Refused::Exhausted(exhausted) = &refused {
+                        pool.sent_away(exhausted);
+                    }
+                    return Err(self.refusal(&refused, choice));
+                }
+                given => return Ok(given?),
+            }
         }
+    }
+
+    fn refusal(&self, refused: &Refused, choice: &Choice) -> Failure {
+        let node = &self.server.context.node_name;
+        let (msg, details) = match refused {
+            Refused::Exhausted(exhausted) => (
+                format!("node {node} has no free pod address in pool {}: {exhausted}", choice.pools.join(", ")),
+                "delete pods of this node, or add a CIDR to spec.podNetwork.pools of ClusterNetwork default and wait for \
+                 another block"
+                    .to_owned(),
+            ),
+            Refused::Taken { owner, .. } => {
+                let holder = self.server.context.pool.record(owner).map(|record| record.details.pod);
+                let holder = holder.filter(|pod| !pod.is_empty()).unwrap_or_else(|| owner.container_id.clone());
+                (format!("{refused}: {holder}"), "delete that pod, or ask for another address".to_owned())
+            }
+            Refused::Elsewhere { .. } => (
+                format!("{refused}, which is {node}"),
+                "see kubectl get addressblocks which node has it, and let the pod run there".to_owned(),
+            ),
+            Refused::Resting { .. } => (refused.to_string(), "wait".to_owned()),
+            Refused::First { .. } => (refused.to_string(), "ask for another address".to_owned()),
+        };
+        Failure { code: TRY_AGAIN, msg, details }
     }
 
     fn link(&mut self, veth: &PodVeth, pod: &mut Pod, who: PodRef) -> Result<(), Failure> {
@@ -166,6 +219,11 @@ impl Drop for Attempt<'_> {
             self.roll_back();
         }
     }
+}
+
+/// Whether waiting for a moment may help.
+fn may_pass(refused: &Refused) -> bool {
+    matches!(refused, Refused::Exhausted(_) | Refused::Elsewhere { .. })
 }
 
 /// Makes the pair. A host side of that name is left from an earlier try of the same sandbox and makes room.

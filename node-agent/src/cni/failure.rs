@@ -33,6 +33,8 @@ pub const UNAVAILABLE: u32 = 50;
 pub const KERNEL: u32 = 100;
 /// CHECK: what was made is not there any more.
 pub const BROKEN: u32 = 101;
+/// ADD: the pod's annotations ask for an address that it cannot have.
+pub const IMPOSSIBLE: u32 = 102;
 
 impl Failure {
     /// A failure with nothing more to say.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netkeel_core::address::Addresses;
+use netkeel_core::address::{Address, Addresses};
 
 use super::{
     del,
@@ -65,7 +65,11 @@ impl Server {
 
     /// Gives the number of pods that have a link.
     fn restore_tables(&self) -> Result<usize, Failure> {
-        let links = Rtnetlink::open().and_then(|mut host| seen::host_links(&mut host))?;
+        let (links, routes) = Rtnetlink::open()
+            .and_then(|mut host| Ok((seen::host_links(&mut host)?, seen::pod_routes(&mut host)?)))?;
+        for address in self.context.pool.hold(routes.into_keys().map(Address::from)) {
+            tracing::error!(%address, "a pod's route leads to an address of which no record is left, nobody is given it");
+        }
         let records = self.context.pool.records();
         let pods: Vec<_> = Holding::all(&records).iter().filter_map(|held| held.link(&links)).collect();
         self.context.datapath.restore(&pods)?;

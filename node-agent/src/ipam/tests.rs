@@ -1,5 +1,7 @@
 //! The files beside the allocator: what survives a restart, a crash between steps and a strange file.
 
+mod histories;
+
 use std::{
     collections::HashMap,
     fs,
@@ -30,7 +32,7 @@ fn allocate_all(
     details: &Details,
 ) -> Result<Vec<Address>, Error> {
     let pools = ["default".into()];
-    pool.allocate(&owner(number), &Ask { families, pools: &pools }, details)
+    pool.allocate(&owner(number), &Ask { families, pools: &pools, addresses: &[] }, details)
 }
 
 fn allocate(pool: &Pool, number: u8) -> Result<Address, Error> {
@@ -130,6 +132,37 @@ fn half_an_allocation_is_none() {
     assert!(matches!(refused, Error::Store { .. }), "{refused}");
     assert_eq!((pool.usage().used, pool.records().len()), (0, 0));
     assert_eq!(files(folder.path()), [".fd00::1.new", "fd00::1"]);
+}
+
+#[test]
+fn a_shortage_ends_with_an_address_a_block_or_the_patience_of_who_asked() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path(), || Duration::from_secs(NOW.load(Ordering::Relaxed)));
+    assert!((1..=7).all(|number| allocate(&pool, number).is_ok()));
+    let send_away = |number| {
+        let Err(Error::Refused(Refused::Exhausted(full))) = allocate(&pool, number) else { unreachable!() };
+        pool.sent_away(&full);
+    };
+    send_away(8);
+    NOW.store(10, Ordering::Relaxed);
+    send_away(9);
+    let told = pool.shortage().unwrap();
+    assert_eq!((told.since, pool.refusals()), (Duration::ZERO, 2));
+    assert!(told.message.contains("all 7 IPv4 addresses"), "{}", told.message);
+    pool.release(&owner(1)).unwrap();
+    NOW.store(39, Ordering::Relaxed);
+    assert!(allocate(&pool, 8).is_err(), "the freed one rests");
+    NOW.store(40, Ordering::Relaxed);
+    allocate(&pool, 8).expect("the rest is over");
+    assert_eq!(pool.shortage(), None);
+    send_away(9);
+    NOW.store(161, Ordering::Relaxed);
+    assert_eq!(pool.shortage(), None, "nobody asks any more");
+    send_away(9);
+    let more = Layout { blocks: vec!["10.244.0.0/28".parse().unwrap()], ..(*layout()).clone() };
+    pool.set_layout(&Arc::new(more));
+    assert_eq!(pool.shortage(), None);
 }
 
 proptest! {

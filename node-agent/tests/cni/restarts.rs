@@ -344,3 +344,17 @@ fn wait_for_first_address(host: &Host, before: usize) {
     let folder = host.folder.path().join("ipam");
     eventually("the first address", || fs::read_dir(&folder).is_ok_and(|files| files.count() > before));
 }
+
+#[test]
+fn an_address_in_use_is_nobody_elses_when_its_record_is_lost() {
+    let mut host = Host::started("10.244.0.0/30");
+    let pods: Vec<_> = (0..3).map(|n| Pod::new(format!("pod-{n}"))).collect();
+    let first = address(&host.add(&pods[0]).ok());
+    host.kill();
+    std::fs::remove_dir_all(host.folder.path().join("ipam")).unwrap();
+    host.start();
+    let others = [&pods[1], &pods[2]].map(|pod| address(&host.add(pod).ok()));
+    assert!(!others.contains(&first), "{first} is in {others:?}");
+    assert_eq!(host.add(&Pod::new("another")).refused().0, 11);
+    assert_eq!(host.pool().usage().used, 3);
+}

@@ -41,7 +41,24 @@ impl<'a> Free<'a> {
     pub(super) fn take(&mut self, cidr: &IpNet) -> Option<IpNet> {
         let (claimed, unreadable) = (&self.claimed, &self.unreadable);
         let candidates = self.candidates.get_mut(cidr)?;
-        candidates.find(|block| !is_claimed(claimed, block) && !unreadable.contains(&block_name(block)))
+        let mut free = candidates
+            .filter(|block| !is_claimed(claimed, block) && !unreadable.contains(&block_name(block)));
+        let block = free.next()?;
+        self.claimed.insert(block.network(), block);
+        Some(block)
+    }
+
+    /// Takes the block of `pool` that has this address, if it is free.
+    pub(super) fn take_with(&mut self, address: &IpNet, pool: &AddressPool) -> Option<IpNet> {
+        let cidr = pool.cidrs.iter().find(|cidr| cidr.contains(address))?;
+        self.candidates.get(cidr)?;
+        let block = IpNet::new(address.addr(), pool.block_sizes.of(cidr)).ok()?.trunc();
+        let reserved = pool.reserved.iter().any(|net| net.contains(&block.network()));
+        if reserved || is_claimed(&self.claimed, &block) || self.unreadable.contains(&block_name(&block)) {
+            return None;
+        }
+        self.claimed.insert(block.network(), block);
+        Some(block)
     }
 }
 

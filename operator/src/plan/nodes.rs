@@ -7,16 +7,11 @@ use ipnet::IpNet;
 use netkeel_crds::{
     AddressBlock, NodeNetwork, NodeNetworkSpec,
     cluster_network::AddressPool,
-    condition::kind::DEGRADED,
     node_network::{NodeConfig, State},
 };
 use sha2::{Digest, Sha256};
 
-use super::{
-    Outcome, Problem, Step,
-    blocks::Free,
-    pools::{in_order, selects, wants_block},
-};
+use super::{Outcome, Step, blocks::Free, claims::Claims, pools::Holdings};
 use crate::observed::{Node, Observed};
 
 pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, out: &mut Outcome) {
@@ -33,9 +28,7 @@ pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, 
         // a claim that cannot be read may be the node's
         let has_some = !owned.is_empty() || network.is_some_and(|n| !n.spec.blocks.is_empty());
         if all_known || !has_some {
-            for family in families(pools) {
-                claim(node, (network, owned), (pools, family), &mut free, out);
-            }
+            Claims { node, holdings: Holdings { owned, network }, pools, free: &mut free, out }.plan();
         }
         match network {
             None => out.steps.push(create(node)),
@@ -71,50 +64,6 @@ fn claims_by_node(seen: &Observed) -> HashMap<&str, Vec<&AddressBlock>> {
         claims.entry(&block.spec.node_uid).or_default().push(block);
     }
     claims
-}
-
-/// Whether the pools have IPv4, and whether they have IPv6.
-fn families(pools: &[AddressPool]) -> impl Iterator<Item = bool> {
-    let has = |v4: bool| pools.iter().flat_map(|pool| &pool.cidrs).any(|cidr| is_v4(cidr) == v4);
-    [true, false].into_iter().filter(move |v4| has(*v4))
-}
-
-fn is_v4(cidr: &IpNet) -> bool {
-    matches!(cidr, IpNet::V4(_))
-}
-
-/// Claims a block of one family for the node where it needs one: of the best pool for it, or of the next while that has none left.
-fn claim(
-    node: &Node,
-    (network, owned): (Option<&NodeNetwork>, &[&AddressBlock]),
-    (pools, v4): (&[AddressPool], bool),
-    free: &mut Free<'_>,
-    out: &mut Outcome,
-) {
-    let selected = in_order(pools).into_iter().filter(|p| selects(p.node_selector.as_ref(), &node.labels));
-    let mut without = Vec::new();
-    for (pool, cidr) in selected.filter_map(|pool| Some((pool, pool.cidrs.iter().find(|c| is_v4(c) == v4)?)))
-    {
-        if !wants_block(network, owned, cidr) {
-            return;
-        }
-        if let Some(cidr) = free.take(cidr) {
-            let (node, node_uid) = (node.name.clone(), node.uid.clone());
-            return out.steps.push(Step::ClaimBlock { cidr, node, node_uid });
-        }
-        without.push(pool.name.as_str());
-    }
-    let family = if v4 { "IPv4" } else { "IPv6" };
-    let (reason, message) = if without.is_empty() {
-        let todo = "let the nodeSelector of one in spec.podNetwork.pools select it";
-        ("NoPool", format!("no pool has {family} addresses for node {}: {todo}", node.name))
-    } else {
-        let todo = "enlarge its CIDR in spec.podNetwork.pools, or add a pool";
-        let message =
-            format!("no free block left for node {} in pool {}: {todo}", node.name, without.join(", "));
-        ("PoolExhausted", message)
-    };
-    out.problems.push(Problem { condition: DEGRADED, reason, message });
 }
 
 fn create(node: &Node) -> Step {

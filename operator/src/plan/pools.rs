@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use netkeel_crds::{
-    AddressBlock, NodeNetwork,
+    AddressBlock, NodeNetwork, NodeNetworkStatus,
     cluster_network::AddressPool,
     node_network::{BlockUsage, NodePool},
 };
@@ -29,6 +29,7 @@ pub(super) fn for_nodes(pools: &[AddressPool]) -> Vec<NodePool> {
         name: pool.name.clone(),
         cidrs: pool.cidrs.clone(),
         reserved: pool.reserved.clone(),
+        namespace_selector: pool.namespace_selector.clone(),
     };
     in_order(pools).iter().map(known).collect()
 }
@@ -51,26 +52,54 @@ pub(super) fn selects(selector: Option<&LabelSelector>, labels: &Labels) -> bool
         })
 }
 
-/// Whether a node needs one more block of the pool's `cidr`, of which it owns `owned`: its first, or one more when the agent that has
-/// applied all blocks is running out of addresses.
-pub(super) fn wants_block(network: Option<&NodeNetwork>, owned: &[&AddressBlock], cidr: &IpNet) -> bool {
-    let owned: Vec<IpNet> = owned.iter().map(|block| block.spec.cidr).filter(|b| cidr.contains(b)).collect();
-    if owned.is_empty() {
-        return true;
+/// What a node has, and what its agent says of it.
+#[derive(Clone, Copy)]
+pub(super) struct Holdings<'a> {
+    /// Its claims.
+    pub(super) owned: &'a [&'a AddressBlock],
+    /// Its object.
+    pub(super) network: Option<&'a NodeNetwork>,
+}
+
+impl<'a> Holdings<'a> {
+    /// What the agent says, once it has applied all claims: before that it may not know what it has got.
+    fn status(self) -> Option<&'a NodeNetworkStatus> {
+        let network = self.network?;
+        let status = network.status.as_ref()?;
+        let written = self.owned.iter().all(|block| network.spec.blocks.contains(&block.spec.cidr));
+        let applied = status.applied_revision.as_deref() == Some(network.spec.revision.as_str());
+        (written && applied).then_some(status)
     }
-    let Some((network, status)) = network.and_then(|network| Some((network, network.status.as_ref()?)))
-    else {
-        return false;
-    };
-    let usage: Vec<&BlockUsage> = status.blocks.iter().filter(|usage| owned.contains(&usage.cidr)).collect();
-    let applied = status.applied_revision.as_deref() == Some(network.spec.revision.as_str());
-    let written = owned.iter().all(|block| network.spec.blocks.contains(block));
-    if !applied || !written || usage.len() != owned.len() {
-        return false;
+
+    /// Its blocks in this CIDR of a pool.
+    fn of(self, cidr: &IpNet) -> Vec<IpNet> {
+        self.owned.iter().map(|block| block.spec.cidr).filter(|block| cidr.contains(block)).collect()
     }
-    let sum = |of: fn(&BlockUsage) -> u32| usage.iter().map(|usage| of(usage)).fold(0, u32::saturating_add);
-    let capacity = sum(|usage| usage.capacity);
-    capacity.saturating_sub(sum(|usage| usage.used)) < capacity.div_ceil(RESERVE)
+
+    /// Whether it has none in this CIDR.
+    pub(super) fn none_of(self, cidr: &IpNet) -> bool {
+        self.of(cidr).is_empty()
+    }
+
+    /// Whether its agent is running out of addresses of this CIDR.
+    pub(super) fn runs_out(self, cidr: &IpNet) -> bool {
+        let owned = self.of(cidr);
+        let Some(status) = self.status() else { return false };
+        let usage: Vec<&BlockUsage> =
+            status.blocks.iter().filter(|usage| owned.contains(&usage.cidr)).collect();
+        if owned.is_empty() || usage.len() != owned.len() {
+            return false;
+        }
+        let sum =
+            |of: fn(&BlockUsage) -> u32| usage.iter().map(|usage| of(usage)).fold(0, u32::saturating_add);
+        let capacity = sum(|usage| usage.capacity);
+        capacity.saturating_sub(sum(|usage| usage.used)) < capacity.div_ceil(RESERVE)
+    }
+
+    /// Where its pods wait for blocks.
+    pub(super) fn wanted(self) -> Vec<IpNet> {
+        self.status().map(|status| status.wanted.clone()).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

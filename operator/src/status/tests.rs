@@ -62,6 +62,7 @@ fn outcome() -> Outcome {
             name: "default".to_owned(),
             cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             reserved: Vec::new(),
+            namespace_selector: None,
         }],
         ..Default::default()
     };

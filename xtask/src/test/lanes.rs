@@ -12,10 +12,10 @@ use super::suite::{self, Program};
 
 /// Targets of the lanes. One that is not named here joins the last lane, whose programs share the cluster `e2e`; a program of
 /// another lane has a cluster of its own.
-const LANES: [&[&str]; 3] = [&["survival"], &["cluster", "docs", "lifecycle", "observability"], &[]];
+const LANES: [&[&str]; 3] = [&["survival"], &["cluster", "docs", "ipam", "lifecycle", "observability"], &[]];
 
 /// Clusters that these programs make.
-pub(super) const CLUSTERS: [&str; 6] = ["docs", "e2e", "harness", "lifecycle", "observed", "survival"];
+pub(super) const CLUSTERS: [&str; 7] = ["docs", "e2e", "harness", "ipam", "lifecycle", "observed", "survival"];
 
 /// Runs all lanes; the log gets what each wrote, one after the other.
 pub(super) fn run(programs: Vec<Program>, args: &[&str], limit: Duration, log: &mut Log) -> Result<Count> {

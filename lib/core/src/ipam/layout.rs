@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::address::Address;
+use crate::{address::Address, policy::Selector};
 
 /// A family of addresses. A pod has one address of each that its pools offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +50,8 @@ pub struct Pool {
     pub cidrs: Vec<IpNet>,
     /// Addresses in it that nobody is given.
     pub reserved: Vec<IpNet>,
+    /// Labels of the namespaces whose pods may have its addresses; `None` is open to all.
+    pub namespaces: Option<Selector>,
 }
 
 impl Pool {
@@ -84,11 +86,11 @@ impl Layout {
         self.pools.iter().find(|pool| *pool.name == *name)
     }
 
-    /// The families that the pools have, in the order of [`Family::ALL`].
-    pub fn families(&self) -> impl Iterator<Item = Family> {
-        let offered =
-            |family| self.pools.iter().flat_map(|pool| &pool.cidrs).any(|c| Family::of_net(c) == family);
-        Family::ALL.into_iter().filter(move |family| offered(*family))
+    /// The families that the pools of these names have, in the order of [`Family::ALL`].
+    pub fn families_of(&self, names: &[Arc<str>]) -> impl Iterator<Item = Family> {
+        let cidrs = names.iter().filter_map(|name| self.pool(name)).flat_map(|pool| &pool.cidrs);
+        let offered: Vec<Family> = cidrs.map(Family::of_net).collect();
+        Family::ALL.into_iter().filter(move |family| offered.contains(family))
     }
 
     /// The node's own address on the overlay: the first of its first block of the family.

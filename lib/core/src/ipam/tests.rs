@@ -35,9 +35,14 @@ fn names(pools: &[&str]) -> Vec<Arc<str>> {
 }
 
 /// One address of IPv4 from the pool `default`.
-fn give(allocator: &mut Allocator, number: u8, now: Duration) -> Result<Address, Exhausted> {
+fn give(allocator: &mut Allocator, number: u8, now: Duration) -> Result<Address, Refused> {
     let pools = names(&["default"]);
-    Ok(allocator.allocate(&owner(number), &Ask { families: &[V4], pools: &pools }, now)?[0])
+    Ok(allocator.allocate(&owner(number), &Ask { families: &[V4], pools: &pools, addresses: &[] }, now)?[0])
+}
+
+fn exhausted(refused: Refused) -> Exhausted {
+    let Refused::Exhausted(exhausted) = refused else { unreachable!("{refused}") };
+    exhausted
 }
 
 fn release(allocator: &mut Allocator, number: u8, now: Duration) -> Option<Address> {
@@ -130,8 +135,9 @@ impl Model {
                 assert!(self.blocks.iter().any(|block| block.contains(&ip)));
                 self.owned.insert(number, address);
             }
-            (Err(exhausted), had) => {
+            (Err(refused), had) => {
                 assert!(had.is_none(), "an owner lost its address");
+                let exhausted = exhausted(refused);
                 let Usage { used, resting, capacity } = exhausted.usage;
                 assert_eq!(used + resting, capacity, "{exhausted} though some are free");
             }
@@ -245,16 +251,18 @@ fn texts(addresses: &[Address]) -> Vec<String> {
 fn an_owner_gets_one_address_of_each_family_and_the_first_pool_that_has_one_gives_it() {
     let mut allocator = Allocator::new(two_pools(&[]), []);
     let both = |pools: &[Arc<str>], allocator: &mut Allocator, number| {
-        let given = allocator.allocate(&owner(number), &Ask { families: &[V4, V6], pools }, at(0));
+        let given =
+            allocator.allocate(&owner(number), &Ask { families: &[V4, V6], pools, addresses: &[] }, at(0));
         given.map(|given| texts(&given))
     };
     let (fast, all) = (names(&["fast"]), names(&["fast", "default"]));
     assert_eq!(both(&all, &mut allocator, 1).unwrap(), ["10.1.0.1", "fd00:1::41"]);
     assert_eq!(both(&all, &mut allocator, 1).unwrap(), ["10.1.0.1", "fd00:1::41"], "again the same");
     assert_eq!(both(&fast, &mut allocator, 2).unwrap(), ["10.1.0.2", "fd00:1::42"]);
-    let four = allocator.allocate(&owner(3), &Ask { families: &[V4], pools: &fast }, at(0)).unwrap();
+    let four =
+        allocator.allocate(&owner(3), &Ask { families: &[V4], pools: &fast, addresses: &[] }, at(0)).unwrap();
     assert_eq!(texts(&four), ["10.1.0.3"]);
-    let refused = both(&fast, &mut allocator, 4).unwrap_err();
+    let refused = exhausted(both(&fast, &mut allocator, 4).unwrap_err());
     assert_eq!((refused.family, &*refused.blocks), (V4, "10.1.0.0/30"));
     assert_eq!(
         both(&all, &mut allocator, 4).unwrap(),
@@ -262,7 +270,7 @@ fn an_owner_gets_one_address_of_each_family_and_the_first_pool_that_has_one_give
         "the next pool helps out"
     );
     let used = allocator.usage(at(0)).used;
-    let refused = both(&all, &mut allocator, 5).unwrap_err();
+    let refused = exhausted(both(&all, &mut allocator, 5).unwrap_err());
     assert_eq!(refused.family, V6);
     assert_eq!(allocator.usage(at(0)).used, used, "half of what was asked for is nothing");
     assert_eq!(texts(&allocator.addresses_of(&owner(4))), ["10.244.0.1", "fd00:1::43"]);
@@ -272,8 +280,10 @@ fn an_owner_gets_one_address_of_each_family_and_the_first_pool_that_has_one_give
 fn a_family_that_comes_later_is_added_to_what_the_owner_has() {
     let mut allocator = Allocator::new(two_pools(&[]), []);
     let pools = names(&["fast"]);
-    allocator.allocate(&owner(1), &Ask { families: &[V6], pools: &pools }, at(0)).unwrap();
-    let both = allocator.allocate(&owner(1), &Ask { families: &[V4, V6], pools: &pools }, at(0)).unwrap();
+    allocator.allocate(&owner(1), &Ask { families: &[V6], pools: &pools, addresses: &[] }, at(0)).unwrap();
+    let both = allocator
+        .allocate(&owner(1), &Ask { families: &[V4, V6], pools: &pools, addresses: &[] }, at(0))
+        .unwrap();
     assert_eq!(texts(&both), ["10.1.0.1", "fd00:1::41"]);
 }
 
@@ -282,19 +292,19 @@ fn reserved_addresses_are_never_given_and_do_not_count() {
     let mut allocator = Allocator::new(two_pools(&["10.1.0.0/31", "10.1.0.3/32", "fd00:1::/64"]), []);
     let pools = names(&["fast"]);
     let mut one = |number, family| {
-        allocator.allocate(&owner(number), &Ask { families: &[family], pools: &pools }, at(0))
+        allocator.allocate(&owner(number), &Ask { families: &[family], pools: &pools, addresses: &[] }, at(0))
     };
     assert_eq!(texts(&one(1, V4).unwrap()), ["10.1.0.2"]);
-    assert_eq!(one(2, V4).unwrap_err().usage, Usage { used: 1, resting: 0, capacity: 1 });
-    assert_eq!(one(2, V6).unwrap_err().usage.capacity, 0);
+    assert_eq!(exhausted(one(2, V4).unwrap_err()).usage, Usage { used: 1, resting: 0, capacity: 1 });
+    assert_eq!(exhausted(one(2, V6).unwrap_err()).usage.capacity, 0);
 }
 
 #[test]
 fn use_is_told_block_by_block() {
     let mut allocator = Allocator::new(two_pools(&[]), []);
     let pools = names(&["default"]);
-    allocator.allocate(&owner(1), &Ask { families: &[V4], pools: &pools }, at(0)).unwrap();
-    allocator.allocate(&owner(2), &Ask { families: &[V4], pools: &pools }, at(0)).unwrap();
+    allocator.allocate(&owner(1), &Ask { families: &[V4], pools: &pools, addresses: &[] }, at(0)).unwrap();
+    allocator.allocate(&owner(2), &Ask { families: &[V4], pools: &pools, addresses: &[] }, at(0)).unwrap();
     assert!(allocator.release(Address::from(Ipv4Addr::new(10, 244, 0, 1)), at(1)));
     let told: Vec<_> = allocator.usage_by_block(at(2)).into_iter().map(|(_, usage)| usage).collect();
     let empty = Usage { capacity: 3, ..Usage::default() };
@@ -311,4 +321,29 @@ fn the_first_blocks_are_filled_first_so_that_the_last_one_empties() {
     }
     release(&mut allocator, 1, at(0));
     assert_eq!(give(&mut allocator, 5, at(30)).unwrap().to_string(), "10.244.0.1");
+}
+
+#[test]
+fn an_address_asked_for_is_given_or_refused_with_the_reason() {
+    let mut allocator = Allocator::new(two_pools(&[]), []);
+    let pools = names(&["fast"]);
+    let mut one = |number, text: &str, now| {
+        let addresses = [text.parse().unwrap()];
+        allocator.allocate(
+            &owner(number),
+            &Ask { families: &[V4], pools: &pools, addresses: &addresses },
+            at(now),
+        )
+    };
+    let address: IpAddr = "10.1.0.3".parse().unwrap();
+    assert_eq!(texts(&one(1, "10.1.0.3", 0).unwrap()), ["10.1.0.3"]);
+    assert_eq!(texts(&one(1, "10.1.0.2", 0).unwrap()), ["10.1.0.3"], "what it has stays");
+    assert_eq!(one(2, "10.1.0.3", 0), Err(Refused::Taken { address, owner: owner(1) }));
+    assert!(matches!(one(2, "10.1.0.0", 0), Err(Refused::First { .. })));
+    assert!(matches!(one(2, "10.1.9.3", 0), Err(Refused::Elsewhere { .. })));
+    assert!(allocator.release(address.into(), at(1)));
+    let addresses = [address];
+    let ask = Ask { families: &[V4], pools: &pools, addresses: &addresses };
+    assert_eq!(allocator.allocate(&owner(2), &ask, at(30)), Err(Refused::Resting { address }));
+    assert_eq!(texts(&allocator.allocate(&owner(2), &ask, at(31)).unwrap()), ["10.1.0.3"]);
 }

@@ -242,7 +242,7 @@ fn cidr(text: &str, field: &str) -> Result<Option<Ipv4Net>, String> {
 }
 
 /// Reads a label selector; a missing one selects everything, as an empty one does.
-fn selector(selector: Option<&LabelSelector>, field: &str) -> Result<Selector, String> {
+pub(crate) fn selector(selector: Option<&LabelSelector>, field: &str) -> Result<Selector, String> {
     let Some(selector) = selector else { return Ok(Selector::default()) };
     let labels: BTreeMap<_, _> = selector.match_labels.clone().unwrap_or_default();
     let equal = labels.into_iter().map(|(key, value)| Ok(Requirement::In(key, [value].into())));

@@ -64,6 +64,58 @@ fn a_block_whose_first_address_is_reserved_is_nobodys() {
     assert_eq!(planned.config.unwrap().pools[0].reserved.len(), 2);
 }
 
+/// `settled` with a pool for some namespaces besides, whose addresses node a asks for.
+fn asking(wanted: &[&str]) -> Observed {
+    let mut pay = pool("pay", &["10.9.0.0/25"], 50);
+    pay.namespace_selector =
+        serde_json::from_value(serde_json::json!({"matchLabels": {"team": "pay"}})).unwrap();
+    let mut seen = with_pools(settled(), vec![pool("default", &["10.244.0.0/16"], 0), pay]);
+    for step in planned(&seen).steps {
+        if let Step::WriteNodeNetwork { node, spec, .. } = step {
+            let network = seen.node_networks.iter_mut().find(|n| n.metadata.name.as_ref() == Some(&node));
+            network.unwrap().spec = *spec;
+        }
+    }
+    let network = &mut seen.node_networks[0];
+    let status = network.status.get_or_insert_default();
+    status.applied_revision = Some(network.spec.revision.clone());
+    status.blocks = vec![usage("10.244.0.0/26", 3)];
+    status.wanted = wanted.iter().map(|net| net.parse().unwrap()).collect();
+    seen
+}
+
+#[test]
+fn a_pool_of_some_namespaces_gives_blocks_to_nodes_whose_pods_ask() {
+    assert_eq!(claims(&planned(&asking(&[]))), Vec::<String>::new());
+    let mut seen = asking(&["10.9.0.0/25"]);
+    assert_eq!(claims(&planned(&seen)), ["a 10.9.0.0/26"]);
+    seen.blocks.push(block("10.9.0.0/26", "a"));
+    assert_eq!(claims(&planned(&seen)), Vec::<String>::new(), "the agent does not know of it yet");
+    let mut full = asking(&["10.9.0.0/25"]);
+    full.blocks.extend([block("10.9.0.0/26", "b"), block("10.9.0.64/26", "b")]);
+    let planned = planned(&full);
+    assert_eq!(reasons(&planned), [(kind::DEGRADED, "PoolExhausted")]);
+    assert!(planned.problems[0].message.contains("for node a in pool pay"), "{:?}", planned.problems);
+}
+
+#[test]
+fn an_address_that_a_pod_asks_for_brings_its_block_where_nobody_has_it() {
+    let seen = asking(&["10.244.7.9/32"]);
+    assert_eq!(claims(&planned(&seen)), ["a 10.244.7.0/26"]);
+    let mut taken = asking(&["10.244.7.9/32"]);
+    taken.blocks.push(block("10.244.7.0/26", "b"));
+    assert_eq!(claims(&planned(&taken)), Vec::<String>::new());
+    let outside = asking(&["172.16.0.1/32"]);
+    assert_eq!(claims(&planned(&outside)), Vec::<String>::new());
+    let mut joins = asking(&["10.244.0.129/32"]);
+    joins.nodes.push(node("c", 3));
+    assert_eq!(
+        claims(&planned(&joins)),
+        ["a 10.244.0.128/26", "c 10.244.0.192/26"],
+        "one block has one node"
+    );
+}
+
 proptest! {
     /// Whatever is claimed already, new claims lie in the pool and overlap nothing.
     #[test]
