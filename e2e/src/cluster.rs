@@ -26,12 +26,24 @@ pub struct Options {
     pub name: String,
     /// 1 to 100.
     pub nodes: u8,
+    /// Of nodes and Services.
+    pub ip_family: IpFamily,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { name: DEFAULT_NAME.into(), nodes: 2 }
+        Self { name: DEFAULT_NAME.into(), nodes: 2, ip_family: IpFamily::Ipv4 }
     }
+}
+
+/// Which families of addresses nodes and Services have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IpFamily {
+    /// IPv4 alone.
+    #[default]
+    Ipv4,
+    /// Both, IPv4 first.
+    Dual,
 }
 
 /// One node.
@@ -47,6 +59,8 @@ struct State {
     nodes: Vec<Node>,
     kube: PathBuf,
     helm: PathBuf,
+    #[serde(default)]
+    ip_family: IpFamily,
 }
 
 /// A running cluster. Dropping it leaves it running.
@@ -113,6 +127,12 @@ impl Cluster {
     #[must_use]
     pub fn nodes(&self) -> &[Node] {
         &self.state.nodes
+    }
+
+    /// Which families its nodes and Services have.
+    #[must_use]
+    pub fn ip_family(&self) -> IpFamily {
+        self.state.ip_family
     }
 
     /// The kubeconfig of the administrator. Its address is reachable from the fabric only.

@@ -1,11 +1,12 @@
 //! Addresses, configuration files and command lines of the cluster's programs.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::IpFamily;
 use crate::binaries::Binaries;
 use crate::node::{Daemon, Link, Spec};
 use crate::observe::{jaeger, prometheus};
@@ -16,8 +17,12 @@ pub(crate) const FABRIC: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 254);
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 30, 0, 1);
 /// An address that only the outside host has: `outside.test`.
 pub(crate) const OUTSIDE_SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// The same of IPv6, which nodes have in a dual-stack cluster. Beside it [`FABRIC`] and [`OUTSIDE`] have one always.
+pub(crate) const FABRIC_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 0xfe);
+pub(crate) const OUTSIDE_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0, 1);
 pub(crate) const API_PORT: u16 = 6443;
 const SERVICES: &str = "10.96.0.0/16";
+const SERVICES_IPV6: &str = "fd00:10:96::/112";
 const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const DNS_SERVICE: &str = "10.96.0.10";
 const SUPERUSERS: &str = "system:masters";
@@ -36,12 +41,18 @@ pub(crate) fn node_address(index: u8) -> Ipv4Addr {
     Ipv4Addr::new(172, 30, 0, 10 + index)
 }
 
+/// The same of IPv6.
+pub(crate) fn node_address_ipv6(index: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x30, 0, 0, 0, 0, 0x1, index.into())
+}
+
 /// What every member's configuration is made from.
 pub(crate) struct Plan<'a> {
     pub(crate) cluster: &'a str,
     /// The cluster's folder.
     pub(crate) folder: &'a Path,
     pub(crate) nodes: u8,
+    pub(crate) ip_family: IpFamily,
     pub(crate) binaries: &'a Binaries,
 }
 
@@ -123,11 +134,11 @@ impl Plan<'_> {
     }
 
     pub(crate) fn outside(&self, fabric: u32, peer: &Path) -> Spec {
-        let address = format!("{OUTSIDE}/24");
+        let addresses = vec![format!("{OUTSIDE}/24"), format!("{OUTSIDE_IPV6}/64")];
         let loopback = vec![format!("{OUTSIDE_SERVER}/32")];
         let command = vec![peer.display().to_string(), "outside".into(), OUTSIDE_SERVER.to_string()];
         Spec {
-            link: Some(Link { fabric, address, gateway: None, loopback }),
+            link: Some(Link { fabric, addresses, gateways: Vec::new(), loopback }),
             daemons: vec![Daemon { name: "outside".into(), command, after: None }],
             ..self.member("outside")
         }
@@ -142,19 +153,19 @@ impl Plan<'_> {
         let mut binds: Vec<_> = VOLUMES.iter().map(own).collect();
         binds.extend([self.folder, self.binaries.folder()].map(|path| (path.into(), path.into())));
         let mut daemons = if index == 1 { self.control_plane() } else { Vec::new() };
-        daemons.extend(self.node_programs(&name, address, &base.folder)?);
+        daemons.extend(self.node_programs(&name, index, &base.folder)?);
         if index == 1 {
             daemons.push(self.prometheus());
+        }
+        let (mut addresses, mut gateways) = (vec![format!("{address}/24")], vec![OUTSIDE.to_string()]);
+        if self.is_dual() {
+            addresses.push(format!("{}/64", node_address_ipv6(index)));
+            gateways.push(OUTSIDE_IPV6.to_string());
         }
         let hosts = (1..=self.nodes).map(|index| format!("{} {}", node_address(index), node_name(index)));
         let hosts = hosts.collect::<Vec<_>>().join("\n");
         Ok(Spec {
-            link: Some(Link {
-                fabric,
-                address: format!("{address}/24"),
-                gateway: Some(OUTSIDE.to_string()),
-                loopback: Vec::new(),
-            }),
+            link: Some(Link { fabric, addresses, gateways, loopback: Vec::new() }),
             binds,
             files: vec![
                 ("/etc/resolv.conf".into(), format!("nameserver {OUTSIDE}\n")),
@@ -164,6 +175,15 @@ impl Plan<'_> {
             daemons,
             ..base
         })
+    }
+
+    fn is_dual(&self) -> bool {
+        self.ip_family == IpFamily::Dual
+    }
+
+    /// The value of an option that takes one for each family.
+    fn in_families(&self, ipv4: &impl ToString, ipv6: &impl ToString) -> String {
+        if self.is_dual() { format!("{},{}", ipv4.to_string(), ipv6.to_string()) } else { ipv4.to_string() }
     }
 
     fn member(&self, name: &str) -> Spec {
@@ -229,7 +249,7 @@ impl Plan<'_> {
     pub(crate) fn jaeger(cluster: &str, folder: &Path, fabric: u32, program: &Path) -> Spec {
         let command = jaeger::command(folder, program);
         Spec {
-            link: Some(Link { fabric, address: String::new(), gateway: None, loopback: Vec::new() }),
+            link: Some(Link { fabric, addresses: Vec::new(), gateways: Vec::new(), loopback: Vec::new() }),
             daemons: vec![Daemon { name: jaeger::NAME.into(), command, after: None }],
             ..member(cluster, folder, jaeger::NAME, String::new())
         }
@@ -240,7 +260,7 @@ impl Plan<'_> {
             "--etcd-servers=http://127.0.0.1:2379".into(),
             format!("--advertise-address={}", node_address(1)),
             format!("--secure-port={API_PORT}"),
-            format!("--service-cluster-ip-range={SERVICES}"),
+            format!("--service-cluster-ip-range={}", self.in_families(&SERVICES, &SERVICES_IPV6)),
             "--allow-privileged=true".into(),
             "--authorization-mode=Node,RBAC".into(),
             "--enable-admission-plugins=NodeRestriction".into(),
@@ -257,7 +277,7 @@ impl Plan<'_> {
         ]
     }
 
-    fn node_programs(&self, name: &str, address: Ipv4Addr, folder: &Path) -> Result<Vec<Daemon>> {
+    fn node_programs(&self, name: &str, index: u8, folder: &Path) -> Result<Vec<Daemon>> {
         fs::create_dir_all(folder)?;
         let containerd = folder.join("containerd.toml");
         fs::write(&containerd, CONTAINERD)?;
@@ -267,7 +287,7 @@ impl Plan<'_> {
             format!("--kubeconfig={}", self.pki(&format!("kubelet-{name}.kubeconfig"))),
             format!("--config={}", kubelet.display()),
             format!("--hostname-override={name}"),
-            format!("--node-ip={address}"),
+            format!("--node-ip={}", self.in_families(&node_address(index), &node_address_ipv6(index))),
         ];
         let command = vec!["containerd".into(), "--config".into(), containerd.display().to_string()];
         Ok(vec![
@@ -362,7 +382,8 @@ mod tests {
     fn the_first_node_alone_runs_the_control_plane() {
         let folder = tempfile::tempdir().unwrap();
         let binaries = Binaries::at(Path::new("/opt/bin"));
-        let plan = Plan { cluster: "t", folder: folder.path(), nodes: 2, binaries: &binaries };
+        let ip_family = IpFamily::Ipv4;
+        let plan = Plan { cluster: "t", folder: folder.path(), nodes: 2, ip_family, binaries: &binaries };
         plan.secrets().unwrap();
         let names = |spec: &Spec| spec.daemons.iter().map(|daemon| daemon.name.clone()).collect::<Vec<_>>();
         let first = plan.node(1, 7).unwrap();
@@ -379,5 +400,23 @@ mod tests {
         assert_eq!(names(&plan.node(2, 7).unwrap()), ["containerd", "kubelet"]);
         assert_eq!(first.group, "netkeel/t/n1");
         assert!(folder.path().join("pki/kubelet-n2.kubeconfig").exists());
+    }
+
+    #[test]
+    fn a_dual_stack_cluster_has_both_families_everywhere_and_another_one_has_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let binaries = Binaries::at(Path::new("/opt/bin"));
+        for (ip_family, count) in [(IpFamily::Ipv4, 1), (IpFamily::Dual, 2)] {
+            let plan = Plan { cluster: "t", folder: folder.path(), nodes: 1, ip_family, binaries: &binaries };
+            let node = plan.node(1, 7).unwrap();
+            let link = node.link.unwrap();
+            assert_eq!((link.addresses.len(), link.gateways.len()), (count, count), "{ip_family:?}");
+            let given = |option: &str| {
+                let mut arguments = node.daemons.iter().flat_map(|daemon| &daemon.command);
+                let value = arguments.find_map(|argument| argument.strip_prefix(option)).unwrap();
+                value.split(',').count()
+            };
+            assert_eq!((given("--node-ip="), given("--service-cluster-ip-range=")), (count, count));
+        }
     }
 }

@@ -22,7 +22,7 @@ pub mod workload;
 
 pub use binaries::helm;
 pub use binaries::{fetch_go, flannel, go_command, installed_go};
-pub use cluster::{Cluster, DEFAULT_NAME, Node, Options};
+pub use cluster::{Cluster, DEFAULT_NAME, IpFamily, Node, Options};
 pub use observe::dashboard;
 pub use observe::jaeger;
 pub use observe::prometheus;

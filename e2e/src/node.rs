@@ -41,9 +41,10 @@ pub struct Spec {
 pub struct Link {
     /// Process id of the fabric.
     pub fabric: u32,
-    /// Address and prefix length of `eth0`.
-    pub address: String,
-    pub gateway: Option<String>,
+    /// Addresses and prefix lengths of `eth0`.
+    pub addresses: Vec<String>,
+    /// Where the default routes go, one of each family at most.
+    pub gateways: Vec<String>,
     /// More addresses, on the loopback device.
     pub loopback: Vec<String>,
 }

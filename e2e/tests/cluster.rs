@@ -9,7 +9,7 @@ use netkeel_e2e::{Cluster, Options, Progress, fetch_go, go_command, node::Spec, 
 const WAIT: Duration = Duration::from_mins(1);
 
 fn up(name: &str, nodes: u8) -> Result<Cluster> {
-    Cluster::up(&Options { name: name.into(), nodes }, &Progress::start())
+    Cluster::up(&Options { name: name.into(), nodes, ..Options::default() }, &Progress::start())
 }
 
 fn host_pod(name: &str, node: &str) -> String {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use netkeel_e2e::dashboard;
 use netkeel_e2e::jaeger::{Span, Trace, tree};
 use netkeel_e2e::workload::{Workload, install};
-use netkeel_e2e::{Cluster, Progress, wait_until};
+use netkeel_e2e::{Cluster, IpFamily, Progress, wait_until};
 
 const SOON: Duration = Duration::from_mins(1);
 /// The annotation by which a user hands in a traceparent.
@@ -22,7 +22,8 @@ fn new_id() -> String {
 /// A cluster of this program's own, whose programs know by now where traces go.
 fn cluster() -> Result<&'static Cluster> {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(|| install::installed("observed").expect("a cluster with Netkeel"));
+    let cluster = CLUSTER
+        .get_or_init(|| install::installed("observed", IpFamily::Ipv4).expect("a cluster with Netkeel"));
     cluster.observe(&Progress::start())?;
     let path =
         ["-n", "observability", "get", "service", "jaeger-collector", "-o", "jsonpath={.spec.clusterIP}"];

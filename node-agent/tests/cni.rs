@@ -3,6 +3,8 @@
 
 #[path = "cni/drift.rs"]
 mod drift;
+#[path = "cni/dual.rs"]
+mod dual;
 #[path = "cni/host.rs"]
 mod host;
 #[path = "cni/real.rs"]

@@ -6,8 +6,8 @@ use std::process::Command as Process;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use netkeel_e2e::workload::install::{NAMESPACE, helm_upgrade, wait_available};
-use netkeel_e2e::{Cluster, DEFAULT_NAME, Options, Progress, jaeger};
+use netkeel_e2e::workload::install::{NAMESPACE, helm_upgrade, values, wait_available};
+use netkeel_e2e::{Cluster, DEFAULT_NAME, IpFamily, Options, Progress, jaeger};
 
 use crate::{image, setup};
 
@@ -27,6 +27,9 @@ pub(crate) enum Command {
         /// Number of nodes; the first one also runs the control plane.
         #[arg(long, default_value_t = 2)]
         nodes: u8,
+        /// Families of nodes, Services and pods.
+        #[arg(long, value_enum, default_value_t = Family::Ipv4)]
+        ip_family: Family,
         /// Leave the nodes without a network: they register, but stay `NotReady`.
         #[arg(long)]
         without_netkeel: bool,
@@ -100,6 +103,15 @@ pub(crate) enum Command {
     },
 }
 
+/// Families of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Family {
+    /// IPv4 alone.
+    Ipv4,
+    /// Both, IPv4 first.
+    Dual,
+}
+
 /// Which trace is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Last {
@@ -149,8 +161,13 @@ impl Component {
 
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Up { name, nodes, without_netkeel, without_observability } => {
-            up(&Options { name: name.name.clone(), nodes: *nodes }, !without_netkeel, !without_observability)
+        Command::Up { name, nodes, ip_family, without_netkeel, without_observability } => {
+            let ip_family = match ip_family {
+                Family::Ipv4 => IpFamily::Ipv4,
+                Family::Dual => IpFamily::Dual,
+            };
+            let options = Options { name: name.name.clone(), nodes: *nodes, ip_family };
+            up(&options, !without_netkeel, !without_observability)
         }
         Command::Trace { name, last, id } => trace(&Cluster::attach(&name.name)?, *last, id.as_deref()),
         Command::Down { all: true, .. } => Cluster::list().iter().try_for_each(|name| down(name)),
@@ -201,7 +218,7 @@ pub(crate) fn install(cluster: &Cluster, progress: &Progress) -> Result<()> {
     let archive = image::build()?;
     cluster.load_image(&archive)?;
     progress.say("the image is loaded on every node");
-    helm_upgrade(cluster, &[])?;
+    helm_upgrade(cluster, values(cluster.ip_family()))?;
     progress.say("the chart is installed");
     wait_available(cluster).context("look at: cargo xtask cluster kubectl -- -n netkeel-system get pods")?;
     progress.say("the network is available, every node is Ready");

@@ -35,7 +35,7 @@ fn prepare(list: &mut Checklist) -> Result<Cluster> {
     let progress = Progress::start();
     list.step("needed Debian packages are installed", setup::run)?;
     let archive = list.step("image is built", image::build)?;
-    let options = Options { name: DEFAULT_NAME.into(), nodes: 2 };
+    let options = Options::default();
     let cluster = list.step("two-node cluster is up", || Cluster::up(&options, &progress))?;
     list.step("image is loaded on both nodes", || cluster.load_image(&archive))?;
     list.step("Jaeger and Prometheus run beside it", || cluster.observe(&progress))?;

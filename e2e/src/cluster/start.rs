@@ -29,9 +29,10 @@ pub(super) fn up(options: &Options, progress: &Progress) -> Result<Cluster> {
         progress.say("taking down what is left of an earlier cluster of this name");
         remove(&options.name)?;
     }
+    let ip_family = before.as_ref().map_or(options.ip_family, Cluster::ip_family);
     let nodes = before.map_or(0, |cluster| cluster.nodes().len()).max(usize::from(options.nodes));
     let nodes = u8::try_from(nodes)?;
-    let plan = Plan { cluster: &options.name, folder: &folder, nodes, binaries: &binaries };
+    let plan = Plan { cluster: &options.name, folder: &folder, nodes, ip_family, binaries: &binaries };
     start(&plan, progress)
 }
 
@@ -74,7 +75,8 @@ fn start(plan: &Plan<'_>, progress: &Progress) -> Result<Cluster> {
             Err(_) => bail!("starting a node panicked"),
         })
     })?;
-    let state = State { nodes, kube: plan.binaries.kube(), helm: plan.binaries.helm() };
+    let state =
+        State { nodes, kube: plan.binaries.kube(), helm: plan.binaries.helm(), ip_family: plan.ip_family };
     let cluster = Cluster { name: plan.cluster.into(), folder: plan.folder.into(), state };
     let dead: Vec<String> = dead.into_iter().map(node_name).collect();
     progress.say(if dead.is_empty() {

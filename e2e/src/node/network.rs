@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Spec;
-use crate::config::FABRIC;
+use crate::config::{FABRIC, FABRIC_IPV6};
 use crate::{process, wait_until};
 
 const BRIDGE: &str = "fabric";
@@ -16,6 +16,7 @@ pub(super) fn bridge() -> Result<()> {
     ip(&["link", "set", "lo", "up"])?;
     ip(&["link", "add", BRIDGE, "type", "bridge"])?;
     ip(&["address", "add", &format!("{FABRIC}/24"), "dev", BRIDGE])?;
+    ip(&["address", "add", &format!("{FABRIC_IPV6}/64"), "dev", BRIDGE, "nodad"])?;
     ip(&["link", "set", BRIDGE, "up"])?;
     // Absent where the kernel has no br_netfilter; where it is on, iptables would see bridged frames.
     drop(std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"));
@@ -34,12 +35,16 @@ pub(super) fn connect(spec: &Spec) -> Result<()> {
     })?;
     let enter = format!("--net={fabric}");
     process::run(Command::new("nsenter").args([&enter, "ip", "link", "set", port, "master", BRIDGE, "up"]))?;
-    ip(&["address", "add", &link.address, "dev", "eth0"])?;
+    for address in &link.addresses {
+        // Nobody is asked whether another has an IPv6 one, so that programs can use it at once.
+        let more: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+        ip(&[&["address", "add", address, "dev", "eth0"], more].concat())?;
+    }
     ip(&["link", "set", "eth0", "up"])?;
     for address in &link.loopback {
         ip(&["address", "add", address, "dev", "lo"])?;
     }
-    if let Some(gateway) = &link.gateway {
+    for gateway in &link.gateways {
         ip(&["route", "add", "default", "via", gateway])?;
     }
     Ok(())

@@ -199,6 +199,11 @@ impl<'a> Client<'a> {
         self.run(&["resolve", name, "--type", kind, "--tcp", &tcp.to_string()])
     }
 
+    /// Asks this name server over UDP.
+    pub fn resolve_at(&self, server: &str, name: &str, kind: &str) -> Result<Answer> {
+        self.run(&["resolve", name, "--type", kind, "--server", server])
+    }
+
     /// Long-lived connections in the background that exchange numbers for that long.
     pub fn streams(&self, to: &str, port: u16, count: u32, seconds: u64) -> Result<Flow<Streams>> {
         let (count, seconds) = (count.to_string(), seconds.to_string());
@@ -262,7 +267,7 @@ impl fmt::Display for Client<'_> {
 }
 
 pub(super) fn at(to: &str, port: u16) -> String {
-    format!("{to}:{port}")
+    if to.contains(':') { format!("[{to}]:{port}") } else { format!("{to}:{port}") }
 }
 
 /// Reads the JSON line. The program ends with 1 when something failed, and still says what.

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{Cluster, Options, Progress, images, wait_until};
+use crate::{Cluster, IpFamily, Options, Progress, images, wait_until};
 
 /// Name of the cluster that test programs share.
 const SHARED: &str = "e2e";
+
+/// The default pool, with IPv6 beside it.
+const DUAL_POOL: &str = r#"clusterNetwork.spec.podNetwork.pools=[{"name":"default","cidrs":["10.244.0.0/16","fd00:10:244::/56"]}]"#;
 
 /// The namespace that the install command of the README makes.
 pub const NAMESPACE: &str = "netkeel-system";
@@ -21,6 +24,15 @@ pub const AGENT: &str = "app.kubernetes.io/component=agent";
 /// `helm install` without values, as the README says, with `more` arguments of a test.
 pub fn helm_install(cluster: &Cluster, more: &[&str]) -> Result<String> {
     helm(cluster, &["install"], more)
+}
+
+/// The values of the chart that a cluster of these families needs: a pool of both where it has both.
+#[must_use]
+pub fn values(ip_family: IpFamily) -> &'static [&'static str] {
+    match ip_family {
+        IpFamily::Ipv4 => &[],
+        IpFamily::Dual => &["--set-json", DUAL_POOL],
+    }
 }
 
 /// `helm upgrade --install`.
@@ -93,8 +105,13 @@ pub fn is_installed(cluster: &Cluster) -> bool {
 
 /// A cluster of that name with the image on its nodes, and without Netkeel.
 pub fn bare(name: &str) -> Result<Cluster> {
+    bare_of(name, IpFamily::Ipv4)
+}
+
+fn bare_of(name: &str, ip_family: IpFamily) -> Result<Cluster> {
     let archive = image()?;
-    let cluster = Cluster::up(&Options { name: name.into(), nodes: 2 }, &Progress::start())?;
+    let options = Options { name: name.into(), ip_family, ..Options::default() };
+    let cluster = Cluster::up(&options, &Progress::start())?;
     cluster.load_image(&archive)?;
     Ok(cluster)
 }
@@ -104,18 +121,18 @@ pub fn bare(name: &str) -> Result<Cluster> {
 #[expect(clippy::missing_panics_doc, reason = "without its cluster a test can only fail")]
 pub fn shared() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| installed(SHARED).expect("a cluster with Netkeel"))
+    CLUSTER.get_or_init(|| installed(SHARED, IpFamily::Ipv4).expect("a cluster with Netkeel"))
 }
 
 /// A cluster of that name with Netkeel, installed now where it is not. `NETKEEL_E2E_CLUSTER` names one to be used instead,
 /// as it is.
-pub fn installed(name: &str) -> Result<Cluster> {
+pub fn installed(name: &str, ip_family: IpFamily) -> Result<Cluster> {
     if let Ok(name) = std::env::var("NETKEEL_E2E_CLUSTER") {
         return Cluster::attach(&name);
     }
-    let cluster = bare(name)?;
+    let cluster = bare_of(name, ip_family)?;
     if !is_installed(&cluster) {
-        helm_install(&cluster, &[])?;
+        helm_install(&cluster, values(ip_family))?;
     }
     wait_available(&cluster)?;
     Ok(cluster)

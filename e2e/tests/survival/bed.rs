@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use netkeel_e2e::workload::{Client, ECHO_PORT, Pod, Prober, Workload, install, node_names};
-use netkeel_e2e::{Cluster, wait_until};
+use netkeel_e2e::{Cluster, IpFamily, wait_until};
 use serde_json::{Value, json};
 
 /// Whatever was broken works again within this.
@@ -102,7 +102,7 @@ pub(crate) fn kill(node: &str, program: &str) -> bool {
 /// The cluster of these tests alone: nobody else's pod may be felt in what the probers count.
 pub(crate) fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| install::installed("survival").expect("a cluster with Netkeel"))
+    CLUSTER.get_or_init(|| install::installed("survival", IpFamily::Ipv4).expect("a cluster with Netkeel"))
 }
 
 /// Numbers without a pattern, the same for the same seed (xorshift64).

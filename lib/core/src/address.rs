@@ -78,6 +78,12 @@ pub fn parse_ipv4(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| octets.into())
 }
 
+/// Reads an address of either family as Kubernetes objects may carry it; a v4-mapped one is IPv4.
+#[must_use]
+pub fn parse(text: &str) -> Option<IpAddr> {
+    parse_ipv4(text).map(IpAddr::V4).or_else(|| text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +117,9 @@ mod tests {
     fn non_canonical_addresses_of_old_objects_are_read() {
         assert_eq!(parse_ipv4("010.096.000.001"), Some(Ipv4Addr::new(10, 96, 0, 1)));
         assert_eq!(parse_ipv4("::ffff:10.96.0.1"), Some(Ipv4Addr::new(10, 96, 0, 1)));
+        assert_eq!(parse("fd00::00a"), Some("fd00::a".parse().unwrap()));
+        assert_eq!(parse("::ffff:a60:1"), Some(Ipv4Addr::new(10, 96, 0, 1).into()));
+        assert_eq!((parse("010.96.0.1"), parse("fd00::g")), (parse("10.96.0.1"), None));
         for bad in ["", "10.96.0", "10.96.0.1.2", "10.96.0.256", "10.96.0.+1", "None", "fd00::1"] {
             assert_eq!(parse_ipv4(bad), None, "{bad}");
         }

@@ -80,7 +80,7 @@ pub struct Endpoint {
     pub hostname: Option<Arc<str>>,
 }
 
-/// A Kubernetes `EndpointSlice` of IPv4 addresses.
+/// A Kubernetes `EndpointSlice` of addresses of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// Namespace and name.

@@ -2,8 +2,6 @@
 
 pub mod policy;
 
-use std::net::Ipv6Addr;
-
 use k8s_openapi::{
     api::{
         core::v1 as api,
@@ -12,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use netkeel_core::{
-    address::{Address, parse_ipv4},
+    address::{self, Address},
     name::ObjectName,
     service::{self, Endpoint, Port, Reach, Service, Slice, SlicePort},
 };
@@ -56,7 +54,7 @@ pub fn service(object: &api::Service) -> Result<Service, Invalid> {
     read().map_err(|reason: String| Invalid { kind: "Service", name: name.clone(), reason })
 }
 
-/// Reads an `EndpointSlice`; `None` when it is of another family than IPv4, or belongs to no Service.
+/// Reads an `EndpointSlice`; `None` when it holds names in place of addresses, or belongs to no Service.
 ///
 /// # Errors
 /// When a part of it that the API server always checks is impossible.
@@ -64,7 +62,7 @@ pub fn slice(object: &EndpointSlice) -> Result<Option<Slice>, Invalid> {
     let Some(of) = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) else {
         return Ok(None);
     };
-    if object.address_type != "IPv4" {
+    if !matches!(&*object.address_type, "IPv4" | "IPv6") {
         return Ok(None);
     }
     let name = name(&object.metadata);
@@ -98,8 +96,8 @@ fn reach(spec: &api::ServiceSpec) -> Result<Reach, String> {
     if addresses.iter().any(|address| address == "None") {
         return Ok(Reach::Headless);
     }
-    let ipv4 = addresses.iter().filter(|address| !address.is_empty() && address.parse::<Ipv6Addr>().is_err());
-    ipv4.map(|text| address(text, "spec.clusterIPs")).collect::<Result<_, _>>().map(Reach::Cluster)
+    let given = addresses.iter().filter(|address| !address.is_empty());
+    given.map(|text| address(text, "spec.clusterIPs")).collect::<Result<_, _>>().map(Reach::Cluster)
 }
 
 fn port(port: &api::ServicePort) -> Result<Option<Port>, String> {
@@ -136,7 +134,7 @@ fn number(port: i32) -> Result<u16, String> {
 }
 
 fn address(text: &str, field: &str) -> Result<Address, String> {
-    parse_ipv4(text).map(Address::from).ok_or_else(|| format!("{field} {text:?} is not an IPv4 address"))
+    address::parse(text).map(Address::from).ok_or_else(|| format!("{field} {text:?} is not an IP address"))
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn tenth(cidr: &IpNet) -> Option<IpAddr> {
             let skipped = if cidr.prefix_len() < 31 { TENTH - 1 } else { TENTH };
             cidr.hosts().nth(skipped)
         }
-        IpNet::V6(_) => None,
+        IpNet::V6(_) => cidr.hosts().nth(TENTH),
     }
 }
 

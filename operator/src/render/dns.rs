@@ -64,6 +64,7 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
         },
         "spec": {
             "clusterIP": address.to_string(),
+            "ipFamilyPolicy": "PreferDualStack",
             "selector": selector(),
             "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
@@ -129,11 +130,22 @@ fn pod(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value 
     })
 }
 
+/// Whether pods have IPv6 addresses.
+fn has_ipv6(network: &ClusterNetwork) -> bool {
+    let mut cidrs = network.spec.pod_network.pools.iter().flat_map(|pool| &pool.cidrs);
+    cidrs.any(|cidr| cidr.network().is_ipv6())
+}
+
 fn server(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {
     let dns = &network.spec.dns;
     let mut command =
         vec!["/netkeel-dns".to_owned(), "--cluster-domain".to_owned(), dns.cluster_domain.clone()];
     let mut option = |name: &str, value: String| command.extend([name.to_owned(), value]);
+    if has_ipv6(network) {
+        // One socket for both families; a kernel without IPv6 has none.
+        option("--listen", "[::]:53".to_owned());
+        option("--admin", "[::]:9472".to_owned());
+    }
     for upstream in &dns.upstreams {
         option("--upstream", upstream.0.to_string());
     }

@@ -91,3 +91,18 @@ fn dns_is_told_its_domain_upstreams_and_collector() {
         ])
     );
 }
+
+#[test]
+fn dns_listens_in_both_families_where_pods_have_both() {
+    let command = |network: &ClusterNetwork| {
+        let body = dns::deployment(network, &seen(), &settings()).body;
+        body["spec"]["template"]["spec"]["containers"][0]["command"].to_string()
+    };
+    let mut network = network();
+    assert!(!command(&network).contains("--listen"), "a kernel without IPv6 could not");
+    network.spec.pod_network.pools[0].cidrs.push("fd00:10:244::/56".parse().unwrap());
+    let both = command(&network);
+    assert!(both.contains(r#""--listen","[::]:53","--admin","[::]:9472""#), "{both}");
+    let service = dns::service(&network, "10.96.0.10".parse().unwrap()).body;
+    assert_eq!(service["spec"]["ipFamilyPolicy"], "PreferDualStack");
+}

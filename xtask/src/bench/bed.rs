@@ -43,7 +43,7 @@ impl Bed {
     /// One that runs is used as it is. Where a step fails, what is up stays for inspection.
     pub(super) fn up(network: Network) -> Result<Self> {
         let progress = Progress::start();
-        let options = Options { name: network.cluster().into(), nodes: 2 };
+        let options = Options { name: network.cluster().into(), ..Options::default() };
         let cluster = match network {
             Network::Netkeel => netkeel(&options, &progress),
             Network::Cilium => cilium::up(&options, &progress),

@@ -12,22 +12,22 @@ pub fn frontends<'a>(service: &Service, slices: &(impl Iterator<Item = &'a Slice
     let Reach::Cluster(addresses) = &service.reach else { return Frontends::new() };
     let mut frontends = Frontends::new();
     for port in service.ports.iter().filter(|_| service.proxied) {
-        let backends = usable(port, slices.clone());
         for &address in addresses {
             let frontend = Frontend::new(address, port.number, port.protocol);
-            frontends.entry(frontend).or_default().extend(&backends);
+            let backends = usable(port, address.is_v4(), slices.clone());
+            frontends.entry(frontend).or_default().extend(backends);
         }
     }
     frontends
 }
 
-/// The backends of one port over all slices: the ready ones, else those that terminate but still serve.
-/// An endpoint that is moved from slice to slice is in both for a moment and counts once.
-fn usable<'a>(port: &Port, slices: impl Iterator<Item = &'a Slice>) -> BTreeSet<Backend> {
+/// The backends of one port and one family over all slices: the ready ones, else those that terminate but still serve.
+/// A slice has addresses of one family. An endpoint that is moved from slice to slice is in both for a moment and counts once.
+fn usable<'a>(port: &Port, v4: bool, slices: impl Iterator<Item = &'a Slice>) -> BTreeSet<Backend> {
     let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
     for slice in slices.filter(|slice| slice.proxied) {
         for slice_port in slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol) {
-            for endpoint in &slice.endpoints {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.address.is_v4() == v4) {
                 let backend = Backend::new(endpoint.address, slice_port.number);
                 if endpoint.ready {
                     ready.insert(backend);
@@ -118,6 +118,24 @@ mod tests {
         ];
         let found = frontends(&service(&[("", 80, TCP)]), &slices.iter());
         assert_eq!(backends(&found, 80, TCP), [(1, 80), (2, 80)]);
+    }
+
+    #[test]
+    fn an_address_of_a_family_leads_to_endpoints_of_that_family() {
+        let six = |last: u16| Address::from(std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last));
+        let at = |last| Endpoint { address: six(last), ..ready(1) };
+        let dual =
+            Service { reach: Reach::Cluster(vec![address(200), six(200)]), ..service(&[("", 80, TCP)]) };
+        let slices = [
+            slice("a", &[("", 80, TCP)], &[ready(1), ready(2)]),
+            slice("a6", &[("", 81, TCP)], &[Endpoint { ready: false, terminating: true, ..at(1) }]),
+        ];
+        let found = frontends(&dual, &slices.iter());
+        assert_eq!(backends(&found, 80, TCP), [(1, 80), (2, 80)]);
+        let frontend = Frontend::new(six(200), 80, TCP);
+        let behind: Vec<_> = found[&frontend].iter().copied().collect();
+        assert_eq!(behind, [Backend::new(six(1), 81)], "none of its family is ready");
+        assert_eq!(found.len(), 2);
     }
 
     #[test]

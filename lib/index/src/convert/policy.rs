@@ -64,8 +64,7 @@ pub fn pod(object: &api::Pod) -> Result<Pod, Invalid> {
     let first = status.and_then(|status| status.pod_ip.as_deref());
     let addresses =
         listed.iter().map(|listed| &*listed.ip).chain(first).filter(|address| !address.is_empty());
-    let ipv4 = addresses.filter(|address| address.parse::<Ipv6Addr>().is_err());
-    let addresses = ipv4.map(|text| address(text, "status.podIPs")).collect::<Result<_, _>>();
+    let addresses = addresses.map(|text| address(text, "status.podIPs")).collect::<Result<_, _>>();
     Ok(Pod {
         addresses: addresses.map_err(|reason| Invalid { kind: policies::POD, name: name.clone(), reason })?,
         labels: labels(&object.metadata),

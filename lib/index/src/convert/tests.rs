@@ -1,6 +1,6 @@
 //! Objects as the API server sends them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -15,17 +15,17 @@ fn read_slice(object: Value) -> Result<Option<Slice>, Invalid> {
 }
 
 fn ip(text: &str) -> Address {
-    text.parse::<Ipv4Addr>().unwrap().into()
+    text.parse::<IpAddr>().unwrap().into()
 }
 
 #[test]
-fn a_service_is_read_with_its_ipv4_addresses_and_tcp_and_udp_ports() {
+fn a_service_is_read_with_its_addresses_and_tcp_and_udp_ports() {
     let spec = json!({"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10", "fd00::a"], "ports": [
         {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": "dns"},
         {"name": "sctp", "port": 99, "protocol": "SCTP"},
         {"name": "metrics", "port": 9153}]});
     let read = read_service(&json!({"namespace": "kube-system", "name": "kube-dns"}), &spec).unwrap();
-    assert_eq!(read.reach, Reach::Cluster(vec![ip("10.96.0.10")]));
+    assert_eq!(read.reach, Reach::Cluster(vec![ip("10.96.0.10"), ip("fd00::a")]));
     let ports: Vec<_> = read.ports.iter().map(|p| (&*p.name, p.number, p.protocol)).collect();
     assert_eq!(ports, [("dns", 53, service::Protocol::Udp), ("metrics", 9153, service::Protocol::Tcp)]);
     assert!(read.proxied);
@@ -53,7 +53,7 @@ fn labels_take_a_service_away_from_the_proxy() {
 fn impossible_services_are_named_with_the_reason() {
     let metadata = json!({"namespace": "shop", "name": "cart"});
     let error = read_service(&metadata, &json!({"clusterIPs": ["10.96.0.999"]})).unwrap_err();
-    let text = r#"Service shop/cart is ignored: spec.clusterIPs "10.96.0.999" is not an IPv4 address"#;
+    let text = r#"Service shop/cart is ignored: spec.clusterIPs "10.96.0.999" is not an IP address"#;
     assert_eq!(error.to_string(), text);
     let error =
         read_service(&metadata, &json!({"clusterIP": "10.96.0.1", "ports": [{"port": 70000}]})).unwrap_err();
@@ -77,9 +77,17 @@ fn absent_conditions_mean_ready_and_serving() {
 }
 
 #[test]
-fn slices_of_other_families_or_of_no_service_are_not_ours() {
+fn a_slice_of_ipv6_is_read() {
+    let metadata = json!({"namespace": "a", "name": "x", "labels": {SERVICE_NAME: "b"}});
+    let endpoints = json!([{"addresses": ["fd00::1"]}]);
+    let read = read_slice(json!({"metadata": metadata, "addressType": "IPv6", "endpoints": endpoints}));
+    assert_eq!(read.unwrap().unwrap().endpoints[0].address, ip("fd00::1"));
+}
+
+#[test]
+fn slices_of_names_or_of_no_service_are_not_ours() {
     let labels = json!({SERVICE_NAME: "b"});
-    for (labels, family) in [(&labels, "IPv6"), (&labels, "FQDN"), (&json!({}), "IPv4")] {
+    for (labels, family) in [(&labels, "FQDN"), (&json!({}), "IPv4"), (&json!({}), "IPv6")] {
         let metadata = json!({"namespace": "a", "name": "x", "labels": labels});
         assert_eq!(
             read_slice(json!({"metadata": metadata, "addressType": family, "endpoints": []})),

@@ -107,7 +107,8 @@ impl Identities {
             let claims = self.claims.get(&address).filter(|claims| claims.len() == 1)?;
             self.who(world, world.pods.get(claims.first()?)?)
         };
-        Some(Class { who, leaf: self.leaves.of(address.ipv4()?) })
+        // No policy names a block of IPv6: those are left out when it is read.
+        Some(Class { who, leaf: address.ipv4().and_then(|address| self.leaves.of(address)) })
     }
 
     /// What rules can see of a pod.

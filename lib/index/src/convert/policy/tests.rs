@@ -217,16 +217,17 @@ fn pod_of(yaml: &str) -> Result<Pod, String> {
 }
 
 #[test]
-fn a_pod_is_read_with_its_ipv4_addresses() {
+fn a_pod_is_read_with_its_addresses() {
     let pod = pod_of(
         "spec: {nodeName: a, containers: []}
 status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1'}]}",
     );
+    let six = "fd00::1".parse::<std::net::IpAddr>().unwrap().into();
     let expected = Pod {
         name: ObjectName::new("shop", "web-0"),
         labels: Arc::new([("app".to_owned(), "web".to_owned())].into()),
         node: Some("a".into()),
-        addresses: [Address::v4([10, 0, 0, 1])].into(),
+        addresses: [Address::v4([10, 0, 0, 1]), six].into(),
         host_network: false,
         finished: false,
     };
@@ -249,7 +250,7 @@ fn pods_that_are_no_subjects_are_told_apart() {
         assert_eq!((pod.node, pod.addresses.len()), (None, 0), "{yaml}");
     }
     let wrong = pod_of("status: {podIP: 10.0.0.256}").unwrap_err();
-    assert_eq!(wrong, "Pod shop/web-0 is ignored: status.podIPs \"10.0.0.256\" is not an IPv4 address");
+    assert_eq!(wrong, "Pod shop/web-0 is ignored: status.podIPs \"10.0.0.256\" is not an IP address");
 }
 
 #[test]
