@@ -51,6 +51,12 @@ pub struct Details {
     pub uid: String,
 }
 
+/// The owner in whose name an address is held that is in use and of which no record is left.
+#[must_use]
+pub fn unrecorded(address: Address) -> Owner {
+    Owner { container_id: format!("unrecorded-{address}"), interface: String::new() }
+}
+
 /// Allocations of one node.
 #[derive(Debug)]
 pub struct Pool {
@@ -167,7 +173,7 @@ impl Pool {
         let mut state = self.lock();
         let mut new = Vec::new();
         for address in used {
-            let owner = Owner { container_id: format!("unrecorded-{address}"), interface: String::new() };
+            let owner = unrecorded(address);
             if !state.allocator.hold(address, &owner) {
                 continue;
             }

@@ -18,7 +18,7 @@ impl Answer {
         let line = bytes.split(|byte| *byte == b'\n').next()?;
         let (backend, client) = std::str::from_utf8(line).ok()?.split_once(' ')?;
         // The port of the client differs each time; its address is what tests look at.
-        let client = client.rsplit_once(':')?.0;
+        let client = client.rsplit_once(':')?.0.trim_matches(['[', ']']);
         Some(Self { backend: backend.to_owned(), client: client.to_owned() })
     }
 }

@@ -10,6 +10,7 @@ use super::{
     server::{Call, Server},
 };
 use crate::{
+    ipam::{self, record::Record},
     link::{
         name,
         netlink::Rtnetlink,
@@ -27,7 +28,10 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
     let name = name::host_side(owner);
     let mut host = Rtnetlink::open()?;
     let link = seen::link(&mut host, &name)?;
-    let records = context.pool.records_of(owner);
+    let mut records = context.pool.records_of(owner);
+    if let (true, Some(link)) = (records.is_empty(), &link) {
+        records = unrecorded(server, &mut host, link.index)?;
+    }
     for record in &records {
         part!("datapath.remove").in_scope(|| context.datapath.remove(record.address))?;
         if let Some(link) = &link {
@@ -35,7 +39,9 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
             part!("route.remove").in_scope(|| veth::delete_route(&mut host, link.index, address))?;
         }
     }
-    if !records.is_empty() {
+    let mut owners: Vec<_> = records.into_iter().map(|record| record.owner).collect();
+    owners.dedup();
+    for owner in &owners {
         part!("release").in_scope(|| context.pool.release(owner))?;
     }
     if let Some(link) = link {
@@ -43,6 +49,14 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
     }
     let done = server.journal.remove(owner);
     done.map_err(|error| Failure::caused(IO, "the journal of DELs could not be written", &error))
+}
+
+/// What is held for a pod whose records were lost: the addresses that the host's routes lead to over its link.
+fn unrecorded(server: &Server, host: &mut Rtnetlink, link: u32) -> Result<Vec<Record>, Failure> {
+    let routes = seen::pod_routes(host)?;
+    let addresses = routes.into_iter().filter(|(_, route)| route.link == link);
+    let owners = addresses.map(|(address, _)| ipam::unrecorded(address.into()));
+    Ok(owners.flat_map(|owner| server.context.pool.records_of(&owner)).collect())
 }
 
 /// Takes away what a pod without a link holds; one that has got its link by now is left alone.

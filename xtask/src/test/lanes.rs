@@ -15,8 +15,8 @@ use super::suite::{self, Program};
 const LANES: [&[&str]; 3] = [&["survival"], &["cluster", "docs", "ipam", "lifecycle", "observability"], &[]];
 
 /// Clusters that these programs make.
-pub(super) const CLUSTERS: [&str; 7] =
-    ["docs", "e2e", "harness", "ipam", "lifecycle", "observed", "survival"];
+pub(super) const CLUSTERS: [&str; 8] =
+    ["docs", "e2e", "families", "harness", "ipam", "lifecycle", "observed", "survival"];
 
 /// Runs all lanes; the log gets what each wrote, one after the other.
 pub(super) fn run(programs: Vec<Program>, args: &[&str], limit: Duration, log: &mut Log) -> Result<Count> {
