@@ -4,19 +4,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Calls `check` every 100 ms until it returns a value. After `timeout` the error names `what` and carries the last error.
+/// Between two checks: a tenth of the time that has passed, within these. Most checks start a program.
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+
+/// Calls `check` again and again until it returns a value. After `timeout` the error names `what` and carries the last error.
 ///
 /// # Errors
 /// The last error of `check`, when the time is over.
 pub fn wait_until<T>(what: &str, timeout: Duration, mut check: impl FnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + timeout;
+    let start = Instant::now();
     loop {
         match check() {
             Ok(value) => return Ok(value),
-            Err(error) if Instant::now() >= deadline => {
+            Err(error) if start.elapsed() >= timeout => {
                 return Err(error).with_context(|| format!("{what}: not within {} s", timeout.as_secs_f64()));
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            Err(_) => std::thread::sleep((start.elapsed() / 10).clamp(PAUSES[0], PAUSES[1])),
         }
     }
 }

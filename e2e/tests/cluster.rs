@@ -79,7 +79,12 @@ fn what_is_left_of_a_dead_cluster_is_replaced() -> Result<()> {
     let [fabric, ..] = process_ids(&cluster)[..] else { bail!("no fabric") };
     cluster.node_exec("n1", &["true"])?;
     netkeel_e2e::process::run(std::process::Command::new("kill").args(["-KILL", &fabric.to_string()]))?;
-    ensure!(cluster.kubectl(&["version"]).unwrap_err().to_string().contains("fabric"));
+    // A killed process ends when the kernel next runs it.
+    wait_until("the fabric is missed", WAIT, || {
+        let said = cluster.kubectl(&["version"]).err().map(|error| error.to_string());
+        ensure!(said.as_ref().is_some_and(|said| said.contains("fabric")), "{said:?}");
+        Ok(())
+    })?;
     let cluster = up("harness", 2)?;
     cluster.kubectl(&["get", "node", "n2"])?;
     // The last test in the order of names: nothing here is needed by other test programs.

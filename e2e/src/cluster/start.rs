@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{Cluster, NODE_PROGRAM, Node, Options, State, folder};
 use crate::binaries::Binaries;
@@ -162,6 +162,11 @@ pub(crate) fn launch(cluster: &Path, role: &str, spec: &Spec) -> Result<ProcessI
 pub(super) fn restart(cluster: &Cluster, node: &str) -> Result<()> {
     let spec = Spec::read(&cluster.folder.join(node))?;
     cgroup::destroy(&spec.group)?;
+    // The first process of a PID namespace leaves its cgroup before it has seen all others end.
+    wait_until(&format!("the first process of {node} ends"), START, || {
+        ensure!(spec.process().is_none(), "it is still there");
+        Ok(())
+    })?;
     launch(&cluster.folder, "node", &spec)?;
     wait_until(&format!("containerd of {node} answers"), START, || {
         cluster.node_exec(node, &["ctr", "version"])
