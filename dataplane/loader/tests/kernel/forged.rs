@@ -18,26 +18,30 @@ use crate::{
 const FORGED: u64 = 100_000;
 
 /// Numbers without a pattern, the same in every run (xorshift64).
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         (self.next() >> 16) % limit
     }
 
-    fn pick<T: Copy>(&mut self, among: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, among: &[T]) -> T {
         let index = self.below(u64::try_from(among.len()).unwrap());
         among[usize::try_from(index).unwrap()]
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.next().to_le_bytes()[3]
     }
 
@@ -54,7 +58,7 @@ impl Random {
         if picked == own { near } else { picked }
     }
 
-    fn mac_but(&mut self, own: Mac) -> Mac {
+    pub(crate) fn mac_but(&mut self, own: Mac) -> Mac {
         let mut mac = own;
         mac[usize::try_from(self.below(6)).unwrap()] ^= 1 << self.below(8);
         mac
@@ -106,7 +110,7 @@ fn a_hundred_thousand_frames_that_a_pod_must_not_send_are_dropped_and_counted() 
     isolated(|lab| {
         let datapath = lab.load();
         let link = verdicts::node(&datapath);
-        let mut random = Random(0x6e65_746b_6565_6c31);
+        let mut random = Random::new(0x6e65_746b_6565_6c31);
         for number in 0..FORGED {
             let frame = random.frame();
             let action = datapath.dry_run("from_pod", &frame, link).unwrap().action;
@@ -127,7 +131,7 @@ fn a_hundred_thousand_forged_tunnel_packets_are_dropped_and_counted() {
         let overlay::Cluster { datapath, peer, pod, .. } = cluster;
         let in_pod = pod.netns.run(|| UdpSocket::bind((pod.address, 53)).unwrap());
         let on_node = UdpSocket::bind((OVERLAY, 53)).unwrap();
-        let mut random = Random(0x6e65_746b_6565_6c32);
+        let mut random = Random::new(0x6e65_746b_6565_6c32);
         let macs = ([2, 0, 0, 0, 9, 9], pod.mac);
         peer.run(|| {
             let outer = [PEER, THIRD, STRANGER].map(|own| UdpSocket::bind((own, 0)).unwrap());

@@ -3,6 +3,7 @@
 mod addresses;
 mod discovery;
 mod extensions;
+mod forged;
 mod overlay;
 mod policy;
 
