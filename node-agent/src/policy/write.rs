@@ -78,7 +78,7 @@ impl State {
                 unfit.push(leaf);
             }
         }
-        self.mistaken = unfit.iter().map(|leaf| leaf_around(self.cidrs.entries(), leaf)).collect();
+        self.mistaken = taken_for(&unfit, self.cidrs.entries(), &gone);
         let flips = if self.mistaken.is_empty() { flips } else { self.closing(&flips) };
         if swapped {
             self.demote(&stale, wanted)?;
@@ -248,6 +248,15 @@ impl State {
             problems,
         }
     }
+}
+
+/// The identities that addresses of leaves that did not fit are taken for: now, and when the leaves that are gone are taken away.
+fn taken_for(unfit: &[Block], held: &HashMap<Block, u32>, gone: &[(Block, u32)]) -> BTreeSet<u32> {
+    let mut later = held.clone();
+    for (leaf, _) in gone {
+        later.remove(leaf);
+    }
+    unfit.iter().flat_map(|leaf| [leaf_around(held, leaf), leaf_around(&later, leaf)]).collect()
 }
 
 /// The identity that addresses of a leaf have while only these are in the map.
