@@ -20,6 +20,8 @@ mod policy;
 #[cfg(test)]
 mod privileges;
 #[cfg(test)]
+mod scene;
+#[cfg(test)]
 mod sockets;
 #[cfg(test)]
 mod verdicts;
