@@ -17,9 +17,8 @@ const UDP_HEADERS: usize = 48;
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| match std::env::var("NETKEEL_E2E_DUAL_CLUSTER") {
-        Ok(name) => Cluster::attach(&name).expect("the cluster that NETKEEL_E2E_DUAL_CLUSTER names"),
-        Err(_) => install::installed("families", IpFamily::Dual).expect("a dual-stack cluster with Netkeel"),
+    CLUSTER.get_or_init(|| {
+        install::installed("families", IpFamily::Dual).expect("a dual-stack cluster with Netkeel")
     })
 }
 

@@ -196,16 +196,10 @@ fn a_deleted_lease_is_made_anew_by_an_operator() {
         .expect("the holder is an operator's pod");
 }
 
-/// `netkeel`, as somebody outside the cluster runs it: its exit code and what it printed.
-fn netkeel(arguments: &[&str]) -> Result<(Option<i32>, String)> {
-    let output = shared().fabric_command(&install::netkeel()?)?.args(arguments).output()?;
-    Ok((output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
-}
-
 /// Waits until `netkeel status` finds this problem; gives all that it says.
 fn status_tells(problem: &str) -> Result<String> {
     wait_until(&format!("netkeel status tells {problem:?}"), HEALED, || {
-        let (code, text) = netkeel(&["status"])?;
+        let (code, text) = install::run_netkeel(shared(), &["status"])?;
         ensure!(code == Some(1) && text.contains(problem) && text.contains("  next: "), "{code:?}: {text}");
         Ok(text)
     })
@@ -213,7 +207,7 @@ fn status_tells(problem: &str) -> Result<String> {
 
 /// Whether a pod may reach another, as `netkeel why` says it.
 fn why_answers(from: &str, to: &str) -> Result<()> {
-    let (code, text) = netkeel(&["why", from, to])?;
+    let (code, text) = install::run_netkeel(shared(), &["why", from, to])?;
     ensure!(code == Some(0) && text.contains("allowed"), "{code:?}: {text}");
     Ok(())
 }
@@ -244,7 +238,7 @@ fn status_and_why_are_useful_without_an_operator_and_without_an_agent() {
     println!("{}\n{}", without_operator.unwrap(), without_agent.unwrap());
     install::wait_available(shared()).unwrap();
     wait_until("netkeel status finds nothing wrong", HEALED, || {
-        let (code, text) = netkeel(&["status"])?;
+        let (code, text) = install::run_netkeel(shared(), &["status"])?;
         ensure!(code == Some(0) && text.contains("everything works"), "{code:?}: {text}");
         Ok(())
     })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::workload::{Pod, Workload, install, node_names};
-use netkeel_e2e::{Cluster, wait_until};
+use netkeel_e2e::{Cluster, IpFamily, wait_until};
 use serde_json::{Value, json};
 
 /// Seven addresses a node from `default`, three at a time from `fast`, and three in all from `pay`, which is for one team.
@@ -19,13 +19,9 @@ const POOLS: &str = r#"clusterNetwork.spec.podNetwork.pools=[
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
-        let cluster = install::bare("ipam").expect("a cluster without Netkeel");
-        if !install::is_installed(&cluster) {
-            let pools: String = POOLS.split_whitespace().collect();
-            install::helm_install(&cluster, &["--set-json", &pools]).expect("helm install");
-        }
-        install::wait_available(&cluster).expect("an available network");
-        cluster
+        let pools: String = POOLS.split_whitespace().collect();
+        let values = ["--set-json", pools.as_str()];
+        install::installed_with("ipam", IpFamily::Ipv4, &values).expect("a cluster with these pools")
     })
 }
 

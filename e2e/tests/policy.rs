@@ -92,13 +92,11 @@ impl Shop {
     }
 }
 
-/// `netkeel why`, as somebody outside the cluster runs it: what it printed, and whether its answer was "allowed".
+/// What `netkeel why` says, and whether its answer was "allowed".
 fn why(from: &str, to: &str) -> Result<(String, bool)> {
-    let output = shared().fabric_command(&install::netkeel()?)?.args(["why", from, to]).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    match output.status.code() {
-        Some(code @ (0 | 1)) => Ok((text, code == 0)),
-        _ => anyhow::bail!("netkeel why {from} {to}: {text}{}", String::from_utf8_lossy(&output.stderr)),
+    match install::run_netkeel(shared(), &["why", from, to])? {
+        (Some(code @ (0 | 1)), text) => Ok((text, code == 0)),
+        (_, text) => anyhow::bail!("netkeel why {from} {to}: {text}"),
     }
 }
 
@@ -232,7 +230,7 @@ fn a_pod_is_closed_from_its_first_packet_on() {
             Ok(address)
         })
         .unwrap();
-        let seen = shop.strangers[0].try_connect(&address, ECHO_PORT).unwrap();
+        let seen = shop.strangers[0].connect(&address, ECHO_PORT, 2).unwrap();
         assert_eq!(seen.ok, 0, "{seen:?}");
         shop.workload.ready().unwrap();
         wait_until("whom the policy names gets in", SOON, || {

@@ -147,14 +147,14 @@ impl<'a> Client<'a> {
         self.run(&["connect", "--to", &at(to, port), "--count", &count.to_string()])
     }
 
-    /// Opens one connection that a policy should forbid: gives up after 500 ms, many round trips on one machine.
+    /// Opens one connection that a policy should forbid: gives up after 1.5 s, when the kernel has tried twice.
     pub fn try_connect(&self, to: &str, port: u16) -> Result<Seen> {
-        self.run(&["connect", "--to", &at(to, port), "--timeout", "500"])
+        self.run(&["connect", "--to", &at(to, port), "--timeout", "1500"])
     }
 
-    /// Sends one datagram that a policy should keep from being answered: gives up after 500 ms.
+    /// Sends one datagram that a policy should keep from being answered: gives up after a second.
     pub fn try_udp(&self, to: &str, port: u16) -> Result<Seen> {
-        self.run(&["udp", "--to", &at(to, port), "--connected", "false", "--timeout", "500"])
+        self.run(&["udp", "--to", &at(to, port), "--connected", "false"])
     }
 
     /// Exchanges datagrams, one socket each.

@@ -93,6 +93,12 @@ pub fn netkeel() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Runs `netkeel` as somebody outside the cluster does: its exit code and what it printed.
+pub fn run_netkeel(cluster: &Cluster, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let output = cluster.fabric_command(&netkeel()?)?.args(arguments).output()?;
+    Ok((output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
+}
+
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
@@ -127,12 +133,17 @@ pub fn shared() -> &'static Cluster {
 /// A cluster of that name with Netkeel, installed now where it is not. `NETKEEL_E2E_CLUSTER` names one to be used instead,
 /// as it is.
 pub fn installed(name: &str, ip_family: IpFamily) -> Result<Cluster> {
+    installed_with(name, ip_family, values(ip_family))
+}
+
+/// The same with these arguments for helm.
+pub fn installed_with(name: &str, ip_family: IpFamily, values: &[&str]) -> Result<Cluster> {
     if let Ok(name) = std::env::var("NETKEEL_E2E_CLUSTER") {
         return Cluster::attach(&name);
     }
     let cluster = bare_of(name, ip_family)?;
     if !is_installed(&cluster) {
-        helm_install(&cluster, values(ip_family))?;
+        helm_install(&cluster, values)?;
     }
     wait_available(&cluster)?;
     Ok(cluster)
