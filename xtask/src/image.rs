@@ -22,51 +22,38 @@ const REPOSITORY: &str = "ghcr.io/netkeel/netkeel";
 
 /// Builds the image and returns the archive's path. Does nothing where no program changed.
 pub(crate) fn build() -> Result<PathBuf> {
-    write("netkeel.tar", false)
+    write(images::target_folder().join("image/netkeel.tar"), false, None)
 }
 
 /// The same with a gzipped layer, as it is published.
 pub(crate) fn build_compressed() -> Result<PathBuf> {
-    write("netkeel.gz.tar", true)
+    write(images::target_folder().join("image/netkeel.gz.tar"), true, None)
 }
 
 /// An image whose agent is another build: it calls itself by another version, and so does the image's tag. Upgrades are tried
 /// with it. The programs in the target folder are those of this build afterwards: `build` makes them anew.
 pub(crate) fn build_another() -> Result<PathBuf> {
-    let progress = Progress::start();
-    setup::run()?;
-    ebpf::build()?;
-    let version = netkeel_e2e::images::ANOTHER;
-    let mut packages: Vec<&str> = PROGRAMS.iter().map(|(package, _, _)| *package).collect();
-    packages.dedup();
-    let built = images::build_static(&packages, &[("NETKEEL_BUILD", version)], &progress)?;
-    let archive = images::another();
-    let name = format!("{REPOSITORY}:{version}");
-    images::Image { name, files: files(&built), ..images::Image::default() }.write(&archive)?;
-    progress.say(format!("{} is written", archive.display()));
-    Ok(archive)
+    write(images::another(), false, Some(images::ANOTHER))
 }
 
-fn files(built: &Path) -> Vec<(String, PathBuf)> {
-    PROGRAMS.iter().map(|(_, program, path)| ((*path).to_owned(), built.join(program))).collect()
-}
-
-fn write(file: &str, gzip: bool) -> Result<PathBuf> {
+/// `version` is what the agent calls itself instead of the workspace's version.
+fn write(archive: PathBuf, gzip: bool, version: Option<&str>) -> Result<PathBuf> {
     let progress = Progress::start();
     setup::run()?;
     ebpf::build()?;
     progress.say("kernel programs are built");
     let mut packages: Vec<&str> = PROGRAMS.iter().map(|(package, _, _)| *package).collect();
     packages.dedup();
-    let built = images::build_static(&packages, &[], &progress)?;
+    let environment: Vec<_> = version.map(|version| ("NETKEEL_BUILD", version)).into_iter().collect();
+    let built = images::build_static(&packages, &environment, &progress)?;
     progress.say("programs are built");
-    let archive = images::target_folder().join("image").join(file);
-    let files = files(&built);
+    let files: Vec<(String, PathBuf)> =
+        PROGRAMS.iter().map(|(_, program, path)| ((*path).to_owned(), built.join(program))).collect();
     if newer(&archive, &files)? {
         progress.say(format!("{} is up to date", archive.display()));
         return Ok(archive);
     }
-    let name = format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION"));
+    let name = format!("{REPOSITORY}:{}", version.unwrap_or(env!("CARGO_PKG_VERSION")));
     images::Image { name, files, gzip, ..images::Image::default() }.write(&archive)?;
     let size = fs::metadata(&archive)?.len() >> 20;
     progress.say(format!("{} is written, {size} MiB", archive.display()));
