@@ -10,6 +10,7 @@ use std::{
 use jiff::Timestamp;
 use kube::ResourceExt;
 use netkeel_crds::ClusterNetworkSpec;
+use netkeel_testkit::random::Random;
 
 use super::pass;
 use crate::{
@@ -181,22 +182,10 @@ fn orders() -> Vec<Vec<usize>> {
     orders
 }
 
-/// Numbers that look random and are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
-}
-
 #[test]
 fn random_schedules_with_crashes_give_no_block_twice() {
     for seed in 1..=200_u64 {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Random::new(seed);
         let cluster = FakeCluster::new(spec(16), &["a"]);
         let mut operators = [Operator::new(&cluster), Operator::new(&cluster)];
         for _ in 0..150 {

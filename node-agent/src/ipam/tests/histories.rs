@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use netkeel_core::ipam::REST;
+use netkeel_testkit::random::Random;
 
 use super::*;
 
@@ -18,18 +19,6 @@ thread_local! {
 
 fn now() -> Duration {
     Duration::from_secs(NOW.get())
-}
-
-/// Numbers that look random and are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
 }
 
 /// Who holds what, and what was freed when.
@@ -117,7 +106,7 @@ fn ten_thousand_histories_end_as_the_model_says() {
     // In memory, as /run is.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     for seed in 1..=HISTORIES {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Random::new(seed);
         let mut model = Model::default();
         for name in files(folder.path()) {
             fs::remove_file(folder.path().join(name)).unwrap();
