@@ -130,8 +130,8 @@ impl Applier {
     /// # Errors
     /// The first part that failed; what was done stays, and the next call goes on.
     pub fn apply(&mut self, desired: &Desired, datapath: &impl NodeDatapath) -> Result<Applied, Error> {
-        let families = settings::Families::of(&desired.overlay);
-        part!("settings").in_scope(|| settings::forwarding(&self.settings, &self.run_folder, families))?;
+        part!("settings")
+            .in_scope(|| settings::forwarding(&self.settings, &self.run_folder, &desired.overlay))?;
         let mut net = Rtnetlink::open().map_err(Error::Netlink)?;
         let underlay = overlay::underlay(&mut net, &desired.node)?;
         let mut strayed = settings::underlay(&self.settings, &self.run_folder, &underlay.device)?;

@@ -45,33 +45,16 @@ pub fn folder(host: &Path) -> PathBuf {
     if mounted.is_dir() { mounted } else { PathBuf::from("/proc/sys/net") }
 }
 
-/// The families that a node forwards.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Families {
-    /// IPv4.
-    pub ipv4: bool,
-    /// IPv6.
-    pub ipv6: bool,
-}
-
-impl Families {
-    /// Those in which the node has an address.
-    #[must_use]
-    pub fn of(addresses: &Addresses) -> Self {
-        Self { ipv4: addresses.ipv4.is_some(), ipv6: addresses.ipv6.is_some() }
-    }
-}
-
-/// Lets the node forward packets of these families, after keeping in `state` what was there. Left alone where it does:
+/// Lets the node forward packets of the families of its pods, in which it has these overlay addresses, after keeping in `state` what was there. Left alone where it does:
 /// writing it resets other settings.
 ///
 /// # Errors
 /// When a setting cannot be written, or an earlier value not kept.
-pub fn forwarding(settings: &Path, state: &Path, families: Families) -> Result<(), Error> {
-    if families.ipv4 {
+pub fn forwarding(settings: &Path, state: &Path, overlay: &Addresses) -> Result<(), Error> {
+    if overlay.ipv4.is_some() {
         turn_on(&settings.join(IPV4), &state.join(KEPT))?;
     }
-    if families.ipv6 {
+    if overlay.ipv6.is_some() {
         hear_routers(settings, state)?;
         turn_on(&settings.join(IPV6), &state.join(KEPT_IPV6))?;
     }
@@ -182,9 +165,11 @@ fn kept(path: &Path) -> Result<Option<String>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
-    const FOUR: Families = Families { ipv4: true, ipv6: false };
+    const FOUR: Addresses = Addresses { ipv4: Some(Ipv4Addr::LOCALHOST), ipv6: None };
 
     /// What forwarding is after it was wanted and given back, on a node where it was `before`.
     fn round(before: &str) -> (String, bool, String) {
@@ -194,9 +179,9 @@ mod tests {
         fs::create_dir(&state).unwrap();
         fs::write(settings.join("ipv4/ip_forward"), before).unwrap();
         let read = || fs::read_to_string(settings.join("ipv4/ip_forward")).unwrap();
-        forwarding(&settings, &state, FOUR).unwrap();
+        forwarding(&settings, &state, &FOUR).unwrap();
         let (during, kept) = (read(), state.join(KEPT).exists());
-        forwarding(&settings, &state, FOUR).unwrap();
+        forwarding(&settings, &state, &FOUR).unwrap();
         restore(&settings, &state).unwrap();
         (during.trim().to_owned(), kept, read().trim().to_owned())
     }
@@ -231,7 +216,7 @@ mod tests {
         fs::create_dir_all(root.path().join("ipv4")).unwrap();
         fs::write(root.path().join(KEPT), "0").unwrap();
         fs::write(root.path().join("ipv4/ip_forward"), "2").unwrap();
-        forwarding(root.path(), root.path(), FOUR).unwrap();
+        forwarding(root.path(), root.path(), &FOUR).unwrap();
         assert_eq!(fs::read_to_string(root.path().join(KEPT)).unwrap(), "0");
     }
 
@@ -251,9 +236,9 @@ mod tests {
                 .map(|name| fs::read_to_string(accept_ra(&settings, name)).unwrap());
             (fs::read_to_string(settings.join(IPV6)).unwrap(), accept.concat())
         };
-        let six = Families { ipv4: false, ipv6: true };
+        let six = Addresses { ipv4: None, ipv6: Some(Ipv6Addr::LOCALHOST) };
         for _ in 0..2 {
-            forwarding(&settings, &state, six).unwrap();
+            forwarding(&settings, &state, &six).unwrap();
             assert_eq!(read(), ("1".into(), "1202".into()));
         }
         restore(&settings, &state).unwrap();

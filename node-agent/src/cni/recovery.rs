@@ -161,9 +161,9 @@ impl Server {
         (links, routes, source): (&Links, &Routes, Addresses),
         look: Look,
     ) -> Result<(), Failure> {
-        let Some(pod) = held.link(links) else { return Ok(()) };
         let veth = PodVeth { source, ..held.veth() };
         let Some(link) = links.get(&veth.host_name) else { return Ok(()) };
+        let pod = datapath_link(&veth, link.index, held.pod.clone());
         let (settings, datapath) = (&self.context.settings, &self.context.datapath);
         if is_whole(&veth, link, routes)
             && (look == Look::Routes

@@ -48,6 +48,12 @@ fn message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
 /// The address that a message is about; none for link-local ones of IPv6, which the kernel gives to links by itself.
 #[must_use]
 pub fn of(message: &AddressMessage) -> Option<IpAddr> {
+    local(message).filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+}
+
+/// The address that a message is about, whatever it is.
+#[must_use]
+pub fn local(message: &AddressMessage) -> Option<IpAddr> {
     let (mut local, mut address) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -57,7 +63,7 @@ pub fn of(message: &AddressMessage) -> Option<IpAddr> {
         }
     }
     // IPv6 says which one is local only where the other end has another.
-    local.or(address).filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+    local.or(address)
 }
 
 /// The address in a route's attribute.

@@ -10,14 +10,14 @@ use std::{
 use ipnet::IpNet;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::AddressMessage,
     link::{LinkAttribute, LinkFlags, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
+    route::{RouteAttribute, RouteMessage, RouteProtocol},
 };
 
 use super::Notice;
 use crate::{
-    link::{name::is_host_side, veth::PROTOCOL},
+    link::{address, name::is_host_side, veth::PROTOCOL},
     masquerade, overlay,
 };
 
@@ -220,26 +220,14 @@ fn is_ours(route: &RouteMessage) -> bool {
 
 fn destination(route: &RouteMessage) -> Option<IpNet> {
     let address = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        RouteAttribute::Destination(address) => address::of_route(address),
         _ => None,
     });
     IpNet::new(address?, route.header.destination_prefix_length).ok()
 }
 
 fn held(address: &AddressMessage) -> Option<(u32, IpAddr)> {
-    let local = address.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    // IPv6 addresses without a peer have no local one.
-    let address_of = || {
-        address.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-    };
-    Some((address.header.index, local.or_else(address_of)?))
+    Some((address.header.index, address::local(address)?))
 }
 
 fn device(link: &LinkMessage) -> Device {

@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
-use rtnetlink::RouteMessageBuilder;
+use rtnetlink::{RouteMessageBuilder, packet_route::address::AddressAttribute};
 
 use super::*;
 
