@@ -1,6 +1,7 @@
 //! What the maps hold after every single write, for random clusters and for the cases that have a name.
 
 mod cluster;
+mod full;
 mod kernel;
 
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
