@@ -6,6 +6,8 @@ use std::{
     path::Path,
     process::{self, Command},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use netkeel_agent::{
@@ -83,6 +85,12 @@ impl Lab {
             "link set outside up",
         ] {
             ip(line);
+        }
+        // The end that came up first hears of its peer from the kernel's link watcher, a moment later.
+        let start = Instant::now();
+        while ip("route show").contains("linkdown") {
+            assert!(start.elapsed() < Duration::from_secs(5), "uplink does not come up");
+            thread::sleep(Duration::from_millis(2));
         }
         Self { config: config() }
     }
