@@ -36,6 +36,9 @@ pub(super) enum Need {
     Apt,
 }
 
+/// What libtest is told where tests share this kernel or one cluster.
+pub(super) const ONE_AT_A_TIME: [&str; 2] = ["--test-threads=1", "--nocapture"];
+
 const QUICK: Duration = Duration::from_mins(5);
 const BUILD: Duration = Duration::from_mins(30);
 const TESTS: Duration = Duration::from_mins(10);
@@ -186,7 +189,8 @@ fn unit(run: &mut Run, log: &mut Log) -> Result<Count> {
 /// Tests that share this kernel or one cluster run one at a time.
 fn gated(run: &mut Run, log: &mut Log, package: &str, limit: Duration) -> Result<Count> {
     let programs = programs(run, log, package)?;
-    Ok(suite::run(&programs, &one_at_a_time(run.filter.as_deref()), limit, log))
+    let args: Vec<_> = ONE_AT_A_TIME.into_iter().chain(run.filter.as_deref()).collect();
+    Ok(suite::run(&programs, &args, limit, log))
 }
 
 fn programs(run: &mut Run, log: &mut Log, package: &str) -> Result<Vec<Program>> {
@@ -199,10 +203,6 @@ fn programs(run: &mut Run, log: &mut Log, package: &str) -> Result<Vec<Program>>
     Ok(programs)
 }
 
-fn one_at_a_time(filter: Option<&str>) -> Vec<&str> {
-    ["--test-threads=1", "--nocapture"].into_iter().chain(filter).collect()
-}
-
 /// On fresh clusters, since those of an earlier run hold an older image. They are left up for inspection when a test
 /// fails, but not in CI.
 fn e2e(run: &mut Run, log: &mut Log) -> Result<Count> {
@@ -211,7 +211,7 @@ fn e2e(run: &mut Run, log: &mut Log) -> Result<Count> {
     };
     down(log)?;
     let programs = programs(run, log, "netkeel-e2e")?;
-    let result = lanes::run(programs, &one_at_a_time(run.filter.as_deref()), CLUSTER, log);
+    let result = lanes::run(&programs, run.filter.as_deref(), CLUSTER, log);
     if matches!(result, Ok(Count { failed: 0, .. })) || std::env::var_os("CI").is_some() {
         down(log)?;
     } else {
