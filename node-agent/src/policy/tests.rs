@@ -64,6 +64,10 @@ impl Bench {
         self.kernel.lock().passes()
     }
 
+    fn closed(&self) -> [bool; 3] {
+        [1, 2, 3].map(|number| self.sides(number) == (CLOSED, CLOSED))
+    }
+
     fn sides(&self, number: u8) -> (u32, u32) {
         let kernel = self.kernel.lock();
         (kernel.ingress(address(0, number)), kernel.egress(address(0, number)))
@@ -91,17 +95,24 @@ impl Bench {
     }
 }
 
-/// For pods that were and are in the cluster, or closed before: another has an old table, which may not know whom its policy would let in.
+/// How a batch begins: what passes, of which cluster, and whose link is closed in both directions.
+struct Before<'a> {
+    passes: &'a Passes,
+    cluster: &'a Cluster,
+    closed: [bool; 3],
+}
+
+/// For pods that were and are in the cluster, or closed before: another has an old table, which may not know whom its policy would let in,
+/// and lets in whom its last policy did.
 fn never_more(
     history: &[Passes],
-    (before, old): (&Passes, &Cluster),
+    Before { passes: before, cluster: old, closed }: &Before<'_>,
     (after, new): (&Passes, &Cluster),
 ) -> Result<(), TestCaseError> {
     let part = after.len() / 3;
     let of = |probe: usize| own(u8::try_from(probe / part + 1).unwrap());
-    let closed = |probe: usize| before[probe / part * part..][..part].iter().all(|passes| !passes);
     let known = |probe: usize| {
-        new.pods.contains_key(&of(probe)) && (old.pods.contains_key(&of(probe)) || closed(probe))
+        new.pods.contains_key(&of(probe)) && (old.pods.contains_key(&of(probe)) || closed[probe / part])
     };
     let known: Vec<bool> = (0..after.len()).map(known).collect();
     for (write, passes) in history.iter().enumerate() {
@@ -120,13 +131,13 @@ proptest! {
         let mut bench = Bench::new(u32::MAX, u32::MAX, &[1, 2, 3]);
         let mut old = Cluster::default();
         for cluster in clusters {
-            let before = bench.passes();
+            let (before, closed) = (bench.passes(), bench.closed());
             bench.kernel.lock().history.clear();
             let outcome = bench.become_(&cluster);
             prop_assert_eq!(outcome.problems, Vec::<String>::new());
             let (after, should) = (bench.passes(), bench.should());
             let history = std::mem::take(&mut bench.kernel.lock().history);
-            never_more(&history, (&before, &old), (&after, &cluster))?;
+            never_more(&history, &Before { passes: &before, cluster: &old, closed }, (&after, &cluster))?;
             for number in 1..=3_u8 {
                 let part = after.len() / 3;
                 let range = part * usize::from(number - 1)..part * usize::from(number);
@@ -156,12 +167,13 @@ proptest! {
             let (passes, should) = (bench.passes(), bench.should());
             let may = |probe: usize| passes[probe] || should[probe] || outlives[probe / (passes.len() / 3)];
             let before: Passes = (0..passes.len()).map(may).collect();
+            let closed = bench.closed();
             bench.kernel.lock().history.clear();
             let outcome = bench.become_(&cluster);
             let (after, should) = (bench.passes(), bench.should());
             let history = std::mem::take(&mut bench.kernel.lock().history);
             let part = after.len() / 3;
-            never_more(&history, (&before, &old), (&should, &cluster))?;
+            never_more(&history, &Before { passes: &before, cluster: &old, closed }, (&should, &cluster))?;
             for number in 1..=3_u8 {
                 if !cluster.pods.contains_key(&own(number)) {
                     continue;
@@ -186,7 +198,7 @@ proptest! {
     ) {
         let mut bench = Bench::new(u32::MAX, u32::MAX, &[1, 2, 3]);
         bench.become_(&before);
-        let old = bench.passes();
+        let (old, closed) = (bench.passes(), bench.closed());
         bench.kernel.lock().history.clear();
         bench.kernel.lock().dies_after(death);
         bench.become_(&after);
@@ -198,7 +210,7 @@ proptest! {
         prop_assert_eq!(outcome.problems, Vec::<String>::new());
         prop_assert_ne!(bench.kernel.lock().epoch.entries().get(&0).copied(), epoch, "flows are judged again");
         let (new, history) = (bench.passes(), bench.kernel.lock().history.clone());
-        never_more(&history, (&old, &before), (&new, &after))?;
+        never_more(&history, &Before { passes: &old, cluster: &before, closed }, (&new, &after))?;
         prop_assert!(bench.is_tidy());
     }
 }

@@ -69,10 +69,10 @@ fn figures(names: &Names, [pods, baseline, loopback]: [&[Slice]; 3], say: impl F
         Exchange::Connection => ("crr", Unit::Connections),
         Exchange::Bulk => ("gbit", Unit::Gigabits),
     };
-    let named = |path: &str| format!("{path}-{exchange}{}", names.suffix);
+    let figure = |path: &str| format!("{path}-{exchange}{}", names.suffix);
     let rates = |slices| column(slices, |slice| slice.per_second);
     let ratios = Ratios::of(&rates(pods), &rates(baseline));
-    let name = named(names.path);
+    let name = figure(names.path);
     say(format!("{name}: {}", ratios.spread()));
     for (place, slices) in [("pods", pods), ("baseline", baseline), ("loopback", loopback)] {
         let [p50, p99] = [Slice::p50, Slice::p99].map(|number| median(&column(slices, number)));
@@ -80,7 +80,7 @@ fn figures(names: &Names, [pods, baseline, loopback]: [&[Slice]; 3], say: impl F
     }
     vec![
         Figure::new(name, median(&rates(pods)), unit).against(median(&rates(baseline)), ratios.median()),
-        Figure::new(named(names.loopback), median(&rates(loopback)), unit),
+        Figure::new(figure(names.loopback), median(&rates(loopback)), unit),
     ]
 }
 
