@@ -18,10 +18,10 @@ use super::suite::{self, Program};
 const LANES: usize = 3;
 /// The cluster of all programs that [`OWN`] does not name.
 const SHARED: &str = "e2e";
-/// Tells a program which cluster it has, where it does not choose by itself.
+/// Tells a program which cluster it has.
 const CLUSTER: &str = "NETKEEL_E2E_CLUSTER";
 
-/// A program, or a part of one, with a cluster for itself.
+/// A program, or a part of one, with a cluster for itself: it would be too long among those that share one, or it needs one of its kind.
 struct Own {
     target: &'static str,
     cluster: &'static str,
@@ -33,6 +33,7 @@ struct Own {
 const OWN: &[Own] = &[
     Own { part: &["--skip", "agents::"], ..own("survival", "survival") },
     own("lifecycle", "lifecycle"),
+    own("network", "network"),
     Own { part: &["agents::"], ..own("survival", "agents") },
     own("observability", "observed"),
     own("ipam", "ipam"),
@@ -128,7 +129,8 @@ impl Work<'_> {
         let mut total = Count::default();
         for target in &self.targets {
             let programs = programs.iter().filter(|program| program.target() == *target);
-            let programs = programs.cloned().map(|program| self.with_cluster(program)).collect::<Vec<_>>();
+            let programs =
+                programs.map(|program| program.clone().with(CLUSTER, self.cluster)).collect::<Vec<_>>();
             total += suite::run(&programs, &args, limit, log);
         }
         println!("    {}: {total} in {:.0} s", self.cluster, start.elapsed().as_secs_f64());
@@ -140,11 +142,6 @@ impl Work<'_> {
         }
         total
     }
-
-    /// Parts of one program would choose the same cluster.
-    fn with_cluster(&self, program: Program) -> Program {
-        if self.part.is_empty() { program } else { program.with(CLUSTER, self.cluster) }
-    }
 }
 
 #[cfg(test)]
@@ -153,10 +150,10 @@ mod tests {
 
     #[test]
     fn programs_without_a_cluster_of_their_own_are_one_piece_of_work() {
-        let works = plan(&["network", "survival", "policy", "docs", "a program of tomorrow"], true);
+        let works = plan(&["service", "survival", "policy", "docs", "a program of tomorrow"], true);
         let clusters: Vec<_> = works.iter().map(|work| work.cluster).collect();
         assert_eq!(clusters, ["survival", SHARED, "agents", "docs"]);
-        assert_eq!(works[1].targets, ["network", "policy", "a program of tomorrow"]);
+        assert_eq!(works[1].targets, ["service", "policy", "a program of tomorrow"]);
     }
 
     #[test]
