@@ -15,8 +15,9 @@ pub struct Config {
     pub ipv6: Address,
     /// Index of the VXLAN device; 0 while there is none.
     pub vxlan_ifindex: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Largest packet of pods in bytes, from the IP header on, that may go to another node; 0 while it is not known. Pods that started under
+    /// another setting may send larger ones.
+    pub mtu: u32,
 }
 map_abi!(Config: 40);
 
@@ -30,8 +31,14 @@ impl Config {
             ipv4: ipv4.unwrap_or(Address::UNSPECIFIED),
             ipv6: ipv6.unwrap_or(Address::UNSPECIFIED),
             vxlan_ifindex,
-            reserved: 0,
+            mtu: 0,
         }
+    }
+
+    /// The same with this largest packet.
+    #[must_use]
+    pub const fn with_mtu(self, mtu: u32) -> Self {
+        Self { mtu, ..self }
     }
 
     /// Source of the outer packets to this node; `None` when there is none of its family.
@@ -51,7 +58,7 @@ mod tests {
     fn outer_packets_have_one_family() {
         let (four, six) = (Address::v4([172, 18, 0, 1]), Address::from_words([1, 2, 3, 4]));
         let dual = Config::new(&[six, four], 7);
-        assert_eq!((dual.ipv4, dual.ipv6), (four, six));
+        assert_eq!((dual.ipv4, dual.ipv6, dual.mtu, dual.with_mtu(1450).mtu), (four, six, 0, 1450));
         assert_eq!((dual.towards(&Address::v4([9; 4])), dual.towards(&six)), (Some(four), Some(six)));
         assert_eq!(Config::new(&[four], 7).towards(&six), None);
         assert_eq!(Config::new(&[six], 7).towards(&four), None);
