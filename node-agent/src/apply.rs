@@ -141,7 +141,7 @@ impl Applier {
         strayed.extend(converged.strayed);
         self.fights.note(strayed, Instant::now());
         let nodes: Vec<_> = desired.node.iter().map(Address::from).collect();
-        let config = Config::new(&nodes, ifindex);
+        let config = Config::new(&nodes, ifindex).with_mtu(device.mtu);
         let anew = self.attached != Some(config);
         if anew {
             part!("programs").in_scope(|| datapath.attach(&config))?;

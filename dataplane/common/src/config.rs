@@ -15,8 +15,8 @@ pub struct Config {
     pub ipv6: Address,
     /// Index of the VXLAN device; 0 while there is none.
     pub vxlan_ifindex: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Size of the largest packet that the overlay carries, in bytes, from the IP header on; 0 for unknown, which is no limit.
+    pub mtu: u32,
 }
 map_abi!(Config: 40);
 
@@ -30,8 +30,14 @@ impl Config {
             ipv4: ipv4.unwrap_or(Address::UNSPECIFIED),
             ipv6: ipv6.unwrap_or(Address::UNSPECIFIED),
             vxlan_ifindex,
-            reserved: 0,
+            mtu: 0,
         }
+    }
+
+    /// The same with an overlay that carries packets of this size, in bytes.
+    #[must_use]
+    pub const fn with_mtu(self, mtu: u32) -> Self {
+        Self { mtu, ..self }
     }
 
     /// Source of the outer packets to this node; `None` when there is none of its family.

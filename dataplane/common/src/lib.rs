@@ -24,6 +24,7 @@ mod pod;
 pub mod policies;
 pub mod reverse;
 pub mod services;
+pub mod too_big;
 pub mod transport;
 pub mod tunnels;
 

@@ -18,6 +18,7 @@ use crate::{
     flow::{Admitted, Ends, admit, is_discovery, related},
     maps,
     packet::{Family, NEXT, V4, V6, header, into_pod, ipv6, kind, set_tunnel, verdict},
+    too_big::{TOO_BIG, fits, nk_too_big4, nk_too_big6},
 };
 
 /// Where an IPv6 header says how many routers it may pass, in bytes from the start of the frame.
@@ -29,9 +30,13 @@ const DISCOVERY: i32 = 0x101;
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
     match kind(&ctx) {
-        Ok(Packet::Ipv4) => nk_from_pod4(ctx.skb.skb),
+        Ok(Packet::Ipv4) => match nk_from_pod4(ctx.skb.skb) {
+            TOO_BIG => nk_too_big4(ctx.skb.skb),
+            action => action,
+        },
         Ok(Packet::Ipv6) => match ipv6(&ctx, true, |skb, related| nk_from_pod6(skb, related)) {
             DISCOVERY => verdict(discovery(&ctx)),
+            TOO_BIG => nk_too_big6(ctx.skb.skb),
             action => action,
         },
         Ok(Packet::Arp) => verdict(link(&ctx).and_then(|link| arp(&ctx, link))),
@@ -80,7 +85,7 @@ fn decide<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     if admit::<F>(ctx, &packet, ends, related)? == Admitted::Asks {
         return Ok(related::ASKS);
     }
-    local.map_or_else(|| to_remote(ctx, &packet), |ifindex| Ok(into_pod(ctx, ifindex)))
+    local.map_or_else(|| to_remote::<F>(ctx, &packet), |ifindex| Ok(into_pod(ctx, ifindex)))
 }
 
 #[inline(always)]
@@ -124,9 +129,12 @@ extern "C" fn nk_discovery(skb: *mut __sk_buff) -> u32 {
 
 /// Into the tunnel when another node owns the destination, else to the host stack.
 #[inline(always)]
-fn to_remote(ctx: &TcContext, packet: &Ip) -> Result<i32, Reason> {
+fn to_remote<F: Family>(ctx: &TcContext, packet: &Ip) -> Result<i32, Reason> {
     let Some(node) = maps::owner(packet.destination) else { return Ok(NEXT) };
     let config = maps::CONFIG.get(0).filter(|config| config.vxlan_ifindex != 0).ok_or(Reason::NoTunnel)?;
+    if !fits::<F>(ctx, packet, config.mtu, &node) {
+        return Ok(TOO_BIG);
+    }
     set_tunnel(ctx, config, node)?;
     // SAFETY: takes two numbers.
     let action = unsafe { bpf_redirect(config.vxlan_ifindex, 0) };

@@ -24,4 +24,6 @@ mod scene;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]
+mod too_big;
+#[cfg(test)]
 mod verdicts;
