@@ -18,6 +18,7 @@ pub mod epoch;
 pub mod flow;
 pub mod fragments;
 pub mod frame;
+pub mod host_ports;
 pub mod identities;
 pub mod links;
 mod pod;

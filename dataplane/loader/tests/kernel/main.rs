@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod forged;
 #[cfg(test)]
+mod host_ports;
+#[cfg(test)]
 mod ipv6;
 #[cfg(test)]
 mod lab;
