@@ -15,6 +15,7 @@ use std::{
 
 use netkeel_core::name::ObjectName;
 use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
+use netkeel_dataplane_loader::netns_cookie;
 use netkeel_index::{Nodes, Services};
 use netkeel_telemetry::{Guard, admin::Check, context};
 use tokio::{
@@ -266,13 +267,24 @@ impl Agent {
                 return self.fail(Part::Cni, "SocketFailed", message);
             }
         };
+        let netns = match netns_cookie() {
+            Ok(netns) => netns,
+            Err(error) => {
+                self.load.failed(now);
+                return self.fail(
+                    Part::Cni,
+                    "SocketFailed",
+                    format!("ask for the node's namespace: {error}"),
+                );
+            }
+        };
         let context = CniContext {
             node_name: config.node_name.clone(),
             state_folder: config.run_folder.clone(),
             settings: settings::folder(&config.host_prefix),
             node: self.node.subscribe(),
             pool: self.with.pool.clone(),
-            datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
+            datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone(), netns)),
             drift: self.alarm.clone(),
             fights: self.fights.clone(),
         };

@@ -148,9 +148,10 @@ impl Applier {
         strayed.extend(converged.strayed);
         self.fights.note(strayed, Instant::now());
         let paths = desired.paths(ifindex, &interfaces.subnets());
-        let mtu = desired.pod_mtu(underlay.mtu, interfaces.smallest_mtu(&paths.devices));
+        let direct = interfaces.smallest_mtu(&paths.devices);
+        let mtu = desired.pod_mtu(underlay.mtu, direct);
         let nodes: Vec<_> = desired.node.iter().map(Address::from).collect();
-        let config = Config::new(&nodes, ifindex).with_mtu(mtu);
+        let config = Config::new(&nodes, ifindex).with_mtu(device.mtu).with_direct_mtu(direct.unwrap_or(0));
         let attached = (config, interfaces.carriers(&desired.node, &paths.devices));
         let anew = self.attached.as_ref() != Some(&attached);
         if anew {

@@ -15,11 +15,12 @@ pub struct Config {
     pub ipv6: Address,
     /// Index of the VXLAN device; 0 while there is none.
     pub vxlan_ifindex: u32,
-    /// Largest packet of pods in bytes, from the IP header on, that may go to another node; 0 while it is not known. Pods that started under
-    /// another setting may send larger ones.
+    /// Size of the largest packet that the overlay carries, in bytes, from the IP header on; 0 for unknown, which is no limit.
     pub mtu: u32,
+    /// The same of the interfaces to nodes that are next hops, the smallest of them.
+    pub direct_mtu: u32,
 }
-map_abi!(Config: 40);
+map_abi!(Config: 44);
 
 impl Config {
     /// The value of a node with these addresses on the underlay, at most one of each family.
@@ -32,13 +33,20 @@ impl Config {
             ipv6: ipv6.unwrap_or(Address::UNSPECIFIED),
             vxlan_ifindex,
             mtu: 0,
+            direct_mtu: 0,
         }
     }
 
-    /// The same with this largest packet.
+    /// The same with an overlay that carries packets of this size, in bytes.
     #[must_use]
     pub const fn with_mtu(self, mtu: u32) -> Self {
         Self { mtu, ..self }
+    }
+
+    /// The same with interfaces to next hops that carry packets of this size, in bytes.
+    #[must_use]
+    pub const fn with_direct_mtu(self, direct_mtu: u32) -> Self {
+        Self { direct_mtu, ..self }
     }
 
     /// Source of the outer packets to this node; `None` when there is none of its family.

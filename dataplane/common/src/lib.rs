@@ -18,12 +18,14 @@ pub mod epoch;
 pub mod flow;
 pub mod fragments;
 pub mod frame;
+pub mod host_ports;
 pub mod identities;
 pub mod links;
 mod pod;
 pub mod policies;
 pub mod reverse;
 pub mod services;
+pub mod too_big;
 pub mod transport;
 pub mod tunnels;
 

@@ -11,6 +11,7 @@ mod overlay;
 mod packet;
 mod pod;
 mod socket;
+mod too_big;
 mod underlay;
 
 /// The kernel reads the licence from this section.

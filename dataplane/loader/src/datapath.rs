@@ -19,7 +19,7 @@ use aya::{
 };
 use netkeel_dataplane_common::{
     Address, Config, Reason, backends, cidrs, config, conntrack, counters, endpoints, epoch, flow, fragments,
-    identities, links, policies, reverse, services, tunnels,
+    host_ports, identities, links, policies, reverse, services, tunnels,
 };
 
 use crate::{
@@ -30,13 +30,14 @@ use crate::{
 };
 
 /// Every map.
-const MAPS: [&str; 15] = [
+const MAPS: [&str; 16] = [
     config::NAME,
     endpoints::NAME,
     links::NAME,
     tunnels::NAME,
     services::NAME,
     backends::NAME,
+    host_ports::NAME,
     reverse::NAME,
     counters::NAME,
     identities::NAME,
@@ -331,6 +332,14 @@ impl Datapath {
     /// When the map cannot be opened.
     pub fn backends(&self) -> Result<KernelTable<backends::Slot, backends::Backend>, Error> {
         self.table(backends::NAME, backends::MAX)
+    }
+
+    /// Ports of this node that lead to pods of it.
+    ///
+    /// # Errors
+    /// When the map cannot be opened.
+    pub fn host_ports(&self) -> Result<KernelTable<host_ports::HostPort, backends::Backend>, Error> {
+        self.table(host_ports::NAME, host_ports::MAX)
     }
 
     /// Names of the loaded programs, in order.

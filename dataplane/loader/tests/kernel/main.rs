@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod forged;
 #[cfg(test)]
+mod host_ports;
+#[cfg(test)]
 mod ipv6;
 #[cfg(test)]
 mod lab;
@@ -25,5 +27,7 @@ mod privileges;
 mod scene;
 #[cfg(test)]
 mod sockets;
+#[cfg(test)]
+mod too_big;
 #[cfg(test)]
 mod verdicts;

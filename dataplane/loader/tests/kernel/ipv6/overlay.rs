@@ -31,9 +31,9 @@ const SIX: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 2)),
 ];
 
-struct Cluster {
-    datapath: Datapath,
-    pod: Netns,
+pub(crate) struct Cluster {
+    pub(crate) datapath: Datapath,
+    pub(crate) pod: Netns,
     peer: Netns,
     remote: Netns,
 }
@@ -52,6 +52,11 @@ fn cluster(lab: &Lab, underlay: [IpAddr; 2]) -> Cluster {
     });
     wait_until_up("wire");
     Cluster { datapath, pod: own, peer, remote }
+}
+
+/// Two nodes that reach each other over IPv4, the first at 172.18.0.1.
+pub(crate) fn two_nodes(lab: &Lab) -> Cluster {
+    cluster(lab, FOUR)
 }
 
 /// Makes this namespace the node with this number.
