@@ -15,6 +15,7 @@ use std::{
 
 use netkeel_core::name::ObjectName;
 use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
+use netkeel_dataplane_loader::netns_cookie;
 use netkeel_index::{Nodes, Services};
 use netkeel_telemetry::{Guard, admin::Check, context};
 use tokio::{
@@ -266,13 +267,24 @@ impl Agent {
                 return self.fail(Part::Cni, "SocketFailed", message);
             }
         };
+        let netns = match netns_cookie() {
+            Ok(netns) => netns,
+            Err(error) => {
+                self.load.failed(now);
+                return self.fail(
+                    Part::Cni,
+                    "SocketFailed",
+                    format!("ask for the node's namespace: {error}"),
+                );
+            }
+        };
         let context = CniContext {
             node_name: config.node_name.clone(),
             state_folder: config.run_folder.clone(),
             settings: settings::folder(&config.host_prefix),
             node: self.node.subscribe(),
             pool: self.with.pool.clone(),
-            datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone())),
+            datapath: Arc::new(KernelDatapath::new(kernel.datapath.clone(), kernel.policy.clone(), netns)),
             drift: self.alarm.clone(),
             fights: self.fights.clone(),
         };
@@ -330,11 +342,7 @@ impl Agent {
             tracing::warn!(written = ?applied.written, "something of the node's network was taken by somebody and is back");
         }
         if self.report.revision.as_deref() != Some(&*wanted.revision) {
-            tracing::info!(
-                revision = wanted.revision,
-                mtu = applied.device.mtu,
-                "the node's network is in force"
-            );
+            tracing::info!(revision = wanted.revision, mtu = applied.mtu, "the node's network is in force");
         }
         self.report.revision = Some(wanted.revision.clone());
         self.report.datapath = Some(self.facts(&applied));
@@ -348,7 +356,7 @@ impl Agent {
             ready: self.programmed,
             layout: wanted.layout.clone(),
             addresses: wanted.node,
-            mtu: applied.device.mtu,
+            mtu: applied.mtu,
             revision: wanted.revision.clone(),
         };
         self.node.send_if_modified(|node| {
@@ -359,10 +367,10 @@ impl Agent {
     }
 
     fn facts(&self, applied: &Applied) -> DatapathFacts {
-        let device = applied.device;
+        let device = &applied.device;
         DatapathFacts {
             kernel: self.kernel.as_ref().map(|kernel| kernel.release.clone()).unwrap_or_default(),
-            mtu: u16::try_from(device.mtu).unwrap_or(u16::MAX),
+            mtu: u16::try_from(applied.mtu).unwrap_or(u16::MAX),
             programs: self.kernel.as_ref().map(Kernel::programs).unwrap_or_default(),
             vxlan: Some(Overlay {
                 device: overlay::DEVICE.to_owned(),

@@ -14,6 +14,7 @@ use rtnetlink::packet_route::{
 };
 
 use crate::{
+    host_port,
     install::Folders,
     link::{self, name::is_host_side, netlink::Rtnetlink, veth},
     masquerade, overlay, route, settings,
@@ -56,6 +57,7 @@ pub fn clean(places: &Places) -> Result<(), Error> {
         Err(error) => failed.push(chain(&error)),
     }
     note(&mut failed, masquerade::remove());
+    note(&mut failed, host_port::table::remove());
     note(&mut failed, loader::remove(&places.bpffs));
     let restored = settings::restore(&places.settings, &places.kept);
     // Without it the next try would not know what the settings were.

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod kernel;
 mod leaks;
 pub mod plugin;
+mod ports;
 pub mod protocol;
 mod recovery;
 pub mod result;

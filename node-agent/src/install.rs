@@ -20,7 +20,8 @@ const CONFLIST: &str = r#"{
   "name": "netkeel",
   "plugins": [
     {
-      "type": "netkeel-cni"
+      "type": "netkeel-cni",
+      "capabilities": {"portMappings": true}
     }
   ]
 }

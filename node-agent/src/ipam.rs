@@ -26,6 +26,8 @@ use store::Store;
 use tokio::sync::Notify;
 use wishes::Wishes;
 
+use crate::host_port::HostPort;
+
 /// How long a refusal counts: the kubelet tries again within this time as long as it wants the pod.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -49,6 +51,8 @@ pub struct Details {
     pub pod: String,
     /// UID of the pod, empty where the runtime did not say.
     pub uid: String,
+    /// Ports of the node that lead to the pod.
+    pub ports: Vec<HostPort>,
 }
 
 /// The owner in whose name an address is held that is in use and of which no record is left.

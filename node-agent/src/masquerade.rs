@@ -1,16 +1,18 @@
 //! Masquerading of pods' traffic to the outside, and no connection tracking for the tunnel's outer packets:
 //! one nftables table `inet netkeel`, replaced whole in one transaction. Other tables are never touched.
 
-mod encode;
-mod nfnetlink;
-
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use self::encode::{Hook, Rule, Table};
-pub use self::nfnetlink::Error;
-use crate::overlay;
+pub use crate::nftables::Error;
+use crate::{
+    nftables::{
+        encode::{self, Hook, Rule, Table},
+        nfnetlink,
+    },
+    overlay,
+};
 
 /// Name of the table, family `inet`.
 pub const TABLE: &str = "netkeel";

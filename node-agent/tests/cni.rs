@@ -7,6 +7,8 @@ mod drift;
 mod dual;
 #[path = "cni/host.rs"]
 mod host;
+#[path = "cni/ports.rs"]
+mod ports;
 #[path = "cni/real.rs"]
 mod real;
 #[path = "cni/refusals.rs"]

@@ -57,6 +57,8 @@ reasons! {
     NeighbourDiscovery = 13 => "neighbour_discovery",
     /// IPv6 multicast from a pod, reports of group membership among it.
     Multicast = 14 => "multicast",
+    /// Larger than the overlay carries. The pod is told, except of ICMP errors and later fragments.
+    TooBig = 15 => "too_big",
 }
 
 #[cfg(test)]

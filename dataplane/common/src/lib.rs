@@ -18,12 +18,14 @@ pub mod epoch;
 pub mod flow;
 pub mod fragments;
 pub mod frame;
+pub mod host_ports;
 pub mod identities;
 pub mod links;
 mod pod;
 pub mod policies;
 pub mod reverse;
 pub mod services;
+pub mod too_big;
 pub mod transport;
 pub mod tunnels;
 
@@ -33,7 +35,7 @@ pub use counters::Reason;
 pub use services::Protocol;
 
 /// Version of the layout of all maps; part of every pinned map's name (`<NAME>-v<LAYOUT>`).
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// VXLAN network identifier of the overlay.
 pub const VNI: u32 = 1;

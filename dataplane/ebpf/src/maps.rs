@@ -18,6 +18,7 @@ use netkeel_dataplane_common::{
     endpoints::{self, Endpoint},
     flow::Flow,
     fragments::{self, Recorded},
+    host_ports::{self, HostPort},
     identities,
     links::{self, Link},
     policies::{self, Traffic, Verdict},
@@ -38,6 +39,8 @@ static TUNNELS: LpmTrie<Address, Tunnel> = LpmTrie::with_max_entries(tunnels::MA
 static SERVICES: HashMap<Frontend, Service> = HashMap::with_max_entries(services::MAX, BPF_F_NO_PREALLOC);
 #[map]
 static BACKENDS: HashMap<Slot, Backend> = HashMap::with_max_entries(backends::MAX, BPF_F_NO_PREALLOC);
+#[map]
+static HOST_PORTS: HashMap<HostPort, Backend> = HashMap::with_max_entries(host_ports::MAX, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static REVERSE: LruHashMap<Translated, Backend> = LruHashMap::with_max_entries(reverse::MAX, 0);
 #[map]
@@ -107,10 +110,16 @@ pub(crate) fn link(ifindex: u32) -> Option<&'static Link> {
     unsafe { LINKS.get(ifindex) }
 }
 
+/// The other node that owns this pod address, and the way there.
+#[inline(always)]
+pub(crate) fn peer(address: Address) -> Option<&'static Tunnel> {
+    TUNNELS.get(Key::new(128, address))
+}
+
 /// The underlay address of the other node that owns this pod address.
 #[inline(always)]
 pub(crate) fn owner(address: Address) -> Option<Address> {
-    TUNNELS.get(Key::new(128, address)).map(|tunnel| tunnel.node)
+    peer(address).map(|tunnel| tunnel.node)
 }
 
 /// What a socket asked for when it was sent to this backend.
@@ -123,6 +132,12 @@ pub(crate) fn asked(key: Translated) -> Option<Backend> {
 #[inline(always)]
 pub(crate) fn service(frontend: Frontend) -> Option<Service> {
     settled(|| SERVICES.get_ptr(frontend))
+}
+
+/// Where a port of this node leads.
+#[inline(always)]
+pub(crate) fn host_port(asked: HostPort) -> Option<Backend> {
+    settled(|| HOST_PORTS.get_ptr(asked))
 }
 
 /// The backend of this service in this slot.

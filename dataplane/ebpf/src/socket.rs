@@ -6,13 +6,14 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_ANY, bpf_sock_addr},
-    helpers::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
+    helpers::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval, generated::bpf_get_netns_cookie},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use netkeel_dataplane_common::{
     Address, Protocol, Reason,
     backends::Backend,
+    host_ports::{self, HostPort},
     reverse::Translated,
     services::{self, Frontend},
 };
@@ -162,11 +163,28 @@ fn towards<F: Family>(ctx: &SockAddrContext) -> i32 {
     let asked = peer::<F>(ctx);
     let frontend =
         Frontend { address: asked.address, port: asked.port, protocol: protocol as u8, reserved: 0 };
-    let Some(service) = maps::service(frontend) else { return ALLOW };
-    let cookie = cookie(ctx);
-    let Some(backend) = choose(&service, chance(protocol, cookie)) else { return refuse() };
+    let (cookie, backend) = if let Some(service) = maps::service(frontend) {
+        let cookie = cookie(ctx);
+        let Some(backend) = choose(&service, chance(protocol, cookie)) else { return refuse() };
+        (cookie, backend)
+    } else {
+        let Some(backend) = host_port(ctx, frontend) else { return ALLOW };
+        (cookie(ctx), backend)
+    };
     remember(Translated::new(cookie, backend), asked);
     if set_peer::<F>(ctx, backend) { ALLOW } else { refuse() }
+}
+
+/// The pod behind a port of this node. A loopback address is the node's to processes of the node alone.
+#[inline(always)]
+fn host_port(ctx: &SockAddrContext, frontend: Frontend) -> Option<Backend> {
+    let asked = if host_ports::is_loopback(&frontend.address) {
+        // SAFETY: the context is the kernel's.
+        HostPort::within(unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }, frontend)
+    } else {
+        HostPort::anywhere(frontend)
+    };
+    maps::host_port(asked)
 }
 
 /// What decides on the backend. All datagrams of a socket go to the same one, connected or not: they may be one

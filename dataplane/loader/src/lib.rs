@@ -11,6 +11,7 @@ pub use datapath::{Datapath, Error, Verdict, Way};
 pub use netkeel_dataplane_common as common;
 pub use pins::{PinnedLink, pinned_links, remove};
 pub use probe::{Facts, Options, find_cgroup2, probe};
+pub use sys::netns_cookie;
 pub use tables::{Changes, FakeTable, KernelTable, Table, TableError, converge};
 
 /// The compiled kernel programs; empty when this crate was built without them.

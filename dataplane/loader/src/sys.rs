@@ -3,6 +3,7 @@
 use std::{
     ffi::CString,
     io, mem,
+    net::{Ipv4Addr, UdpSocket},
     os::{
         fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
@@ -50,6 +51,21 @@ pub(crate) struct LinkInfo {
     pub(crate) program: u32,
     /// tcx: index of the device, 0 when it is gone. cgroup: id of the cgroup, 0 when it is gone.
     pub(crate) target: u64,
+}
+
+/// The number by which programs know the network namespace of the calling thread. Never 0, never given again. Linux 5.14.
+///
+/// # Errors
+/// When the kernel gives no socket.
+pub fn netns_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let (mut cookie, mut size) = (0_u64, 8);
+    let (value, length) = ((&raw mut cookie).cast(), &raw mut size);
+    // SAFETY: both outlive the call, and the value is as large as it is said to be.
+    let got =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, length) };
+    if got == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Attaches a program; the link lives as long as its descriptor or its pin.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::manifest::{ECHO_PORT, KUBE};
-use crate::{Cluster, process};
+use crate::{Cluster, config::OUTSIDE as OUTSIDE_HOST, process};
 
 pub(super) const PROGRAM: &str = "/netkeel-e2e-peer";
 /// A server outside the cluster, reached through the nodes' default route.
@@ -21,6 +22,7 @@ const OUTSIDE: &str = "198.51.100.10";
 enum Place {
     Pod { namespace: String, name: String },
     Node(String),
+    Outside,
 }
 
 /// Something that opens connections.
@@ -142,6 +144,12 @@ impl<'a> Client<'a> {
         Ok(Self { cluster, place: Place::Node(node.into()), address })
     }
 
+    /// A client outside the cluster.
+    #[must_use]
+    pub fn outside(cluster: &'a Cluster) -> Self {
+        Self { cluster, place: Place::Outside, address: OUTSIDE_HOST.to_string() }
+    }
+
     /// Opens that many connections, one after the other, and asks each server for its name.
     pub fn connect(&self, to: &str, port: u16, count: u32) -> Result<Seen> {
         self.run(&["connect", "--to", &at(to, port), "--count", &count.to_string()])
@@ -240,6 +248,7 @@ impl<'a> Client<'a> {
     fn command(&self) -> Result<Command> {
         match &self.place {
             Place::Node(node) => self.cluster.node_command(node),
+            Place::Outside => self.cluster.outside_command(Path::new("/usr/bin/env")),
             Place::Pod { namespace, name } => {
                 let mut command = self.cluster.kubectl_command()?;
                 command.args(["exec", "-n", namespace, name, "--"]);
@@ -252,7 +261,7 @@ impl<'a> Client<'a> {
         match &self.place {
             Place::Pod { .. } => PROGRAM.into(),
             // The cluster's folder is at the same path on every node.
-            Place::Node(_) => format!("{}{PROGRAM}", self.cluster.folder().display()),
+            Place::Node(_) | Place::Outside => format!("{}{PROGRAM}", self.cluster.folder().display()),
         }
     }
 }
@@ -262,6 +271,7 @@ impl fmt::Display for Client<'_> {
         match &self.place {
             Place::Pod { name, .. } => write!(f, "pod {name}"),
             Place::Node(node) => write!(f, "process of {node}"),
+            Place::Outside => f.write_str("outside"),
         }
     }
 }

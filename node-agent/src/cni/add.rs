@@ -16,10 +16,11 @@ use tracing::info_span;
 use super::{
     check, del,
     failure::{Failure, IMPOSSIBLE, INVALID_CONFIG, TRY_AGAIN, chain},
-    result,
+    ports, result,
     server::{Call, Pod, Server, datapath_link},
 };
 use crate::{
+    host_port,
     ipam::{Details, Error as IpamError},
     link::{
         netlink::Rtnetlink,
@@ -71,11 +72,16 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         network: call.config.name.clone(),
         pod: call.request.pod(),
         uid: call.request.pod_uid().to_owned(),
+        ports: host_port::read(&call.config.runtime_config)
+            .map_err(|refused| ports::impossible(&call.request.pod(), &refused))?,
     };
     let who = PodRef::new(&details.pod, &details.uid);
     let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, &details, &who))?;
     let veth = PodVeth { source: node.addresses, ..PodVeth::new(&call.owner, addresses, node.mtu) };
     attempt.link(&veth, &mut pod, who)?;
+    if !details.ports.is_empty() {
+        info_span!("ports.open").in_scope(|| server.open_ports(&call.owner))?;
+    }
     attempt.done = true;
     answer(&veth)
 }
@@ -110,6 +116,10 @@ impl<'a> Attempt<'a> {
         })?;
         let families: Vec<Family> = node.layout.families_of(&choice.pools).collect();
         self.addresses = self.await_addresses(&choice, &families, details)?;
+        let has = |four| self.addresses.iter().any(|address| address.is_v4() == four);
+        host_port::check_families(&details.ports, has)
+            .map_err(|refused| ports::impossible(&details.pod, &refused))?;
+        self.server.check_ports(self.owner, &details.pod, &details.ports)?;
         Ok(Addresses::of(self.addresses.iter().map(Address::ip)))
     }
 
@@ -192,6 +202,10 @@ impl<'a> Attempt<'a> {
             );
         };
         let context = &self.server.context;
+        let closed = self.server.close_ports(&context.pool.records_of(self.owner));
+        if let Err(error) = &closed {
+            log("a host port", error);
+        }
         for address in &self.addresses {
             if let Err(error) = context.datapath.remove(*address) {
                 log("an entry in the tables", &error);

@@ -27,6 +27,7 @@ pub(super) fn check(server: &Server, mut call: Call) -> Result<(), Failure> {
         expect(named, || format!("the pod holds {address}, which prevResult does not name"))?;
     }
     on_host(server, &veth, who)?;
+    server.holds_ports(&server.context.pool.records_of(&call.owner))?;
     in_pod(&veth, &mut pod)
 }
 
@@ -37,7 +38,8 @@ pub(super) fn existing(
     pod: &mut Pod,
 ) -> Result<Option<PodVeth>, Failure> {
     let Some((mut veth, who)) = held(server, owner) else { return Ok(None) };
-    if on_host(server, &veth, who).is_err() || in_pod(&veth, pod).is_err() {
+    let ports = server.holds_ports(&server.context.pool.records_of(owner));
+    if on_host(server, &veth, who).and(ports).is_err() || in_pod(&veth, pod).is_err() {
         return Ok(None);
     }
     veth.mtu = seen::link(&mut pod.socket, &veth.pod_name)?.map_or(0, |link| link.mtu);

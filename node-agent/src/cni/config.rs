@@ -36,6 +36,9 @@ pub struct NetworkConfig {
     /// ADD: what earlier plugins of the chain made. CHECK: what ADD answered.
     #[serde(default)]
     pub prev_result: Option<Value>,
+    /// What the runtime says of this very pod, for the capabilities that the configuration declares.
+    #[serde(default)]
+    pub runtime_config: Value,
     /// GC: the interfaces that still exist. `null` is an empty list, a missing key is none at all.
     #[serde(default, rename = "cni.dev/valid-attachments", deserialize_with = "present")]
     pub valid_attachments: Option<Vec<Attachment>>,

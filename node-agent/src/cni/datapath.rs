@@ -9,6 +9,7 @@ use std::{
 };
 
 use netkeel_core::address::Address;
+use netkeel_dataplane_common::{backends::Backend, host_ports::HostPort};
 
 use crate::policy::{Entered, PodRef};
 
@@ -63,6 +64,27 @@ pub trait PodDatapath: Send + Sync {
     /// When they cannot be read.
     fn holds(&self, pod: &PodLink) -> Result<bool, Error>;
 
+    /// The number by which the programs know the node's own network namespace.
+    fn netns(&self) -> u64;
+
+    /// What sockets of the node and its pods are told of host ports.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn ports(&self) -> Result<HashMap<HostPort, Backend>, Error>;
+
+    /// Tells sockets of these ports too.
+    ///
+    /// # Errors
+    /// When the map is full or cannot be written.
+    fn open_ports(&self, ports: &HashMap<HostPort, Backend>) -> Result<(), Error>;
+
+    /// Tells sockets of these ports no more.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn close_ports(&self, ports: &[HostPort]) -> Result<(), Error>;
+
     /// At start: makes the tables hold these pods and no others, with today's programs on their links. The policy that the kernel
     /// holds for them stays.
     ///
@@ -75,6 +97,7 @@ pub trait PodDatapath: Send + Sync {
 #[derive(Debug, Default)]
 pub struct FakeDatapath {
     pods: Mutex<HashMap<Address, PodLink>>,
+    ports: Mutex<HashMap<HostPort, Backend>>,
     refuses: AtomicBool,
 }
 
@@ -82,6 +105,11 @@ impl FakeDatapath {
     /// What the tables hold.
     pub fn pods(&self) -> HashMap<Address, PodLink> {
         self.lock().clone()
+    }
+
+    /// What sockets are told of host ports.
+    pub fn sockets(&self) -> MutexGuard<'_, HashMap<HostPort, Backend>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on `add` and `restore` fail, or work again.
@@ -115,6 +143,24 @@ impl PodDatapath for FakeDatapath {
 
     fn holds(&self, pod: &PodLink) -> Result<bool, Error> {
         Ok(self.lock().get(&pod.pod_address) == Some(pod))
+    }
+
+    fn netns(&self) -> u64 {
+        1
+    }
+
+    fn ports(&self) -> Result<HashMap<HostPort, Backend>, Error> {
+        Ok(self.sockets().clone())
+    }
+
+    fn open_ports(&self, ports: &HashMap<HostPort, Backend>) -> Result<(), Error> {
+        self.sockets().extend(ports);
+        Ok(())
+    }
+
+    fn close_ports(&self, ports: &[HostPort]) -> Result<(), Error> {
+        self.sockets().retain(|port, _| !ports.contains(port));
+        Ok(())
     }
 
     fn restore(&self, pods: &[PodLink]) -> Result<(), Error> {

@@ -32,6 +32,7 @@ pub(super) fn del(server: &Arc<Server>, owner: &Owner) -> Result<(), Failure> {
     if let (true, Some(link)) = (records.is_empty(), &link) {
         records = unrecorded(server, &mut host, link.index)?;
     }
+    let _closed = server.close_ports(&records)?;
     for record in &records {
         part!("datapath.remove").in_scope(|| context.datapath.remove(record.address))?;
         if let Some(link) = &link {

@@ -1,9 +1,10 @@
 //! The real data path of pod links: the programs on each host side, and the pod's entries with its policy.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use netkeel_core::address::Address;
-use netkeel_dataplane_loader::Datapath;
+use netkeel_dataplane_common::{backends::Backend, host_ports::HostPort};
+use netkeel_dataplane_loader::{self as loader, Datapath, Table};
 
 use super::datapath::{Error, PodDatapath, PodLink};
 use crate::policy::{Attached, Entered, PodRef, Programmer};
@@ -15,13 +16,14 @@ const POLICY_WAIT: Duration = Duration::from_secs(2);
 pub struct KernelDatapath {
     datapath: Arc<Datapath>,
     policy: Arc<Programmer>,
+    netns: u64,
 }
 
 impl KernelDatapath {
-    /// Over programs that are loaded.
+    /// Over programs that are loaded. `netns` is the cookie of the node's network namespace.
     #[must_use]
-    pub fn new(datapath: Arc<Datapath>, policy: Arc<Programmer>) -> Self {
-        Self { datapath, policy }
+    pub fn new(datapath: Arc<Datapath>, policy: Arc<Programmer>, netns: u64) -> Self {
+        Self { datapath, policy, netns }
     }
 
     fn attach(&self, pod: &PodLink) -> Result<(), Error> {
@@ -50,6 +52,31 @@ impl PodDatapath for KernelDatapath {
         let known = self.policy.holds(&attached(pod));
         let look = |error| failed(format!("look for the programs on {}", pod.host_name), error);
         Ok(known && self.datapath.pod_attached(pod.host_ifindex).map_err(look)?)
+    }
+
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+
+    fn ports(&self) -> Result<HashMap<HostPort, Backend>, Error> {
+        let read = || Ok(self.datapath.host_ports()?.dump()?);
+        read().map_err(|error: loader::Error| failed("read the host ports of sockets".to_owned(), error))
+    }
+
+    fn open_ports(&self, ports: &HashMap<HostPort, Backend>) -> Result<(), Error> {
+        let write = || {
+            let mut table = self.datapath.host_ports()?;
+            ports.iter().try_for_each(|(port, to)| Ok(table.put(port, to)?))
+        };
+        write().map_err(|error: loader::Error| failed("write the host ports of sockets".to_owned(), error))
+    }
+
+    fn close_ports(&self, ports: &[HostPort]) -> Result<(), Error> {
+        let write = || {
+            let mut table = self.datapath.host_ports()?;
+            ports.iter().try_for_each(|port| Ok(table.remove(port)?))
+        };
+        write().map_err(|error: loader::Error| failed("remove host ports of sockets".to_owned(), error))
     }
 
     fn restore(&self, pods: &[PodLink]) -> Result<(), Error> {

@@ -73,6 +73,7 @@ impl Server {
         let records = self.context.pool.records();
         let pods: Vec<_> = Holding::all(&records).iter().filter_map(|held| held.link(&links)).collect();
         self.context.datapath.restore(&pods)?;
+        self.mend_ports();
         Ok(pods.len())
     }
 
@@ -137,6 +138,7 @@ impl Server {
                 return None;
             }
         };
+        self.mend_ports();
         for held in Holding::all(&records) {
             if let Err(failure) = self.mend(&held, (&links, &routes, source), look) {
                 let details = &failure.details;

@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -49,8 +49,17 @@ pub(super) struct Server {
     pub(super) runtime: Handle,
     locks: [Mutex<()>; LOCKS],
     pub(super) leaks: Mutex<Leaks>,
+    pub(super) ports: Ports,
     /// Since when the node has not been ready; `None` while it is.
     unready: Mutex<Option<Instant>>,
+}
+
+/// Host ports.
+pub(super) struct Ports {
+    /// Held by whoever changes them.
+    pub(super) one: Mutex<()>,
+    /// There may be some in the kernel.
+    pub(super) there: AtomicBool,
 }
 
 /// One call, decoded.
@@ -110,6 +119,7 @@ impl Server {
             runtime,
             locks: std::array::from_fn(|_| Mutex::new(())),
             leaks: Mutex::default(),
+            ports: Ports { one: Mutex::new(()), there: AtomicBool::new(true) },
             unready: Mutex::new(Some(Instant::now())),
         }
     }

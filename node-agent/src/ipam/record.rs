@@ -12,7 +12,7 @@ use netkeel_core::{
 use serde::{Deserialize, Serialize};
 
 use super::Details;
-use crate::policy::PodRef;
+use crate::{host_port::HostPort, policy::PodRef};
 
 /// One address that is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ struct Form {
     pod: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     uid: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<HostPort>,
     #[serde(default)]
     since_boot_millis: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,6 +82,7 @@ impl Record {
             network: self.details.network.clone(),
             pod: self.details.pod.clone(),
             uid: self.details.uid.clone(),
+            ports: self.details.ports.clone(),
             since_boot_millis: millis(self.since),
             freed_boot_millis: self.freed.map(millis),
         };
@@ -93,12 +96,12 @@ impl Record {
         let form: Form = serde_json::from_slice(content).unwrap_or_else(|error| {
             tracing::error!(file = name, %error, "an address's record cannot be understood, the address stays taken");
             let owner = Owner { container_id: format!("unreadable-{name}"), interface: String::new() };
-            Form { owner, network: String::new(), pod: String::new(), uid: String::new(), since_boot_millis: 0, freed_boot_millis: None }
+            Form { owner, network: String::new(), pod: String::new(), uid: String::new(), ports: Vec::new(), since_boot_millis: 0, freed_boot_millis: None }
         });
         Some(Self {
             address,
             owner: form.owner,
-            details: Details { network: form.network, pod: form.pod, uid: form.uid },
+            details: Details { network: form.network, pod: form.pod, uid: form.uid, ports: form.ports },
             since: Duration::from_millis(form.since_boot_millis),
             freed: form.freed_boot_millis.map(Duration::from_millis),
         })

@@ -56,8 +56,12 @@ fn files(folder: &Path) -> Vec<String> {
 #[test]
 fn a_restart_knows_owners_and_addresses_at_rest() {
     let folder = tempfile::tempdir().unwrap();
-    let details =
-        Details { network: "netkeel".to_owned(), pod: "shop/cart-0".to_owned(), uid: "7".to_owned() };
+    let details = Details {
+        network: "netkeel".to_owned(),
+        pod: "shop/cart-0".to_owned(),
+        uid: "7".to_owned(),
+        ports: Vec::new(),
+    };
     let pool = open(folder.path(), || Duration::from_secs(100));
     let kept = allocate_all(&pool, 1, &[Family::V4], &details).unwrap()[0];
     let freed = allocate(&pool, 2).unwrap();

@@ -17,6 +17,7 @@ use rtnetlink::packet_route::{
 
 use super::Notice;
 use crate::{
+    host_port,
     link::{address, name::is_host_side, veth::PROTOCOL},
     masquerade, overlay,
 };
@@ -26,7 +27,7 @@ use crate::{
 pub struct Stir {
     /// Device, addresses, routes to blocks, settings, masquerading.
     pub network: bool,
-    /// Routes to pods, and whether their links are up: the kernel lists these at once, so that a look costs little however
+    /// Routes to pods, whether their links are up, and host ports: the kernel lists these at once, so that a look costs little however
     /// often pods come and go.
     pub routes: bool,
     /// All of pods' links: settings and programs too, link by link.
@@ -72,7 +73,7 @@ enum Whose {
     Pod,
     /// The overlay.
     Overlay,
-    /// Somebody else's; it may carry the overlay's packets.
+    /// Somebody else's; it may carry packets to other nodes.
     Other,
 }
 
@@ -112,7 +113,9 @@ impl Judge {
                 self.setting(*ifindex, *forwarding, *rp_filter)
             }
             Notice::FilterGone { ifindex } => Stir::PODS.when(self.whose(*ifindex) == Some(Whose::Pod)),
-            Notice::Table { name } => Stir::NETWORK.when(name == masquerade::TABLE),
+            Notice::Table { name } => {
+                Stir::NETWORK.when(name == masquerade::TABLE) | Stir::ROUTES.when(name == host_port::TABLE)
+            }
         }
     }
 
@@ -150,7 +153,10 @@ impl Judge {
         match whose {
             Whose::Overlay => Stir::NETWORK.when(before.as_ref() != Some(&device)),
             Whose::Pod => Stir::ROUTES.when(before.is_some_and(|before| before.up && !up)),
-            Whose::Other => Stir::NETWORK.when(before.is_some_and(|before| before.mtu != mtu)),
+            // Linux drops the routes over a device that goes down.
+            Whose::Other => {
+                Stir::NETWORK.when(before.is_some_and(|before| before.mtu != mtu || before.up != up))
+            }
         }
     }
 

@@ -26,7 +26,7 @@ use netkeel_dataplane_loader::{
         Reason,
         policies::{CLOSED, FIRST_TABLE, OPEN},
     },
-    find_cgroup2,
+    find_cgroup2, netns_cookie,
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -79,7 +79,8 @@ fn use_datapath(host: &mut Host, datapath: &Arc<Datapath>) {
 fn with_policy(host: &mut Host, datapath: &Arc<Datapath>, ingress: Option<Side>) -> Arc<Programmer> {
     let programmer = Arc::new(Programmer::restore(Maps::of(datapath).unwrap(), Arc::default()).unwrap());
     say(&programmer, ingress);
-    host.real = Some(Arc::new(KernelDatapath::new(datapath.clone(), programmer.clone())));
+    let netns = host.namespace.enter(netns_cookie).unwrap();
+    host.real = Some(Arc::new(KernelDatapath::new(datapath.clone(), programmer.clone(), netns)));
     programmer
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failure of the fixture is a failure of the test")]
 
 use std::{
+    collections::HashMap,
     env, fs,
     path::Path,
     process::{Child, Command, Stdio},
@@ -19,6 +20,7 @@ use netkeel_agent::{
     policy::{Entered, PodRef},
 };
 use netkeel_core::address::Address;
+use netkeel_dataplane_loader::common::{backends::Backend, host_ports::HostPort};
 
 use super::host::{Host, Pod, address, eventually, ready};
 
@@ -210,6 +212,22 @@ impl PodDatapath for Forgetful {
 
     fn holds(&self, pod: &PodLink) -> Result<bool, Error> {
         self.0.holds(pod)
+    }
+
+    fn netns(&self) -> u64 {
+        self.0.netns()
+    }
+
+    fn ports(&self) -> Result<HashMap<HostPort, Backend>, Error> {
+        self.0.ports()
+    }
+
+    fn open_ports(&self, ports: &HashMap<HostPort, Backend>) -> Result<(), Error> {
+        self.0.open_ports(ports)
+    }
+
+    fn close_ports(&self, ports: &[HostPort]) -> Result<(), Error> {
+        self.0.close_ports(ports)
     }
 
     fn restore(&self, pods: &[PodLink]) -> Result<(), Error> {

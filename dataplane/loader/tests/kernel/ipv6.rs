@@ -9,6 +9,8 @@ mod policy;
 
 use std::net::Ipv6Addr;
 
+pub(crate) use self::overlay::two_nodes;
+
 use netkeel_dataplane_loader::{
     Datapath, Table, Way,
     common::{

@@ -6,7 +6,8 @@ use std::{
     collections::HashMap,
     env,
     fs::{self, File},
-    net::Ipv4Addr,
+    io, mem,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::AsRawFd,
     panic,
     path::{Path, PathBuf},
@@ -127,6 +128,47 @@ pub(crate) fn wait_until_up(device: &str) {
 /// The index of a device in the namespace of this thread.
 pub(crate) fn ifindex(device: &str) -> u32 {
     nix::net::if_::if_nametoindex(device).unwrap_or_else(|error| panic!("{device}: {error}"))
+}
+
+/// From now on what is sent over this device of this thread's namespace has its checksums filled in, and a receiver
+/// believes none that is wrong.
+pub(crate) fn with_checksums(device: &str) {
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+    const SET_TX_CHECKSUMS: u32 = 0x17;
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    let mut value = Value { command: SET_TX_CHECKSUMS, data: 0 };
+    // SAFETY: integers and a union of them: all zero is a value.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    // SAFETY: request and value outlive the call and have the form that `ethtool.h` gives them.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
+    assert_eq!(done, 0, "{device}: {}", io::Error::last_os_error());
+}
+
+/// Sets a number of a socket.
+pub(crate) fn set_option(socket: &impl AsRawFd, (level, name): (i32, i32), value: i32) {
+    let size = u32::try_from(mem::size_of_val(&value)).unwrap();
+    // SAFETY: the value outlives the call, of the size that is said.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
+    assert_eq!(set, 0, "option {name}: {}", io::Error::last_os_error());
+}
+
+/// Reads a number of a socket.
+pub(crate) fn option(socket: &impl AsRawFd, (level, name): (i32, i32)) -> i32 {
+    let (mut value, mut size) = (0, u32::try_from(mem::size_of::<i32>()).unwrap());
+    // SAFETY: value and size outlive the call.
+    let read =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut size) };
+    assert_eq!(read, 0, "option {name}: {}", io::Error::last_os_error());
+    value
 }
 
 /// Puts a service with these backends, in slots from 0, into the tables.

@@ -4,9 +4,13 @@
 #[cfg(test)]
 mod forged;
 #[cfg(test)]
+mod host_ports;
+#[cfg(test)]
 mod ipv6;
 #[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod native;
 #[cfg(test)]
 mod overlay;
 #[cfg(test)]
@@ -23,5 +27,7 @@ mod privileges;
 mod scene;
 #[cfg(test)]
 mod sockets;
+#[cfg(test)]
+mod too_big;
 #[cfg(test)]
 mod verdicts;

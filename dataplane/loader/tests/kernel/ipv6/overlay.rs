@@ -31,9 +31,9 @@ const SIX: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 2)),
 ];
 
-struct Cluster {
-    datapath: Datapath,
-    pod: Netns,
+pub(crate) struct Cluster {
+    pub(crate) datapath: Datapath,
+    pub(crate) pod: Netns,
     peer: Netns,
     remote: Netns,
 }
@@ -54,6 +54,11 @@ fn cluster(lab: &Lab, underlay: [IpAddr; 2]) -> Cluster {
     Cluster { datapath, pod: own, peer, remote }
 }
 
+/// Two nodes that reach each other over IPv4, the first at 172.18.0.1.
+pub(crate) fn two_nodes(lab: &Lab) -> Cluster {
+    cluster(lab, FOUR)
+}
+
 /// Makes this namespace the node with this number.
 fn node(options: &Options, number: usize, underlay: [IpAddr; 2]) -> Datapath {
     let (own, other) = (underlay[number], underlay[1 - number]);
@@ -68,7 +73,7 @@ fn node(options: &Options, number: usize, underlay: [IpAddr; 2]) -> Datapath {
     let block = NODES[1 - number];
     ip(&format!("route add {block}/112 dev {DEVICE} src {}", NODES[number]));
     let datapath = Datapath::load(options).unwrap_or_else(|error| panic!("{}", chain(&error)));
-    let tunnel = Tunnel { node: other.into() };
+    let tunnel = Tunnel::to(other.into());
     datapath.tunnels().unwrap().put(&Block::new(block, 112), &tunnel).unwrap();
     let index = ifindex(DEVICE);
     datapath.set_config(&Config::new(&[own.into()], index)).unwrap();

@@ -13,11 +13,11 @@ use nix::sys::{
     time::TimeVal,
 };
 
-use super::encode::{self, Message, Table};
+use super::encode::{self, Element, Message, Table};
 
 const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
-const DUMP: u16 = 0x300;
+pub(crate) const ACK: u16 = 0x4;
+pub(crate) const DUMP: u16 = 0x300;
 const CREATE: u16 = 0x400;
 /// Without it a rule comes before those that are there.
 const APPEND: u16 = 0x800;
@@ -37,15 +37,18 @@ pub enum Error {
     /// The socket failed: without nftables in the kernel there is none.
     #[error("talk to nftables: use a kernel with CONFIG_NF_TABLES_INET")]
     Socket(#[source] io::Error),
+    /// Flows could not be listed or forgotten.
+    #[error("forget flows of UDP: use a kernel with CONFIG_NF_CT_NETLINK")]
+    Conntrack(#[source] io::Error),
     /// The kernel refused the table.
     #[error(
-        "write the nftables table inet netkeel: the kernel needs CONFIG_NFT_MASQ, CONFIG_NFT_NAT and CONFIG_NFT_CT"
+        "write an nftables table of Netkeel: the kernel needs CONFIG_NFT_MASQ, CONFIG_NFT_NAT, CONFIG_NFT_CT and CONFIG_NFT_FIB_INET"
     )]
     Refused(#[source] io::Error),
 }
 
 /// A socket to nftables of the calling thread's network namespace.
-pub(super) struct Nfnetlink {
+pub(crate) struct Nfnetlink {
     socket: OwnedFd,
     sequence: u32,
 }
@@ -58,7 +61,7 @@ struct Answer {
 }
 
 impl Nfnetlink {
-    pub(super) fn open() -> Result<Self, Error> {
+    pub(crate) fn open() -> Result<Self, Error> {
         let protocol = SockProtocol::NetlinkNetFilter;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
             .map_err(failed)?;
@@ -67,7 +70,7 @@ impl Nfnetlink {
     }
 
     /// Whether the kernel's table carries the mark of this one and as many rules.
-    pub(super) fn holds(&mut self, table: &Table) -> Result<bool, Error> {
+    pub(crate) fn holds(&mut self, table: &Table) -> Result<bool, Error> {
         let found = match self.ask(encode::GETTABLE, ACK, &encode::table_name(table.name)) {
             Ok(found) => found,
             Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(false),
@@ -81,8 +84,26 @@ impl Nfnetlink {
         Ok(marked && ours.count() == table.rules)
     }
 
+    /// Whether there is a table of this name.
+    pub(crate) fn has(&mut self, name: &str) -> Result<bool, Error> {
+        match self.ask(encode::GETTABLE, ACK, &encode::table_name(name)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(false),
+            Err(error) => Err(Error::Socket(error)),
+        }
+    }
+
+    /// The elements of a map; none of a map that is not there.
+    pub(crate) fn elements(&mut self, table: &str, map: &str) -> Result<Vec<Element>, Error> {
+        match self.ask(encode::GETSETELEM, DUMP, &encode::map_name(table, map)) {
+            Ok(found) => Ok(found.iter().flat_map(|body| encode::elements_of(body)).collect()),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(Vec::new()),
+            Err(error) => Err(Error::Socket(error)),
+        }
+    }
+
     /// Does all of it or nothing.
-    pub(super) fn commit(&mut self, messages: &[Message]) -> Result<(), Error> {
+    pub(crate) fn commit(&mut self, messages: &[Message]) -> Result<(), Error> {
         let mut bytes = self.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &[]);
         let first = self.sequence + 1;
         for message in messages {
@@ -107,7 +128,18 @@ impl Nfnetlink {
     }
 
     fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        let question = self.message(SUBSYSTEM << 8 | kind, REQUEST | flags, INET, 0, body);
+        self.ask_any(SUBSYSTEM << 8 | kind, flags, INET, body)
+    }
+
+    /// Asks any subsystem of netfilter; gives the bodies of its answers, with the netfilter header.
+    pub(crate) fn ask_any(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        body: &[u8],
+    ) -> io::Result<Vec<Vec<u8>>> {
+        let question = self.message(kind, REQUEST | flags, family, 0, body);
         self.write(&question)?;
         let mut found = Vec::new();
         loop {

@@ -1,31 +1,38 @@
-//! The messages of nftables, as far as Netkeel's table needs them (the kernel's header `nf_tables.h`, Linux 6.6).
+//! The messages of nftables, as far as Netkeel's tables need them (the kernel's header `nf_tables.h`, Linux 6.6).
 //! All integers of nftables attributes are in network byte order, unless they are compared data.
+
+mod map;
+mod translate;
 
 use std::{net::IpAddr, ops::RangeInclusive};
 
 use ipnet::IpNet;
 
-pub(super) const NEWTABLE: u16 = 0;
-pub(super) const GETTABLE: u16 = 1;
-pub(super) const DELTABLE: u16 = 2;
-pub(super) const NEWCHAIN: u16 = 3;
-pub(super) const NEWRULE: u16 = 6;
-pub(super) const GETRULE: u16 = 7;
+pub(crate) use self::map::{
+    DELSETELEM, Element, Family, GETSETELEM, MapType, NEWSETELEM, elements, elements_of, map_name, within,
+};
 
-pub(super) const TABLE_NAME: u16 = 1;
-pub(super) const TABLE_USERDATA: u16 = 6;
-pub(super) const RULE_TABLE: u16 = 1;
+pub(crate) const NEWTABLE: u16 = 0;
+pub(crate) const GETTABLE: u16 = 1;
+pub(crate) const DELTABLE: u16 = 2;
+pub(crate) const NEWCHAIN: u16 = 3;
+pub(crate) const NEWRULE: u16 = 6;
+pub(crate) const GETRULE: u16 = 7;
+
+pub(crate) const TABLE_NAME: u16 = 1;
+pub(crate) const TABLE_USERDATA: u16 = 6;
+pub(crate) const RULE_TABLE: u16 = 1;
 
 /// Goes into a table's mark: raised when equal messages are written in another way. From 1 on rules stand in their order.
 const FORM: u8 = 1;
-const NESTED: u16 = 0x8000;
+pub(crate) const NESTED: u16 = 0x8000;
 const REGISTER: u32 = 1;
 const ACCEPT: u32 = 1;
 const IFNAMSIZ: usize = 16;
 
 /// Where a chain hooks in, as the family `inet` numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hook {
+pub(crate) enum Hook {
     Prerouting = 0,
     Output = 3,
     Postrouting = 4,
@@ -33,27 +40,28 @@ pub(super) enum Hook {
 
 /// One message of a transaction, without its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
-    pub(super) kind: u16,
-    pub(super) create: bool,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) kind: u16,
+    pub(crate) create: bool,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A table with base chains and their rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    pub(super) rules: usize,
+pub(crate) struct Table {
+    pub(crate) name: &'static str,
+    pub(crate) rules: usize,
+    pub(crate) maps: Vec<&'static str>,
     chains: Vec<Message>,
 }
 
 impl Table {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self { name, rules: 0, chains: Vec::new() }
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, rules: 0, maps: Vec::new(), chains: Vec::new() }
     }
 
     /// Adds a base chain that accepts what no rule decides.
-    pub(super) fn chain(&mut self, name: &str, kind: &str, hook: Hook, priority: i32, rules: Vec<Rule>) {
+    pub(crate) fn chain(&mut self, name: &str, kind: &str, hook: Hook, priority: i32, rules: Vec<Rule>) {
         let mut at = Vec::new();
         put(&mut at, 1, &(hook as u32).to_be_bytes());
         put(&mut at, 2, &priority.to_be_bytes());
@@ -75,7 +83,7 @@ impl Table {
     }
 
     /// A short mark of all that is in the table; kept in the table itself, it tells whether the table is this one.
-    pub(super) fn mark(&self) -> [u8; 8] {
+    pub(crate) fn mark(&self) -> [u8; 8] {
         let bytes = self.chains.iter().flat_map(|message| &message.body).chain(&[FORM]);
         // FNV-1a: any change of the wanted table gives another mark; nobody has a reason to forge one.
         bytes
@@ -87,7 +95,7 @@ impl Table {
 }
 
 /// The transaction that makes the table, in place of the one that may be there.
-pub(super) fn replace(table: &Table) -> Vec<Message> {
+pub(crate) fn replace(table: &Table) -> Vec<Message> {
     let mut messages = delete(table.name);
     messages.push(new_table(table.name, Some(table.mark())));
     messages.extend(table.chains.iter().cloned());
@@ -95,12 +103,12 @@ pub(super) fn replace(table: &Table) -> Vec<Message> {
 }
 
 /// The transaction that deletes the table, there or not.
-pub(super) fn delete(name: &str) -> Vec<Message> {
+pub(crate) fn delete(name: &str) -> Vec<Message> {
     vec![new_table(name, None), Message { kind: DELTABLE, create: false, body: table_name(name) }]
 }
 
 /// The attribute that names a table.
-pub(super) fn table_name(name: &str) -> Vec<u8> {
+pub(crate) fn table_name(name: &str) -> Vec<u8> {
     let mut body = Vec::new();
     put(&mut body, TABLE_NAME, &text(name));
     body
@@ -116,15 +124,15 @@ fn new_table(name: &str, mark: Option<[u8; 8]>) -> Message {
 
 /// A rule, expression by expression: what must match, then what is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Rule(Vec<u8>);
+pub(crate) struct Rule(Vec<u8>);
 
 impl Rule {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Matches UDP packets, of both families, to a port.
-    pub(super) fn udp_destination(self, port: u16) -> Self {
+    pub(crate) fn udp_destination(self, port: u16) -> Self {
         const L4PROTO: u32 = 16;
         const UDP: u8 = 17;
         const TRANSPORT: u32 = 2;
@@ -132,17 +140,17 @@ impl Rule {
     }
 
     /// Matches packets to a network.
-    pub(super) fn destination(self, net: IpNet) -> Self {
+    pub(crate) fn destination(self, net: IpNet) -> Self {
         self.address(net, if net.network().is_ipv4() { 16 } else { 24 })
     }
 
     /// Matches packets from a network.
-    pub(super) fn source(self, net: IpNet) -> Self {
+    pub(crate) fn source(self, net: IpNet) -> Self {
         self.address(net, if net.network().is_ipv4() { 12 } else { 8 })
     }
 
     /// Matches packets that leave through a device.
-    pub(super) fn output_device(self, name: &str) -> Self {
+    pub(crate) fn output_device(self, name: &str) -> Self {
         const OIFNAME: u32 = 7;
         let mut padded = name.as_bytes().to_vec();
         padded.resize(IFNAMSIZ, 0);
@@ -150,7 +158,7 @@ impl Rule {
     }
 
     /// Lets the packet pass this chain.
-    pub(super) fn accept(self) -> Self {
+    pub(crate) fn accept(self) -> Self {
         let (mut code, mut verdict, mut data) = (Vec::new(), Vec::new(), Vec::new());
         put(&mut code, 1, &ACCEPT.to_be_bytes());
         put(&mut verdict, 2 | NESTED, &code);
@@ -160,7 +168,7 @@ impl Rule {
     }
 
     /// Gives the packet the address of the device it leaves through, and a random one of these ports.
-    pub(super) fn masquerade(self, ports: &RangeInclusive<u16>) -> Self {
+    pub(crate) fn masquerade(self, ports: &RangeInclusive<u16>) -> Self {
         const PORTS_GIVEN: u32 = 1 << 1;
         const RANDOM_FULLY: u32 = 1 << 4;
         const LAST: u32 = REGISTER + 1;
@@ -172,7 +180,7 @@ impl Rule {
     }
 
     /// Keeps the packet out of connection tracking.
-    pub(super) fn notrack(self) -> Self {
+    pub(crate) fn notrack(self) -> Self {
         self.expression("notrack", &[])
     }
 
@@ -197,18 +205,11 @@ impl Rule {
     }
 
     fn meta(self, key: u32) -> Self {
-        let mut data = Vec::new();
-        put(&mut data, 1, &REGISTER.to_be_bytes());
-        put(&mut data, 2, &key.to_be_bytes());
-        self.expression("meta", &data)
+        self.meta_to(REGISTER, key)
     }
 
     fn payload(self, base: u32, offset: u32, length: u32) -> Self {
-        let mut data = Vec::new();
-        for (kind, value) in (1..).zip([REGISTER, base, offset, length]) {
-            put(&mut data, kind, &value.to_be_bytes());
-        }
-        self.expression("payload", &data)
+        self.payload_to(REGISTER, base, offset, length)
     }
 
     fn masked(self, mask: &[u8]) -> Self {
@@ -258,9 +259,9 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 /// Appends one netlink attribute, padded to four bytes.
-fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
-    let length =
-        u16::try_from(payload.len() + 4).expect("the table is bounded by the API: at most 16 CIDRs a field");
+pub(crate) fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    let length = u16::try_from(payload.len() + 4)
+        .expect("the API bounds a rule: at most 16 CIDRs a field; elements go in portions");
     bytes.extend(length.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(payload);

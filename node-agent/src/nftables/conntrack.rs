@@ -1,0 +1,72 @@
+//! Flows of UDP that conntrack remembers. They keep the translation with which they began, or that there was none, as long as
+//! somebody sends: when a port leads to another pod, or to none, they must begin anew.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use super::{
+    Error,
+    encode::{Family, NESTED, put, within},
+    nfnetlink::{ACK, DUMP, Nfnetlink},
+};
+
+/// `NFNL_SUBSYS_CTNETLINK`, and its messages.
+const CONNTRACK: u16 = 1 << 8;
+const GET: u16 = CONNTRACK | 1;
+const DELETE: u16 = CONNTRACK | 2;
+
+/// `CTA_TUPLE_ORIG` of `nfnetlink_conntrack.h`, and what is in it.
+const ORIGINAL: u16 = 1;
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTO: u16 = 2;
+const IPV4_DESTINATION: u16 = 2;
+const IPV6_DESTINATION: u16 = 4;
+const NUMBER: u16 = 1;
+const DESTINATION_PORT: u16 = 3;
+const UDP: u8 = 17;
+
+/// Forgets the flows to these ports at these addresses. Gives their number.
+pub(crate) fn forget(ports: &HashSet<u16>, at: &[IpAddr]) -> Result<usize, Error> {
+    let mut kernel = Nfnetlink::open()?;
+    let mut forgotten = 0;
+    for family in [Family::V4, Family::V6] {
+        let found = kernel.ask_any(GET, DUMP, family as u8, &[]).map_err(Error::Conntrack)?;
+        for tuple in found.iter().filter_map(|body| original(body)) {
+            let Some((ip, port)) = destination(tuple) else { continue };
+            if !(ports.contains(&port) && at.contains(&ip)) {
+                continue;
+            }
+            let mut body = Vec::new();
+            put(&mut body, ORIGINAL | NESTED, tuple);
+            match kernel.ask_any(DELETE, ACK, family as u8, &body) {
+                Ok(_) => forgotten += 1,
+                // It has ended by itself.
+                Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {}
+                Err(error) => return Err(Error::Conntrack(error)),
+            }
+        }
+    }
+    Ok(forgotten)
+}
+
+/// The original direction of a flow, behind the netfilter header.
+fn original(body: &[u8]) -> Option<&[u8]> {
+    within(body.get(4..)?, ORIGINAL)
+}
+
+/// Where a flow of UDP was sent.
+fn destination(tuple: &[u8]) -> Option<(IpAddr, u16)> {
+    let (ip, proto) = (within(tuple, TUPLE_IP)?, within(tuple, TUPLE_PROTO)?);
+    if within(proto, NUMBER)? != [UDP] {
+        return None;
+    }
+    let port = u16::from_be_bytes(*within(proto, DESTINATION_PORT)?.first_chunk()?);
+    let four =
+        within(ip, IPV4_DESTINATION).and_then(|four| Some(Ipv4Addr::from(*four.first_chunk::<4>()?).into()));
+    let six = || {
+        within(ip, IPV6_DESTINATION).and_then(|six| Some(Ipv6Addr::from(*six.first_chunk::<16>()?).into()))
+    };
+    four.or_else(six).map(|ip| (ip, port))
+}
