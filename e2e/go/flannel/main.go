@@ -21,6 +21,7 @@ var (
 	kubeconfig = flag.String("kubeconfig-file", "", "kubeconfig of the node's agent")
 	netConf    = flag.String("net-config-path", "", "flannel's net-conf.json")
 	publicIP   = flag.String("public-ip", "", "address of this node")
+	publicIPv6 = flag.String("public-ipv6", "", "its address of IPv6, where pods have both")
 	subnetFile = flag.String("subnet-file", "/run/flannel/subnet.env", "where the node's subnet and MTU are written")
 )
 
@@ -46,7 +47,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	device, err := ipmatch.LookupExtIface(*publicIP, "", "", stack, ipmatch.PublicIPOpts{PublicIP: *publicIP})
+	device, err := ipmatch.LookupExtIface(*publicIP, "", "", stack, ipmatch.PublicIPOpts{PublicIP: *publicIP, PublicIPv6: *publicIPv6})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,8 @@ impl Network {
             Self::Netkeel if ip_family == IpFamily::Ipv4 => "bench",
             Self::Netkeel => "bench-dual",
             Self::Cilium => "bench-cilium",
-            Self::Flannel => "bench-flannel",
+            Self::Flannel if ip_family == IpFamily::Ipv4 => "bench-flannel",
+            Self::Flannel => "bench-flannel-dual",
         }
     }
 
