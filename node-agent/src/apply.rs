@@ -152,6 +152,7 @@ impl Applier {
         let routes = part!("routes")
             .in_scope(|| route::converge(&mut net, &desired.routes(ifindex)))
             .map_err(Error::Routes)?;
+        overlay::tidy(&mut net, ifindex, &device, &desired.former)?;
         let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
         tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu = device.mtu, "applied");
         let written = Written { device: anew, routes, table: table == masquerade::Outcome::Replaced };
