@@ -27,9 +27,9 @@ pub(crate) enum Command {
     },
     /// Say whether policy lets traffic pass, and which policy decides. Exits with 1 when it is denied.
     Why {
-        /// Where the traffic comes from: NAMESPACE/POD, node/NAME or an IPv4 address.
+        /// Where the traffic comes from: NAMESPACE/POD, node/NAME or an address.
         from: End,
-        /// Where it goes: the same, with :PORT behind it, or :PORT/udp; without a port, every protocol and port is meant.
+        /// Where it goes: the same, with :PORT behind it, or :PORT/udp ([fd00::1]:80 for IPv6); without a port, every protocol and port is meant.
         to: Target,
         /// Ask the objects in this file, written by kubectl get -o yaml, instead of the API server.
         #[arg(long, value_name = "FILE")]

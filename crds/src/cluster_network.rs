@@ -8,7 +8,7 @@ mod status;
 pub use crate::text::{Mtu, Upstream};
 pub use dns::Dns;
 pub use observability::{COLLECTOR, Observability, SamplingRatios, Traces};
-pub use pod_network::{AddressPool, BlockSizes, Masquerade, PodNetwork, Vxlan};
+pub use pod_network::{AddressPool, BlockSizes, Encapsulation, Masquerade, PodNetwork, Vxlan};
 pub use status::{ClusterNetworkStatus, Effective, PoolStatus, Rollout, Usage};
 
 use kube::CustomResource;

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-pub use crate::cluster_network::{Masquerade, Usage};
+pub use crate::cluster_network::{Encapsulation, Masquerade, Usage};
 use crate::text::{CidrText, IpText};
 
 /// What one node has to do. Written by the operator alone.
@@ -76,9 +76,11 @@ pub struct NodeConfig {
     /// The pools that these addresses are in, in the order in which they are used.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub pools: Vec<NodePool>,
+    /// How packets of pods travel to other nodes.
+    pub encapsulation: Encapsulation,
     /// UDP port of the overlay.
     pub vxlan_port: u16,
-    /// Largest packet of pods in bytes; 0 takes that of the node's link, less the overlay's header.
+    /// Largest packet of pods in bytes; 0 takes that of the node's link, less the overlay's header unless `encapsulation` is None.
     pub mtu: u16,
     /// Hiding pods behind the node's address.
     pub masquerade: Masquerade,

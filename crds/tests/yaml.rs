@@ -33,6 +33,7 @@ fn an_empty_spec_is_the_default_network() {
                     "name": "default", "cidrs": ["10.244.0.0/16"], "blockSizes": {"ipv4": 26, "ipv6": 122},
                     "priority": 0, "reserved": [],
                 }],
+                "encapsulation": "VXLAN",
                 "vxlan": {"port": 8472},
                 "mtu": "Auto",
                 "masquerade": {"enabled": true, "excludedCIDRs": []},
@@ -57,7 +58,7 @@ fn every_object_survives_the_way_to_the_api_and_back() {
                     {"name": "fast", "cidrs": ["10.1.0.0/16"], "blockSizes": {"ipv4": 26, "ipv6": 122}, "priority": 7, "reserved": [],
                      "nodeSelector": {"matchLabels": {"nic": "fast"}}, "namespaceSelector": {"matchLabels": {"team": "pay"}}},
                 ],
-                "vxlan": {"port": 4789}, "mtu": 1400,
+                "encapsulation": "VXLANCrossSubnet", "vxlan": {"port": 4789}, "mtu": 1400,
                 "masquerade": {"enabled": false, "excludedCIDRs": ["192.0.2.0/24", "2001:db8::/32"]},
             },
             "dns": {"clusterDomain": "k8s.example", "replicas": 3, "upstreams": ["192.0.2.53", "[2001:db8::1]:5353"], "clusterIP": "10.96.0.10"},
@@ -70,7 +71,7 @@ fn every_object_survives_the_way_to_the_api_and_back() {
         "spec": {
             "nodeAddresses": ["192.0.2.1"], "blocks": ["10.244.0.64/26"], "revision": "abc", "state": "Removing",
             "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "config": {"podCIDRs": ["10.244.0.0/16"], "pools": [{"name": "default", "cidrs": ["10.244.0.0/16"], "reserved": ["10.244.0.7/32"]}], "vxlanPort": 8472, "mtu": 0, "masquerade": {"enabled": true, "excludedCIDRs": []}},
+            "config": {"podCIDRs": ["10.244.0.0/16"], "pools": [{"name": "default", "cidrs": ["10.244.0.0/16"], "reserved": ["10.244.0.7/32"]}], "encapsulation": "None", "vxlanPort": 8472, "mtu": 0, "masquerade": {"enabled": true, "excludedCIDRs": []}},
         },
         "status": {
             "appliedRevision": "abc", "conditions": [], "addresses": {"used": 3, "capacity": 63},

@@ -41,6 +41,7 @@ fn the_api_server_refuses_overlapping_and_impossible_cidrs_and_says_why() {
         (with("reserved", json!(["10.245.0.0/32"])), "what is reserved must lie in the pool's CIDRs"),
         (with("reserved", json!(["10.244.0.0/30", "10.244.0.1/32"])), "reserved networks must not overlap"),
         (json!({"mtu": 100}), "mtu"),
+        (json!({"encapsulation": "GRE"}), r#"supported values: "VXLAN", "VXLANCrossSubnet", "None""#),
         (json!({"vxlan": {"port": 0}}), "vxlan.port"),
     ] {
         let said = refused(&change);

@@ -342,11 +342,7 @@ impl Agent {
             tracing::warn!(written = ?applied.written, "something of the node's network was taken by somebody and is back");
         }
         if self.report.revision.as_deref() != Some(&*wanted.revision) {
-            tracing::info!(
-                revision = wanted.revision,
-                mtu = applied.device.mtu,
-                "the node's network is in force"
-            );
+            tracing::info!(revision = wanted.revision, mtu = applied.mtu, "the node's network is in force");
         }
         self.report.revision = Some(wanted.revision.clone());
         self.report.datapath = Some(self.facts(&applied));
@@ -360,7 +356,7 @@ impl Agent {
             ready: self.programmed,
             layout: wanted.layout.clone(),
             addresses: wanted.node,
-            mtu: applied.device.mtu,
+            mtu: applied.mtu,
             revision: wanted.revision.clone(),
         };
         self.node.send_if_modified(|node| {
@@ -371,10 +367,10 @@ impl Agent {
     }
 
     fn facts(&self, applied: &Applied) -> DatapathFacts {
-        let device = applied.device;
+        let device = &applied.device;
         DatapathFacts {
             kernel: self.kernel.as_ref().map(|kernel| kernel.release.clone()).unwrap_or_default(),
-            mtu: u16::try_from(device.mtu).unwrap_or(u16::MAX),
+            mtu: u16::try_from(applied.mtu).unwrap_or(u16::MAX),
             programs: self.kernel.as_ref().map(Kernel::programs).unwrap_or_default(),
             vxlan: Some(Overlay {
                 device: overlay::DEVICE.to_owned(),

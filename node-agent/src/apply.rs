@@ -1,6 +1,6 @@
 //! Makes the node's kernel hold what is desired, part by part. What is right already is left alone, so that it may run at any time.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Instant};
 
 use netkeel_core::address::Address;
 use netkeel_dataplane_common::{
@@ -19,11 +19,12 @@ use crate::{
 
 /// The kernel programs' side of a node.
 pub trait NodeDatapath {
-    /// Tells the programs about their node and attaches them to the overlay's device.
+    /// Tells the programs about their node and attaches them to the overlay's device and to the interfaces over which other nodes'
+    /// packets come, given by index and name.
     ///
     /// # Errors
     /// When the kernel refuses.
-    fn attach(&self, config: &Config) -> Result<(), loader::Error>;
+    fn attach(&self, config: &Config, carriers: &[(u32, String)]) -> Result<(), loader::Error>;
 
     /// The table of other nodes' blocks.
     ///
@@ -33,8 +34,9 @@ pub trait NodeDatapath {
 }
 
 impl NodeDatapath for loader::Datapath {
-    fn attach(&self, config: &Config) -> Result<(), loader::Error> {
+    fn attach(&self, config: &Config, carriers: &[(u32, String)]) -> Result<(), loader::Error> {
         self.attach_overlay(config.vxlan_ifindex, overlay::DEVICE)?;
+        self.attach_underlay(carriers)?;
         self.set_config(config)
     }
 
@@ -93,6 +95,10 @@ pub struct Applied {
     pub device: overlay::Wanted,
     /// The interface that carries the overlay's packets.
     pub underlay: overlay::Underlay,
+    /// MTU of pods, bytes.
+    pub mtu: u32,
+    /// Nodes to whose blocks somebody else has to provide routes.
+    pub elsewhere: BTreeSet<Arc<str>>,
     /// What had to be written.
     pub written: Written,
 }
@@ -100,7 +106,7 @@ pub struct Applied {
 /// What had to be written to the kernel. Where nothing else was wanted than before, somebody had taken it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// The overlay's device was made anew.
+    /// The overlay's device was made anew, or other interfaces carry packets.
     pub device: bool,
     /// Routes to blocks.
     pub routes: route::Changes,
@@ -114,7 +120,7 @@ pub struct Applier {
     settings: PathBuf,
     run_folder: PathBuf,
     fights: Arc<Fights>,
-    attached: Option<Config>,
+    attached: Option<(Config, Vec<(u32, String)>)>,
 }
 
 impl Applier {
@@ -133,28 +139,32 @@ impl Applier {
         part!("settings")
             .in_scope(|| settings::forwarding(&self.settings, &self.run_folder, &desired.overlay))?;
         let mut net = Rtnetlink::open().map_err(Error::Netlink)?;
-        let underlay = overlay::underlay(&mut net, &desired.node)?;
+        let interfaces = overlay::Interfaces::read(&mut net)?;
+        let underlay = interfaces.underlay(&desired.node)?;
         let mut strayed = settings::underlay(&self.settings, &self.run_folder, &underlay.device)?;
         let device = desired.device(underlay.mtu);
         let converged = part!("device").in_scope(|| overlay::converge(&mut net, &device, &self.settings))?;
         let ifindex = converged.index;
         strayed.extend(converged.strayed);
         self.fights.note(strayed, Instant::now());
+        let paths = desired.paths(ifindex, &interfaces.subnets());
+        let direct = interfaces.smallest_mtu(&paths.devices);
+        let mtu = desired.pod_mtu(underlay.mtu, direct);
         let nodes: Vec<_> = desired.node.iter().map(Address::from).collect();
-        let config = Config::new(&nodes, ifindex).with_mtu(device.mtu);
-        let anew = self.attached != Some(config);
+        let config = Config::new(&nodes, ifindex).with_mtu(device.mtu).with_direct_mtu(direct.unwrap_or(0));
+        let attached = (config, interfaces.carriers(&desired.node, &paths.devices));
+        let anew = self.attached.as_ref() != Some(&attached);
         if anew {
-            part!("programs").in_scope(|| datapath.attach(&config))?;
-            self.attached = Some(config);
+            part!("programs").in_scope(|| datapath.attach(&attached.0, &attached.1))?;
+            self.attached = Some(attached);
         }
         let tunnels = part!("tunnels")
-            .in_scope(|| -> Result<_, Error> { Ok(converge(&mut datapath.tunnels()?, &desired.tunnels)?) })?;
-        let routes = part!("routes")
-            .in_scope(|| route::converge(&mut net, &desired.routes(ifindex)))
-            .map_err(Error::Routes)?;
+            .in_scope(|| -> Result<_, Error> { Ok(converge(&mut datapath.tunnels()?, &paths.tunnels)?) })?;
+        let routes =
+            part!("routes").in_scope(|| route::converge(&mut net, &paths.routes)).map_err(Error::Routes)?;
         let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
-        tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu = device.mtu, "applied");
+        tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu, "applied");
         let written = Written { device: anew, routes, table: table == masquerade::Outcome::Replaced };
-        Ok(Applied { device, underlay, written })
+        Ok(Applied { device, underlay, mtu, elsewhere: paths.elsewhere, written })
     }
 }

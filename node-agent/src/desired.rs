@@ -1,7 +1,8 @@
 //! What this node's kernel has to hold, from what the API says of all nodes. Pure.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -9,11 +10,15 @@ use ipnet::IpNet;
 use netkeel_core::{
     address::{Address, Addresses},
     ipam::Layout,
-    node::Node,
+    node::{Encapsulation, Node},
 };
 use netkeel_dataplane_common::tunnels::{Block, Tunnel};
 
-use crate::{masquerade, overlay, route::Way};
+use crate::{
+    masquerade, overlay,
+    reach::{Reach, Subnet, reach},
+    route::Way,
+};
 
 /// Why there is nothing to do for this node yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,14 +58,42 @@ pub struct Desired {
     pub layout: Arc<Layout>,
     /// MTU of pods, when it is not taken from the underlay; bytes.
     pub mtu: Option<u32>,
-    /// Blocks of other nodes' pods, and where those nodes are.
-    pub tunnels: HashMap<Block, Tunnel>,
-    /// Blocks that are reached over the overlay.
-    pub remote: Vec<IpNet>,
+    /// How packets travel to other nodes.
+    pub encapsulation: Encapsulation,
+    /// Blocks of other nodes' pods.
+    pub remote: Vec<Remote>,
     /// The nftables table.
     pub masquerade: masquerade::Wanted,
     /// Revision of the node's configuration.
     pub revision: String,
+}
+
+/// A block of another node's pods, and where that node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// The block.
+    pub block: IpNet,
+    /// Name of the node.
+    pub name: Arc<str>,
+    /// Where the two nodes meet on the underlay: the other end of the tunnel.
+    pub node: IpAddr,
+    /// The node's address of the block's family, where both nodes have one.
+    pub gateway: Option<IpAddr>,
+    /// How that node is told to send its packets.
+    pub encapsulation: Encapsulation,
+}
+
+/// The ways to other nodes from the interfaces as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// For the programs.
+    pub tunnels: HashMap<Block, Tunnel>,
+    /// For the host stack: blocks of other nodes, and the own ones.
+    pub routes: BTreeMap<IpNet, Way>,
+    /// Indices of the interfaces behind which nodes are the next hops.
+    pub devices: BTreeSet<u32>,
+    /// Nodes to whose blocks somebody else has to provide routes.
+    pub elsewhere: BTreeSet<Arc<str>>,
 }
 
 /// What a node has to hold.
@@ -76,23 +109,29 @@ pub fn desired<'a>(own: &str, nodes: impl Iterator<Item = &'a Node>) -> Result<D
     let mine = mine.ok_or_else(|| Waiting::NoObject { node: node() })?;
     mine.addresses.first().ok_or_else(|| Waiting::NoAddress { node: node() })?;
     mine.blocks.first().ok_or_else(|| Waiting::NoBlock { node: node() })?;
-    let (mut tunnels, mut remote) = (HashMap::new(), Vec::new());
-    for (block, node) in others.into_iter().flat_map(|other| {
-        let met = mine.addresses.meet(&other.addresses);
-        other.blocks.iter().map(move |block| (*block, met))
-    }) {
-        let Some(node) = node.filter(|_| !mine.blocks.contains(&block)) else { continue };
-        tunnels.insert(Block::new(block.network(), block.prefix_len()), Tunnel { node: Address::from(node) });
-        remote.push(block);
-    }
+    let remote = |other: &Node, block: IpNet| {
+        let node = mine.addresses.meet(&other.addresses).filter(|_| !mine.blocks.contains(&block))?;
+        let like = |addresses: &Addresses| addresses.like(block.network());
+        let gateway = like(&other.addresses).filter(|_| like(&mine.addresses).is_some());
+        Some(Remote {
+            block,
+            name: other.name.clone(),
+            node,
+            gateway,
+            encapsulation: other.config.encapsulation,
+        })
+    };
+    let remote = others
+        .into_iter()
+        .flat_map(|other| other.blocks.iter().filter_map(move |block| remote(other, *block)));
     Ok(Desired {
         node: mine.addresses,
         overlay: mine.overlay_addresses(),
         blocks: mine.blocks.clone(),
         layout: mine.layout.clone(),
         mtu: mine.config.mtu,
-        tunnels,
-        remote,
+        encapsulation: mine.config.encapsulation,
+        remote: remote.collect(),
         masquerade: masquerade::Wanted {
             vxlan_port: mine.config.vxlan_port,
             pods: mine.config.pods.clone(),
@@ -103,34 +142,76 @@ pub fn desired<'a>(own: &str, nodes: impl Iterator<Item = &'a Node>) -> Result<D
 }
 
 impl Desired {
-    /// The overlay's device over an underlay with this MTU.
+    /// The overlay's device over an underlay with this MTU. It is there whatever the encapsulation: it carries the node's own addresses among
+    /// pods, and lets in what nodes send that are told otherwise.
     #[must_use]
     pub fn device(&self, underlay_mtu: u32) -> overlay::Wanted {
-        let over_ipv6 = self.node.ipv4.is_none() || self.tunnels.values().any(|tunnel| !tunnel.node.is_v4());
-        let overhead = if over_ipv6 { overlay::OVERHEAD_IPV6 } else { overlay::OVERHEAD };
-        let mtu = self.mtu.unwrap_or_else(|| underlay_mtu.saturating_sub(overhead));
+        let over_ipv6 = self.over_ipv6();
+        let fits = underlay_mtu.saturating_sub(overhead(over_ipv6));
+        let mtu = self.mtu.filter(|_| self.encapsulation != Encapsulation::None).unwrap_or(fits);
         let port = self.masquerade.vxlan_port;
         overlay::Wanted { port, mtu, node: self.node, addresses: self.overlay, over_ipv6 }
     }
 
-    /// The routes to blocks, through the overlay's device. A block of a family in which the node has none of its own is not reached:
-    /// nobody could answer.
+    /// MTU of pods over an underlay with this MTU, and where nodes are next hops behind interfaces, over those with their smallest; bytes.
+    /// Where there may be a tunnel to some node its headers have room.
     #[must_use]
-    pub fn routes(&self, ifindex: u32) -> BTreeMap<IpNet, Way> {
-        let own = self.blocks.iter().map(|block| (*block, Way::Unreachable));
-        let remote = self.remote.iter().filter_map(|block| {
-            let source = self.overlay.like(block.network())?;
-            Some((*block, Way::Overlay { ifindex, source }))
-        });
-        remote.chain(own).collect()
+    pub fn pod_mtu(&self, underlay: u32, direct: Option<u32>) -> u32 {
+        let fits = underlay.saturating_sub(self.overhead());
+        self.mtu.unwrap_or_else(|| direct.map_or(fits, |direct| direct.min(fits)))
     }
+
+    /// What outer headers may take of the underlay's MTU, bytes.
+    #[must_use]
+    pub fn overhead(&self) -> u32 {
+        if self.encapsulation == Encapsulation::None { 0 } else { overhead(self.over_ipv6()) }
+    }
+
+    fn over_ipv6(&self) -> bool {
+        self.node.ipv4.is_none() || self.remote.iter().any(|remote| remote.node.is_ipv6())
+    }
+
+    /// The ways to other nodes' blocks, the tunnel's through the overlay's device `ifindex`, and none to what of the own blocks is not in use.
+    /// The host stack does not reach a block of a family in which the node has none of its own: nobody could answer.
+    #[must_use]
+    pub fn paths(&self, ifindex: u32, subnets: &[Subnet]) -> Paths {
+        let mut paths = Paths::default();
+        for remote in &self.remote {
+            let key = Block::new(remote.block.network(), remote.block.prefix_len());
+            let node = Tunnel::to(Address::from(remote.node));
+            let source = self.overlay.like(remote.block.network());
+            let (tunnel, way) =
+                match reach((self.encapsulation, remote.encapsulation), remote.gateway, subnets) {
+                    Reach::Tunnel => (node, source.map(|source| Way::Overlay { ifindex, source })),
+                    Reach::Direct { ifindex, gateway } => {
+                        paths.devices.insert(ifindex);
+                        let way = source.map(|source| Way::Direct { ifindex, gateway, source });
+                        (node.direct(gateway.into(), ifindex), way)
+                    }
+                    Reach::Elsewhere => {
+                        paths.elsewhere.insert(remote.name.clone());
+                        (node.by_stack(), None)
+                    }
+                };
+            paths.tunnels.insert(key, tunnel);
+            paths.routes.extend(way.map(|way| (remote.block, way)));
+        }
+        paths.routes.extend(self.blocks.iter().map(|block| (*block, Way::Unreachable)));
+        paths
+    }
+}
+
+/// What the tunnel's outer headers take, bytes.
+fn overhead(over_ipv6: bool) -> u32 {
+    if over_ipv6 { overlay::OVERHEAD_IPV6 } else { overlay::OVERHEAD }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use netkeel_core::node::NodeConfig;
+    use netkeel_dataplane_common::tunnels;
 
     use super::*;
 
@@ -142,6 +223,7 @@ mod tests {
             layout: Arc::default(),
             config: NodeConfig {
                 pods: vec!["10.244.0.0/16".parse().unwrap()],
+                encapsulation: Encapsulation::Vxlan,
                 vxlan_port: 8472,
                 mtu: None,
                 not_masqueraded: Some(vec![]),
@@ -167,7 +249,9 @@ mod tests {
 
     fn tunnel(desired: &Desired, block: &str) -> String {
         let block: IpNet = block.parse().unwrap();
-        desired.tunnels[&Block::new(block.network(), block.prefix_len())].node.to_string()
+        let tunnel = desired.paths(7, &[]).tunnels[&Block::new(block.network(), block.prefix_len())];
+        assert_eq!(tunnel.way, tunnels::TUNNEL, "{block}");
+        tunnel.node.to_string()
     }
 
     #[test]
@@ -176,9 +260,9 @@ mod tests {
         let desired = desired("node-2", nodes.iter()).unwrap();
         assert_eq!(desired.overlay.to_string(), "10.244.2.0");
         assert_eq!(tunnel(&desired, "10.244.3.0/26"), "172.18.0.3");
-        assert_eq!(desired.tunnels.len(), 2);
+        assert_eq!(desired.remote.len(), 2);
         let overlay = Way::Overlay { ifindex: 7, source: Ipv4Addr::new(10, 244, 2, 0).into() };
-        let ways: Vec<_> = desired.routes(7).into_values().collect();
+        let ways: Vec<_> = desired.paths(7, &[]).routes.into_values().collect();
         assert_eq!(ways, [overlay, Way::Unreachable, overlay]);
     }
 
@@ -190,7 +274,7 @@ mod tests {
         for block in ["10.244.2.0/26", "fd00:10:244::200/122"] {
             assert_eq!(tunnel(&desired, block), "172.18.0.2", "{block}");
         }
-        let routes = desired.routes(7);
+        let routes = desired.paths(7, &[]).routes;
         let source = "fd00:10:244::100".parse().unwrap();
         let way = routes[&"fd00:10:244::200/122".parse().unwrap()];
         assert_eq!(way, Way::Overlay { ifindex: 7, source });
@@ -205,7 +289,10 @@ mod tests {
         assert_eq!(tunnel(&alone, "fd00:10:244::200/122"), "fd00:18::2");
         assert_eq!(tunnel(&alone, "fd00:10:244::300/122"), "fd00:18::3");
         assert_eq!((alone.device(1500).mtu, alone.device(1500).over_ipv6), (1430, true));
-        assert!(!alone.routes(7).contains_key(&"10.244.3.0/26".parse().unwrap()), "nobody could answer");
+        assert!(
+            !alone.paths(7, &[]).routes.contains_key(&"10.244.3.0/26".parse().unwrap()),
+            "nobody could answer"
+        );
         let both = desired("node-3", nodes.iter()).unwrap();
         assert_eq!(both.device(1500).mtu, 1430, "some packets travel over IPv6");
     }
@@ -213,9 +300,73 @@ mod tests {
     #[test]
     fn the_mtu_is_the_underlays_less_the_headers_unless_it_is_given() {
         let mut nodes = [node(1)];
-        assert_eq!(desired("node-1", nodes.iter()).unwrap().device(1500).mtu, 1450);
-        nodes[0].config.mtu = Some(1400);
-        assert_eq!(desired("node-1", nodes.iter()).unwrap().device(1500).mtu, 1400);
+        let mut mtus = |encapsulation, given| {
+            nodes[0].config.encapsulation = encapsulation;
+            nodes[0].config.mtu = given;
+            let desired = desired("node-1", nodes.iter()).unwrap();
+            (desired.pod_mtu(1500, Some(1480)), desired.pod_mtu(1500, None), desired.device(1500).mtu)
+        };
+        for (encapsulation, auto) in [
+            (Encapsulation::Vxlan, (1450, 1450, 1450)),
+            (Encapsulation::VxlanCrossSubnet, (1450, 1450, 1450)),
+            (Encapsulation::None, (1480, 1500, 1450)),
+        ] {
+            assert_eq!(mtus(encapsulation, None), auto, "{encapsulation:?}");
+        }
+        assert_eq!(mtus(Encapsulation::Vxlan, Some(1400)), (1400, 1400, 1400));
+        assert_eq!(
+            mtus(Encapsulation::None, Some(1500)),
+            (1500, 1500, 1450),
+            "the tunnel's headers still need room"
+        );
+    }
+
+    #[test]
+    fn nodes_on_a_subnet_are_next_hops_in_each_family_and_the_others_are_tunnelled_or_somebody_elses() {
+        let mut nodes = [with_ipv6(1, false), with_ipv6(2, false), node(3)];
+        nodes[2].addresses = Addresses::of([IpAddr::from([198, 51, 100, 3])]);
+        let nets = [(4, "172.18.0.1/16"), (5, "fd00:18::1/64")];
+        let subnets = nets.map(|(ifindex, net)| Subnet { ifindex, net: net.parse().unwrap() });
+        let mut paths = |encapsulation, others| {
+            for node in &mut nodes {
+                node.config.encapsulation = others;
+            }
+            nodes[0].config.encapsulation = encapsulation;
+            let paths = desired("node-1", nodes.iter()).unwrap().paths(7, &subnets);
+            let [four, six, far] = ["10.244.2.0/26", "fd00:10:244::200/122", "10.244.3.0/26"].map(|block| {
+                let block: IpNet = block.parse().unwrap();
+                let key = Block::new(block.network(), block.prefix_len());
+                (paths.tunnels[&key], paths.routes.get(&block).copied())
+            });
+            (paths, four, six, far)
+        };
+        let node_2 = Tunnel::to(Address::v4([172, 18, 0, 2]));
+        let node_3 = Tunnel::to(Address::v4([198, 51, 100, 3]));
+        let source = IpAddr::from([10, 244, 1, 0]);
+        let over = Some(Way::Overlay { ifindex: 7, source });
+        let gateway = IpAddr::from([172, 18, 0, 2]);
+        let hop = (node_2.direct(gateway.into(), 4), Some(Way::Direct { ifindex: 4, gateway, source }));
+        let (gateway, source): (IpAddr, IpAddr) =
+            ("fd00:18::2".parse().unwrap(), "fd00:10:244::100".parse().unwrap());
+        let hop6 = (node_2.direct(gateway.into(), 5), Some(Way::Direct { ifindex: 5, gateway, source }));
+
+        let (native, four, six, far) = paths(Encapsulation::None, Encapsulation::None);
+        assert_eq!((four, six, far), (hop, hop6, (node_3.by_stack(), None)));
+        assert_eq!(native.devices, BTreeSet::from([4, 5]));
+        assert_eq!(native.elsewhere.iter().map(|name| &**name).collect::<Vec<_>>(), ["node-3"]);
+        assert_eq!(native.routes[&"10.244.1.0/26".parse().unwrap()], Way::Unreachable);
+
+        let (cross, four, six, far) = paths(Encapsulation::VxlanCrossSubnet, Encapsulation::VxlanCrossSubnet);
+        assert_eq!((four, six, far), (hop, hop6, (node_3, over)));
+        assert!(cross.elsewhere.is_empty());
+
+        for modes in
+            [(Encapsulation::None, Encapsulation::Vxlan), (Encapsulation::Vxlan, Encapsulation::None)]
+        {
+            let (switching, four, _, far) = paths(modes.0, modes.1);
+            assert_eq!((four, far), ((node_2, over), (node_3, over)), "{modes:?}: one is not told yet");
+            assert!(switching.devices.is_empty() && switching.elsewhere.is_empty());
+        }
     }
 
     #[test]
@@ -235,6 +386,6 @@ mod tests {
         nodes[1].addresses = Addresses::default();
         nodes[2].blocks = nodes[0].blocks.clone();
         let desired = desired("node-1", nodes.iter()).unwrap();
-        assert!(desired.tunnels.is_empty() && desired.remote.is_empty());
+        assert!(desired.remote.is_empty());
     }
 }

@@ -22,6 +22,7 @@ pub mod node;
 pub mod overlay;
 pub mod pods;
 pub mod policy;
+pub mod reach;
 pub mod route;
 pub mod run;
 pub mod services;

@@ -1,5 +1,6 @@
 //! The overlay's device: one VXLAN device whose tunnel keys come from the programs on it, carrying the node's own address inside.
 
+mod interfaces;
 mod seen;
 
 use std::{net::IpAddr, path::Path};
@@ -10,6 +11,7 @@ use rtnetlink::{
     packet_route::{RouteNetlinkMessage, link::LinkMessage},
 };
 
+pub use self::interfaces::{Interface, Interfaces, Underlay};
 use self::seen::{Device, addresses, devices};
 use crate::{
     link::{
@@ -39,31 +41,6 @@ pub struct Wanted {
     pub addresses: Addresses,
     /// Some outer packets are IPv6. They carry no checksum, as those over IPv4, which a receiver has to be told.
     pub over_ipv6: bool,
-}
-
-/// The interface that holds the node's address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Underlay {
-    /// Its name.
-    pub device: String,
-    /// Its MTU, bytes.
-    pub mtu: u32,
-}
-
-impl Underlay {
-    /// What should be known of pods' packets of up to `mtu` bytes: those that do not fit, with the overlay's headers, leave in
-    /// fragments or not at all, and nobody is told.
-    #[must_use]
-    pub fn too_small_for(&self, mtu: u32) -> Option<String> {
-        let fits = self.mtu.saturating_sub(OVERHEAD);
-        (mtu > fits).then(|| {
-            format!(
-                "packets of {mtu} bytes do not fit into {} of this node, whose MTU is {}: set spec.podNetwork.mtu of \
-                 ClusterNetwork default to Auto, or to {fits} or less",
-                self.device, self.mtu
-            )
-        })
-    }
 }
 
 /// The device as it is now.
@@ -103,20 +80,6 @@ pub enum Error {
     /// The device went away while it was set up.
     #[error("VXLAN device {DEVICE} vanished while it was set up: who removes it?")]
     Vanished,
-}
-
-/// Finds the interface that holds the node's first address.
-///
-/// # Errors
-/// When none has it.
-pub fn underlay(net: &mut Rtnetlink, node: &Addresses) -> Result<Underlay, Error> {
-    let node = node.first().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-    let held = addresses(net)?;
-    let index = held.iter().find(|held| held.address == node).map(|held| held.index);
-    let device = devices(net)?.into_iter().find(|device| Some(device.index) == index);
-    device
-        .map(|device| Underlay { device: device.name, mtu: device.mtu })
-        .ok_or(Error::NoUnderlay { address: node })
 }
 
 /// Makes the device what it must be. One that is right is left alone.
@@ -248,18 +211,6 @@ mod tests {
         assert_eq!(macs.len(), 1000);
         let all = macs.into_iter().chain([of(&["172.18.0.2"])]);
         assert!(all.into_iter().all(|mac| mac[0] & 3 == 2), "unicast and locally administered");
-    }
-
-    #[test]
-    fn an_mtu_that_leaves_no_room_for_the_headers_is_told_with_one_that_does() {
-        let underlay = Underlay { device: "eth0".to_owned(), mtu: 1500 };
-        assert_eq!(underlay.too_small_for(1450), None);
-        let told = underlay.too_small_for(1451).unwrap();
-        assert!(
-            told.contains("1451 bytes do not fit into eth0") && told.contains("to 1450 or less"),
-            "{told}"
-        );
-        assert!(Underlay { mtu: 40, ..underlay }.too_small_for(576).is_some());
     }
 
     #[test]

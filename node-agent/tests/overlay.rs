@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use netkeel_agent::{
     link::netlink::Rtnetlink,
     masquerade::{self, Outcome},
-    overlay::{self, DEVICE},
+    overlay::{self, DEVICE, Interfaces},
     route::{self, Way},
 };
 use netkeel_core::address::Addresses;
@@ -158,18 +158,69 @@ fn anothers_device_on_the_port_is_a_conflict_that_names_it() {
 }
 
 #[test]
-fn the_underlay_is_the_interface_with_the_nodes_address() {
+fn the_underlay_is_the_interface_with_the_nodes_address_and_its_subnets_are_the_nodes() {
     let (node, other) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     join((&node, "uplink", NODE), (&other, "uplink", Ipv4Addr::new(192, 0, 2, 2)), 24).unwrap();
     node.ip("link set uplink mtu 1400").unwrap();
-    let found = node
-        .enter(|| overlay::underlay(&mut Rtnetlink::open().unwrap(), &Addresses::of([NODE.into()])))
-        .unwrap();
+    node.ip("-6 addr add fd00:18::1/64 dev uplink nodad").unwrap();
+    node.ip("addr add 198.51.100.1/32 dev lo").unwrap();
+    converge(&node, &device()).unwrap();
+    let interfaces = node.enter(|| Interfaces::read(&mut Rtnetlink::open().unwrap())).unwrap();
+    let found = interfaces.underlay(&Addresses::of([NODE.into()])).unwrap();
     assert_eq!(found, overlay::Underlay { device: "uplink".to_owned(), mtu: 1400 });
-    let error = node.enter(|| {
-        overlay::underlay(&mut Rtnetlink::open().unwrap(), &Addresses::of([IpAddr::from([192, 0, 2, 9])]))
-    });
-    assert!(error.unwrap_err().to_string().contains("192.0.2.9"));
+    let error = interfaces.underlay(&Addresses::of([IpAddr::from([192, 0, 2, 9])])).unwrap_err();
+    assert!(error.to_string().contains("192.0.2.9"));
+    let mut subnets: Vec<_> = interfaces.subnets().into_iter().map(|subnet| subnet.net.to_string()).collect();
+    subnets.sort();
+    assert_eq!(subnets, ["192.0.2.1/24", "fd00:18::1/64"], "no loopback, nothing of the overlay's");
+    node.ip("link set uplink down").unwrap();
+    let interfaces = node.enter(|| Interfaces::read(&mut Rtnetlink::open().unwrap())).unwrap();
+    assert_eq!(interfaces.subnets(), [], "nobody is a next hop over a link that is down");
+    assert!(interfaces.underlay(&Addresses::of([NODE.into()])).is_ok());
+}
+
+/// A node is the next hop, then behind the tunnel, then the next hop again: the route changes in one step.
+#[test]
+fn routes_of_both_families_change_between_tunnel_and_next_hop_in_place() {
+    let (node, other) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    join((&node, "uplink", NODE), (&other, "uplink", Ipv4Addr::new(192, 0, 2, 2)), 24).unwrap();
+    node.ip("-6 addr add fd00:18::1/64 dev uplink nodad").unwrap();
+    let both = Addresses { ipv4: device().addresses.ipv4, ..device6().addresses };
+    let tunnel = converge(&node, &overlay::Wanted { addresses: both, ..device6() }).unwrap();
+    let ifindex = node.enter(|| nix::net::if_::if_nametoindex("uplink").unwrap());
+    let blocks = [
+        ("10.244.0.64/26", "10.244.0.0", "192.0.2.2"),
+        ("fd00:10:244::40/122", "fd00:10:244::", "fd00:18::2"),
+    ];
+    let wanted = |direct: bool| -> BTreeMap<IpNet, Way> {
+        let way = |source: &str, gateway: &str| {
+            let (source, gateway) = (source.parse().unwrap(), gateway.parse().unwrap());
+            if direct {
+                Way::Direct { ifindex, gateway, source }
+            } else {
+                Way::Overlay { ifindex: tunnel, source }
+            }
+        };
+        blocks.iter().map(|(block, source, gateway)| (block.parse().unwrap(), way(source, gateway))).collect()
+    };
+    let set =
+        |direct| node.enter(|| route::converge(&mut Rtnetlink::open().unwrap(), &wanted(direct))).unwrap();
+    for direct in [false, true, false, true] {
+        assert_eq!(set(direct), route::Changes { written: 2, removed: 0 });
+        assert_eq!(set(direct), route::Changes::default());
+        for (block, source, gateway) in blocks {
+            let family = if block.contains(':') { "-6" } else { "-4" };
+            let shown = node.ip(&format!("{family} route show {block}")).unwrap();
+            let way = if direct { format!("via {gateway} dev uplink") } else { format!("dev {DEVICE}") };
+            let wanted = format!("{block} {way} proto 110");
+            assert!(shown.starts_with(&wanted) && shown.contains(&format!("src {source}")), "{shown}");
+            assert_eq!(shown.lines().count(), 1, "{shown}");
+        }
+    }
+    assert_eq!(
+        node.enter(|| route::converge(&mut Rtnetlink::open().unwrap(), &BTreeMap::new())).unwrap(),
+        route::Changes { written: 0, removed: 2 }
+    );
 }
 
 #[test]

@@ -135,6 +135,7 @@ fn config(network: &ClusterNetwork, seen: &Observed) -> NodeConfig {
     NodeConfig {
         pod_cidrs: pods.pools.iter().flat_map(|pool| pool.cidrs.iter().copied()).collect(),
         pools: pools::for_nodes(&pods.pools),
+        encapsulation: pods.encapsulation,
         vxlan_port: pods.vxlan.port,
         mtu: match pods.mtu {
             netkeel_crds::cluster_network::Mtu::Auto => 0,

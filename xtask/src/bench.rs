@@ -9,8 +9,11 @@ mod cni_add;
 mod figure;
 mod flannel;
 mod footprint;
+mod large;
 mod loads;
+mod local;
 mod machine;
+mod native;
 mod overlay;
 mod pod_path;
 mod policy_crr;
@@ -21,6 +24,7 @@ mod verdict;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use netkeel_e2e::IpFamily;
 
 use crate::image;
 use bed::{Bed, Network};
@@ -38,6 +42,9 @@ pub(crate) struct Options {
     /// `overlay-gbit` are measured too, on both clusters in turns.
     #[arg(long)]
     peer: Option<Peer>,
+    /// Measure by addresses of IPv6, on a dual-stack cluster; names of figures end with `-ipv6`.
+    #[arg(long)]
+    ipv6: bool,
     /// Leave the cluster `bench` up; the next run uses it as it is.
     #[arg(long)]
     keep: bool,
@@ -65,6 +72,14 @@ enum Name {
     PodRr,
     /// Connections a second from pod to pod across nodes, beside those from node to node.
     PodCrr,
+    /// Round trips a second between two pods of a node, beside those over a bare veth pair.
+    LocalRr,
+    /// Connections a second between two pods of a node, beside those over a bare veth pair.
+    LocalCrr,
+    /// Round trips a second from pod to pod across nodes without an overlay, beside those from node to node.
+    NativeRr,
+    /// Connections a second from pod to pod across nodes without an overlay, beside those from node to node.
+    NativeCrr,
     /// Connections a second with a hundred policies, beside those without any.
     PolicyCrr,
     /// Time from a written policy to one that both nodes obey.
@@ -73,6 +88,8 @@ enum Name {
     CniAdd,
     /// Memory of the programs and of the agent's maps.
     Footprint,
+    /// The same with 250 pods on a node and 50,000 on others.
+    FootprintLarge,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -90,13 +107,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.add(verdict::run()?)?;
     }
     names.retain(|name| !matches!(name, Name::Image | Name::VerdictNs));
-    measure_on(Network::Netkeel, &names, options.keep, &mut report)?;
+    let ip_family = if options.ipv6 { IpFamily::Dual } else { IpFamily::Ipv4 };
+    if options.ipv6 {
+        report.suffix = figure::IPV6;
+    }
+    measure_on(Network::Netkeel, ip_family, &names, options.keep, &mut report)?;
     names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
     match options.peer {
-        Some(Peer::Cilium) => measure_on(Network::Cilium, &names, options.keep, &mut report)?,
+        Some(Peer::Cilium) => measure_on(Network::Cilium, ip_family, &names, options.keep, &mut report)?,
         Some(Peer::Flannel) => {
-            measure_on(Network::Flannel, &names, options.keep, &mut report)?;
-            compare(options.keep, &mut report)?;
+            measure_on(Network::Flannel, ip_family, &names, options.keep, &mut report)?;
+            compare(ip_family, options.keep, &mut report)?;
         }
         None => {}
     }
@@ -105,18 +126,24 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Measures Netkeel's overlay and flannel's in turns.
-fn compare(keep: bool, report: &mut figure::Report) -> Result<()> {
-    let beds = [Bed::up(Network::Netkeel)?, Bed::up(Network::Flannel)?];
+fn compare(ip_family: IpFamily, keep: bool, report: &mut figure::Report) -> Result<()> {
+    let beds = [Bed::up(Network::Netkeel, ip_family)?, Bed::up(Network::Flannel, ip_family)?];
     report.extend(overlay::run(&beds[0], &beds[1])?)?;
     beds.into_iter().try_for_each(|bed| bed.end(keep))
 }
 
 /// Measures on a cluster that is there for nothing else.
-fn measure_on(network: Network, names: &[Name], keep: bool, report: &mut figure::Report) -> Result<()> {
+fn measure_on(
+    network: Network,
+    ip_family: IpFamily,
+    names: &[Name],
+    keep: bool,
+    report: &mut figure::Report,
+) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    let bed = Bed::up(network)?;
+    let bed = Bed::up(network, ip_family)?;
     names.iter().try_for_each(|name| report.extend(measure(*name, &bed)?))?;
     bed.end(keep)
 }
@@ -128,10 +155,15 @@ fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {
         Name::ServiceCrr => service_crr::run(bed),
         Name::PodRr => pod_path::run(bed, Exchange::RoundTrip),
         Name::PodCrr => pod_path::run(bed, Exchange::Connection),
+        Name::LocalRr => local::run(bed, Exchange::RoundTrip),
+        Name::LocalCrr => local::run(bed, Exchange::Connection),
+        Name::NativeRr => native::run(bed, Exchange::RoundTrip),
+        Name::NativeCrr => native::run(bed, Exchange::Connection),
         Name::PolicyCrr => policy_crr::run(bed),
         Name::PolicyUpdate => policy_update::run(bed),
         Name::CniAdd => cni_add::run(bed),
         Name::Footprint => footprint::run(bed),
+        Name::FootprintLarge => large::run(bed),
     }
 }
 

@@ -9,6 +9,8 @@ pub(crate) mod suite;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -46,7 +48,7 @@ struct Run {
     /// The repository's root.
     root: PathBuf,
     /// The test programs, built when the first step needs them.
-    suite: Option<Suite>,
+    suite: Mutex<Option<Arc<Suite>>>,
     /// Part of the names of the tests to run.
     filter: Option<String>,
 }
@@ -61,13 +63,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let chosen = choose(&options.steps)?;
     let start = Instant::now();
-    let mut run = Run { root: crate::root(), suite: None, filter: options.filter.clone() };
+    let run = Run { root: crate::root(), suite: Mutex::default(), filter: options.filter.clone() };
     let mut outcomes = BTreeMap::new();
     let mut total = Count::default();
-    for step in chosen {
-        let outcome = attempt(step, &mut run, &outcomes);
-        total += outcome.count();
-        outcomes.insert(step.name, outcome);
+    for stage in chosen.chunk_by(|one, next| one.beside && next.beside) {
+        for (step, outcome) in stage.iter().zip(attempt_all(stage, &run, &outcomes)) {
+            total += outcome.count();
+            outcomes.insert(step.name, outcome);
+        }
     }
     summarise(&outcomes, start.elapsed());
     println!("{total}");
@@ -87,8 +90,16 @@ fn choose(names: &[String]) -> Result<Vec<&'static Step>> {
     Ok(STEPS.iter().filter(|step| names.is_empty() || names.iter().any(|name| name == step.name)).collect())
 }
 
+/// Runs these steps at the same time.
+fn attempt_all(stage: &[&Step], run: &Run, before: &BTreeMap<&str, Outcome>) -> Vec<Outcome> {
+    thread::scope(|scope| {
+        let steps: Vec<_> = stage.iter().map(|step| scope.spawn(|| attempt(step, run, before))).collect();
+        steps.into_iter().map(|step| step.join().unwrap_or(Outcome::Ran(Count::FAILED))).collect()
+    })
+}
+
 /// Runs one step and tells what came of it.
-fn attempt(step: &Step, run: &mut Run, before: &BTreeMap<&str, Outcome>) -> Outcome {
+fn attempt(step: &Step, run: &Run, before: &BTreeMap<&str, Outcome>) -> Outcome {
     println!("==> {}: {} (cargo xtask test {})", step.name, step.about, step.name);
     let start = Instant::now();
     let missing = || step.needs.iter().find_map(|need| need.missing());
@@ -100,11 +111,11 @@ fn attempt(step: &Step, run: &mut Run, before: &BTreeMap<&str, Outcome>) -> Outc
     } else {
         go(step, run)
     };
-    println!("    {} in {}\n", outcome.line(), seconds(start.elapsed()));
+    println!("    {}: {} in {}\n", step.name, outcome.line(), seconds(start.elapsed()));
     outcome
 }
 
-fn go(step: &Step, run: &mut Run) -> Outcome {
+fn go(step: &Step, run: &Run) -> Outcome {
     let count = Log::create(&run.root, step.name).and_then(|mut log| {
         let result = (step.run)(run, &mut log);
         if !matches!(result, Ok(Count { failed: 0, .. })) {
@@ -166,6 +177,16 @@ mod tests {
         assert_eq!(names(&["unit", "fmt"]), ["fmt", "unit"]);
         assert_eq!(names(&[]).len(), STEPS.len());
         assert!(choose(&["nonsense".into()]).unwrap_err().to_string().contains("the steps are setup, fmt"));
+    }
+
+    #[test]
+    fn steps_that_run_at_the_same_time_follow_each_other_and_do_not_need_each_other() {
+        let stages: Vec<_> = STEPS.chunk_by(|one, next| one.beside && next.beside).collect();
+        assert_eq!(stages.iter().filter(|stage| stage.len() > 1).count(), 1);
+        for step in stages.iter().filter(|stage| stage.len() > 1).copied().flatten() {
+            let needed = |name: &&str| STEPS.iter().any(|other| other.beside && other.name == *name);
+            assert!(!step.after.iter().any(needed), "{} needs a step beside it", step.name);
+        }
     }
 
     #[test]

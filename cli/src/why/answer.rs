@@ -1,6 +1,6 @@
 //! From objects and a question to what policy says, why, and what to do about it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::{
@@ -9,9 +9,9 @@ use k8s_openapi::api::{
 };
 use kube::{ResourceExt, api::DynamicObject};
 use netkeel_core::{
-    address::Address,
+    address::{Address, Addresses},
     name::ObjectName,
-    policy::{self, Direction, Explanation, Numbers, Party, Side, World},
+    policy::{self, Direction, Explanation, Family, Numbers, Party, Side, World},
 };
 use netkeel_crds::NodeNetwork;
 use netkeel_index::{Invalid, Policies};
@@ -24,7 +24,10 @@ use crate::status::nodes_of;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) target: Target,
+    /// Where the families differ, one that is denied.
     pub(crate) explanation: Explanation,
+    /// What each family has; nothing where it is the same in all that there are.
+    pub(crate) families: Vec<(Family, Explanation)>,
     /// What makes the answer less than certain, or needs to be known beside it.
     pub(crate) notes: Vec<String>,
     /// What to do; nothing where the traffic passes.
@@ -35,9 +38,15 @@ pub(crate) struct Answer {
 pub(crate) fn answer(objects: &Objects, from: &End, target: &Target) -> Result<Answer> {
     let index = index(objects);
     let world = index.world();
-    let (source, destination) = (party(objects, world, from)?, party(objects, world, &target.end)?);
-    let (protocol, port) = target.port.map_or((0, 0), |(protocol, port)| (protocol as u8, port));
-    let explanation = policy::explain(world, &source, &destination, protocol, port);
+    let mut families = explanations(objects, world, from, target)?;
+    let worst = families.iter().position(|(_, explanation)| !explanation.allowed).unwrap_or(0);
+    let explanation = families[worst].1.clone();
+    let same = |(_, other): &(_, Explanation)| {
+        (&other.egress, &other.ingress) == (&explanation.egress, &explanation.ingress)
+    };
+    if families.iter().all(same) {
+        families.clear();
+    }
     let mut notes = Vec::new();
     for party in [&explanation.from, &explanation.to] {
         notes.extend(enforcement(objects, world, party));
@@ -51,7 +60,30 @@ pub(crate) fn answer(objects: &Objects, from: &End, target: &Target) -> Result<A
         ));
     }
     let next = next(&explanation, target);
-    Ok(Answer { target: target.clone(), explanation, notes, next })
+    Ok(Answer { target: target.clone(), explanation, families, notes, next })
+}
+
+/// What policy says over each family in which the ends can meet; at least one.
+fn explanations(
+    objects: &Objects,
+    world: &World,
+    from: &End,
+    target: &Target,
+) -> Result<Vec<(Family, Explanation)>> {
+    let (sources, destinations) = (parties(objects, world, from)?, parties(objects, world, &target.end)?);
+    let (protocol, port) = target.port.map_or((0, 0), |(protocol, port)| (protocol as u8, port));
+    let mut found = Vec::new();
+    for (source, destination) in sources.iter().flat_map(|from| destinations.iter().map(move |to| (from, to)))
+    {
+        let over = policy::families(world, source, destination);
+        found.extend(over.map(|family| {
+            (family, policy::explain_over(world, source, destination, protocol, port, family))
+        }));
+    }
+    if found.is_empty() {
+        bail!("{from} and {} have no family of addresses in common: nothing passes between them", target.end);
+    }
+    Ok(found)
 }
 
 /// The objects as policy knows them.
@@ -99,14 +131,14 @@ fn node_addresses(objects: &Objects) -> BTreeMap<Address, Arc<str>> {
     }
     for network in parsed::<NodeNetwork>(&objects.node_networks) {
         let name: Arc<str> = network.name_any().into();
-        let first = network.spec.blocks.first().map(ipnet::IpNet::network);
-        let own = network.spec.node_addresses.iter().copied().chain(first);
+        let overlay = Addresses::of(network.spec.blocks.iter().map(ipnet::IpNet::network));
+        let own = network.spec.node_addresses.iter().copied().chain(overlay.iter());
         addresses.extend(own.map(|address| (Address::from(address), name.clone())));
     }
     addresses
 }
 
-fn internal(node: &KubeNode) -> impl Iterator<Item = Ipv4Addr> {
+fn internal(node: &KubeNode) -> impl Iterator<Item = IpAddr> {
     let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     addresses
         .filter(|address| address.type_ == "InternalIP")
@@ -117,31 +149,31 @@ fn parsed<K: DeserializeOwned + kube::Resource>(objects: &[DynamicObject]) -> im
     objects.iter().filter_map(|object| object.clone().try_parse().ok())
 }
 
-/// Whom an end means.
-fn party(objects: &Objects, world: &World, end: &End) -> Result<Party> {
+/// Whom an end means: a node by its first address of each family.
+fn parties(objects: &Objects, world: &World, end: &End) -> Result<Vec<Party>> {
     match end {
         End::Pod { namespace, name } => {
             let name = ObjectName::new(namespace, name);
             if !world.pods.contains_key(&name) {
                 bail!("there is no pod {name}: kubectl -n {namespace} get pods");
             }
-            Ok(Party::Pod(name))
+            Ok(vec![Party::Pod(name)])
         }
         End::Node(name) => {
-            let nodes = parsed::<NodeNetwork>(&objects.node_networks).find(|node| node.name_any() == *name);
-            let address = nodes.and_then(|node| node.spec.node_addresses.first().copied()).map(Address::from);
-            let node = || parsed::<KubeNode>(&objects.nodes).find(|node| node.name_any() == *name);
-            let address =
-                address.or_else(|| node().and_then(|node| internal(&node).next()).map(Address::from));
-            let address =
-                address.with_context(|| format!("no address of node {name} is known: kubectl get nodes"))?;
-            Ok(Party::Address(address))
+            let network = parsed::<NodeNetwork>(&objects.node_networks).find(|node| node.name_any() == *name);
+            let node = parsed::<KubeNode>(&objects.nodes).find(|node| node.name_any() == *name);
+            let own = network.into_iter().flat_map(|network| network.spec.node_addresses);
+            let known = Addresses::of(own.chain(node.iter().flat_map(internal)));
+            known
+                .first()
+                .with_context(|| format!("no address of node {name} is known: kubectl get nodes"))?;
+            Ok(known.iter().map(|address| Party::Address(address.into())).collect())
         }
         End::Address(address) => {
-            let text = address.to_string();
             let has = |service: &Service| {
-                let ip = service.spec.as_ref().and_then(|spec| spec.cluster_ip.clone());
-                ip.as_ref() == Some(&text)
+                let spec = service.spec.iter();
+                let mut ips = spec.flat_map(|spec| spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip));
+                ips.any(|ip| ip.parse() == Ok(*address))
             };
             if let Some(service) = parsed::<Service>(&objects.services).find(has) {
                 let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
@@ -150,7 +182,7 @@ fn party(objects: &Objects, world: &World, end: &End) -> Result<Party> {
                      kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}"
                 );
             }
-            Ok(Party::Address(Address::from(*address)))
+            Ok(vec![Party::Address(Address::from(*address))])
         }
     }
 }

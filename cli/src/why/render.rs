@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use netkeel_core::policy::{Party, RuleName, Side};
+use netkeel_core::policy::{Explanation, Family, Party, RuleName, Side};
 use serde_json::{Value, json};
 
 use super::{Answer, answer::isolated_by, question::name};
@@ -17,12 +17,15 @@ pub(crate) fn render(answer: &Answer, output: Output) -> String {
 }
 
 fn text(answer: &Answer) -> String {
-    let Answer { target, explanation, notes, next } = answer;
-    let verdict = if explanation.allowed { "allowed" } else { "denied" };
-    let mut text = format!("{verdict}: {} to {}, {}\n", explanation.from, explanation.to, target.traffic());
+    let Answer { target, explanation, families, notes, next } = answer;
+    let mut text = String::new();
+    if families.is_empty() {
+        verdict(&mut text, None, explanation, &target.traffic());
+    }
+    for (family, explanation) in families {
+        verdict(&mut text, Some(*family), explanation, &target.traffic());
+    }
     // writing to a String does not fail
-    let _ = writeln!(text, "  egress of {}: {}", explanation.from, explanation.egress);
-    let _ = writeln!(text, "  ingress of {}: {}", explanation.to, explanation.ingress);
     for line in next {
         let _ = writeln!(text, "next: {line}");
     }
@@ -32,8 +35,22 @@ fn text(answer: &Answer) -> String {
     text
 }
 
+fn verdict(text: &mut String, family: Option<Family>, explanation: &Explanation, traffic: &str) {
+    let Explanation { from, to, allowed, egress, ingress } = explanation;
+    let verdict = if *allowed { "allowed" } else { "denied" };
+    let over = family.map(|family| format!(" over {family}")).unwrap_or_default();
+    // writing to a String does not fail
+    let _ = writeln!(text, "{verdict}{over}: {from} to {to}, {traffic}");
+    let _ = writeln!(text, "  egress of {from}: {egress}");
+    let _ = writeln!(text, "  ingress of {to}: {ingress}");
+}
+
 fn json(answer: &Answer) -> Value {
-    let Answer { target, explanation, notes, next } = answer;
+    let Answer { target, explanation, families, notes, next } = answer;
+    let of_family = |(family, explanation): &(Family, Explanation)| {
+        json!({"family": family.to_string(), "allowed": explanation.allowed,
+            "egress": side(&explanation.egress), "ingress": side(&explanation.ingress)})
+    };
     json!({
         "allowed": explanation.allowed,
         "from": party(&explanation.from),
@@ -42,6 +59,7 @@ fn json(answer: &Answer) -> Value {
         "port": target.port.map(|(_, port)| port),
         "egress": side(&explanation.egress),
         "ingress": side(&explanation.ingress),
+        "families": families.iter().map(of_family).collect::<Vec<_>>(),
         "next": next,
         "notes": notes,
     })

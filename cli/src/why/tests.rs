@@ -67,6 +67,77 @@ fn the_same_question_has_other_answers_for_other_ports_and_ends() {
     }
 }
 
+/// The shop with addresses of both families, IPv6 ones at `fd00:…`, and a policy that lets in one CIDR of each.
+fn dual() -> Objects {
+    let text = SHOP
+        .replace("podIPs: [{ip: 10.244.1.5}]", "podIPs: [{ip: 10.244.1.5}, {ip: 'fd00:244:1::5'}]")
+        .replace("podIPs: [{ip: 10.244.2.7}]", "podIPs: [{ip: 10.244.2.7}, {ip: 'fd00:244:2::7'}]")
+        .replace(
+            "nodeAddresses: [192.0.2.2], blocks: [10.244.2.0/26]",
+            "nodeAddresses: [192.0.2.2, '2001:db8::2'], blocks: [10.244.2.0/26, 'fd00:244:2::/122']",
+        )
+        .replace("clusterIP: 10.96.0.20,", "clusterIP: 10.96.0.20, clusterIPs: [10.96.0.20, 'fd00:96::20'],");
+    let mut objects = Objects::of_text(&text).unwrap();
+    let blocks = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": "shop", "name": "blocks"},
+        "spec": {"podSelector": {"matchLabels": {"app": "cart"}}, "policyTypes": ["Ingress"], "ingress": [
+            {"from": [{"ipBlock": {"cidr": "10.244.2.0/24"}}, {"ipBlock": {"cidr": "2001:db8:1::/48", "except": ["2001:db8:1:f::/64"]}}]}]}});
+    objects.policies.push(serde_json::from_value(blocks).unwrap());
+    objects
+}
+
+#[test]
+fn addresses_of_ipv6_are_asked_like_any_other() {
+    let objects = dual();
+    for (from, to, expected) in [
+        ("fd00:244:1::5", "shop/db:5432", true),
+        ("fd00:244:1::5", "[fd00:244:2::7]:5432", true),
+        ("fd00:244:1::5", "[fd00:244:2::7]:5433", false),
+        ("2001:db8:9::1", "shop/db:5432", false),
+        ("2001:db8::2", "shop/db:1", true),
+        ("fd00:244:2::", "shop/db:1", true),
+        ("2001:db8:1::9", "shop/cart:80", true),
+        ("2001:db8:1:f::9", "shop/cart:80", false),
+        ("2001:db8:2::9", "shop/cart:80", false),
+        ("node/n2", "shop/db:5433", true),
+        ("blog/web", "10.244.1.5:80", false),
+    ] {
+        assert_eq!(asked(&objects, from, to).unwrap().explanation.allowed, expected, "{from} to {to}");
+    }
+    for (from, to, said) in [
+        ("shop/cart", "[fd00:96::20]:5432", "fd00:96::20 is the address of Service shop/db"),
+        (
+            "blog/web",
+            "[fd00:244:2::7]:80",
+            "pod blog/web and fd00:244:2::7 have no family of addresses in common",
+        ),
+        ("node/n1", "[fd00:244:2::7]:80", "node n1 and fd00:244:2::7 have no family"),
+    ] {
+        let error = asked(&objects, from, to).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}
+
+#[test]
+fn where_the_families_differ_both_are_told_and_one_denial_is_the_answer() {
+    let answer = asked(&dual(), "shop/db", "shop/cart:80").unwrap();
+    assert!(!answer.explanation.allowed);
+    let text = render(&answer, Output::Text);
+    let (four, six) =
+        text.split_once("denied over IPv6: pod shop/db to pod shop/cart, TCP port 80\n").unwrap();
+    assert!(four.starts_with("allowed over IPv4: pod shop/db to pod shop/cart, TCP port 80\n"), "{text}");
+    assert!(four.contains("allowed by shop/blocks, ingress rule 0"), "{text}");
+    assert!(six.contains("no rule of shop/blocks allows it") && six.contains("\nnext: "), "{text}");
+    let json: Value = serde_json::from_str(&render(&answer, Output::Json)).unwrap();
+    let families = json["families"].as_array().unwrap();
+    let told: Vec<_> = families.iter().map(|one| (&one["family"], &one["allowed"])).collect();
+    assert_eq!(told, [(&json!("IPv4"), &json!(true)), (&json!("IPv6"), &json!(false))]);
+    assert_eq!((&json["allowed"], &json["ingress"]["result"]), (&json!(false), &json!("Denied")));
+
+    let same = asked(&dual(), "shop/cart", "shop/db:5432").unwrap();
+    assert!(same.explanation.allowed && same.families.is_empty(), "no CIDR tells them apart");
+}
+
 #[test]
 fn what_is_not_there_is_an_error_that_says_where_to_look() {
     for (from, to, said) in [
@@ -145,7 +216,7 @@ fn the_json_has_the_shape_that_the_reference_documents() {
         json!({"allowed": true, "from": {"pod": "shop/cart"}, "to": {"pod": "shop/db"}, "protocol": "TCP", "port": 5432,
             "egress": open, "ingress": {"allowed": true, "result": "Allowed", "isolatedBy": ["shop/db", "shop/deny-all"],
                 "rule": {"policy": "shop/db", "field": "spec.ingress[0]", "text": "shop/db, ingress rule 0"}},
-            "next": [], "notes": []})
+            "families": [], "next": [], "notes": []})
     );
     let denied = json("192.0.2.200", "shop/db");
     assert_eq!((&denied["allowed"], &denied["from"]), (&json!(false), &json!({"address": "192.0.2.200"})));

@@ -33,9 +33,12 @@ pub struct PodNetwork {
         ]),
     ))]
     pub pools: Vec<AddressPool>,
+    /// How packets of pods travel between nodes. May be changed at any time; connections go on.
+    pub encapsulation: Encapsulation,
     /// The overlay between nodes.
     pub vxlan: Vxlan,
-    /// Largest packet of pods in bytes, 1280 to 9216; Auto takes that of each node's link, less the overlay's header.
+    /// Largest packet of pods in bytes, 1280 to 9216; Auto takes that of each node's link, less the overlay's header unless `encapsulation` is
+    /// None.
     pub mtu: Mtu,
     /// Hiding pods behind their node's address when they talk to the outside.
     pub masquerade: Masquerade,
@@ -45,6 +48,7 @@ impl Default for PodNetwork {
     fn default() -> Self {
         Self {
             pools: vec![AddressPool::default()],
+            encapsulation: Encapsulation::default(),
             vxlan: Vxlan::default(),
             mtu: Mtu::Auto,
             masquerade: Masquerade::default(),
@@ -135,6 +139,20 @@ impl Default for BlockSizes {
     fn default() -> Self {
         Self { ipv4: 26, ipv6: 122 }
     }
+}
+
+/// How packets of pods travel between nodes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Inside UDP packets of the nodes, whatever lies between them.
+    #[default]
+    #[serde(rename = "VXLAN")]
+    Vxlan,
+    /// As they are to nodes on a subnet of this node, inside UDP packets to all others.
+    #[serde(rename = "VXLANCrossSubnet")]
+    VxlanCrossSubnet,
+    /// As they are: straight to nodes on a subnet of this node; to all others by routes that somebody else provides.
+    None,
 }
 
 /// The overlay between nodes.

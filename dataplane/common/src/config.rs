@@ -17,8 +17,10 @@ pub struct Config {
     pub vxlan_ifindex: u32,
     /// Size of the largest packet that the overlay carries, in bytes, from the IP header on; 0 for unknown, which is no limit.
     pub mtu: u32,
+    /// The same of the interfaces to nodes that are next hops, the smallest of them.
+    pub direct_mtu: u32,
 }
-map_abi!(Config: 40);
+map_abi!(Config: 44);
 
 impl Config {
     /// The value of a node with these addresses on the underlay, at most one of each family.
@@ -31,6 +33,7 @@ impl Config {
             ipv6: ipv6.unwrap_or(Address::UNSPECIFIED),
             vxlan_ifindex,
             mtu: 0,
+            direct_mtu: 0,
         }
     }
 
@@ -38,6 +41,12 @@ impl Config {
     #[must_use]
     pub const fn with_mtu(self, mtu: u32) -> Self {
         Self { mtu, ..self }
+    }
+
+    /// The same with interfaces to next hops that carry packets of this size, in bytes.
+    #[must_use]
+    pub const fn with_direct_mtu(self, direct_mtu: u32) -> Self {
+        Self { direct_mtu, ..self }
     }
 
     /// Source of the outer packets to this node; `None` when there is none of its family.
@@ -57,7 +66,7 @@ mod tests {
     fn outer_packets_have_one_family() {
         let (four, six) = (Address::v4([172, 18, 0, 1]), Address::from_words([1, 2, 3, 4]));
         let dual = Config::new(&[six, four], 7);
-        assert_eq!((dual.ipv4, dual.ipv6), (four, six));
+        assert_eq!((dual.ipv4, dual.ipv6, dual.mtu, dual.with_mtu(1450).mtu), (four, six, 0, 1450));
         assert_eq!((dual.towards(&Address::v4([9; 4])), dual.towards(&six)), (Some(four), Some(six)));
         assert_eq!(Config::new(&[four], 7).towards(&six), None);
         assert_eq!(Config::new(&[six], 7).towards(&four), None);

@@ -35,7 +35,7 @@ pub use counters::Reason;
 pub use services::Protocol;
 
 /// Version of the layout of all maps; part of every pinned map's name (`<NAME>-v<LAYOUT>`).
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// VXLAN network identifier of the overlay.
 pub const VNI: u32 = 1;

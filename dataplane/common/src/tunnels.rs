@@ -1,4 +1,4 @@
-//! `TUNNELS`: which node owns a block of pod addresses. A longest-prefix-match trie of other nodes' blocks.
+//! `TUNNELS`: which node owns a block of pod addresses, and how packets get there. A longest-prefix-match trie of other nodes' blocks.
 
 use core::fmt;
 
@@ -23,14 +23,50 @@ pub struct Block {
 }
 map_abi!(Block: 20);
 
-/// The node that owns a block.
+/// The node that owns a block, and how packets get there.
+///
+/// The way is only the one out: what comes from the block is let in whichever way it came, so that the two nodes need not change
+/// theirs at the same moment.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tunnel {
-    /// The node's address on the underlay.
+    /// The node's address on the underlay: receiver, and the only sender, of the block's tunnelled packets.
     pub node: Address,
+    /// The node's address of the block's family, next hop of [`DIRECT`]; [`Address::UNSPECIFIED`] on the other ways.
+    pub gateway: Address,
+    /// Index of the device on whose subnet `gateway` is; 0 on the other ways.
+    pub ifindex: u32,
+    /// [`TUNNEL`], [`DIRECT`] or [`STACK`].
+    pub way: u32,
 }
-map_abi!(Tunnel: 16);
+map_abi!(Tunnel: 40);
+
+/// Into the tunnel.
+pub const TUNNEL: u32 = 0;
+/// To the node as the next hop on a subnet of this one, as they are.
+pub const DIRECT: u32 = 1;
+/// To the host stack, whose routing table somebody else fills.
+pub const STACK: u32 = 2;
+
+impl Tunnel {
+    /// A node that is reached through the tunnel.
+    #[must_use]
+    pub const fn to(node: Address) -> Self {
+        Self { node, gateway: Address::UNSPECIFIED, ifindex: 0, way: TUNNEL }
+    }
+
+    /// The same node, reached as a next hop behind the device with this index.
+    #[must_use]
+    pub const fn direct(self, gateway: Address, ifindex: u32) -> Self {
+        Self { gateway, ifindex, way: DIRECT, ..self }
+    }
+
+    /// The same node, reached as the host stack's routing table says.
+    #[must_use]
+    pub const fn by_stack(self) -> Self {
+        Self { gateway: Address::UNSPECIFIED, ifindex: 0, way: STACK, ..self }
+    }
+}
 
 impl Block {
     /// The block that starts at `address` with a prefix of `length` bits **of its own family** (IPv4: 0 to 32).

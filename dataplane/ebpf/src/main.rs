@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! The kernel programs of a node, in one object: socket hooks, pod links, overlay. Each reads what it
+//! The kernel programs of a node, in one object: socket hooks, pod links, overlay, underlay. Each reads what it
 //! needs, asks a decision of `netkeel-dataplane-common`, and acts. Built by `cargo xtask ebpf`.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![expect(clippy::inline_always, reason = "no structs between functions: five registers, 512 bytes of stack")]
@@ -12,6 +12,7 @@ mod packet;
 mod pod;
 mod socket;
 mod too_big;
+mod underlay;
 
 /// The kernel reads the licence from this section.
 #[unsafe(no_mangle)]

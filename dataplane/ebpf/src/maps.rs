@@ -110,10 +110,16 @@ pub(crate) fn link(ifindex: u32) -> Option<&'static Link> {
     unsafe { LINKS.get(ifindex) }
 }
 
+/// The other node that owns this pod address, and the way there.
+#[inline(always)]
+pub(crate) fn peer(address: Address) -> Option<&'static Tunnel> {
+    TUNNELS.get(Key::new(128, address))
+}
+
 /// The underlay address of the other node that owns this pod address.
 #[inline(always)]
 pub(crate) fn owner(address: Address) -> Option<Address> {
-    TUNNELS.get(Key::new(128, address)).map(|tunnel| tunnel.node)
+    peer(address).map(|tunnel| tunnel.node)
 }
 
 /// What a socket asked for when it was sent to this backend.

@@ -5,9 +5,10 @@ use core::mem;
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_tunnel_key,
+        __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
+        bpf_tunnel_key,
     },
-    helpers::{bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+    helpers::{bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
     programs::TcContext,
 };
 use netkeel_dataplane_common::{
@@ -16,6 +17,7 @@ use netkeel_dataplane_common::{
         self, Ip, Packet,
         ipv6::{self, EXTENSIONS, IPV6_LEN, Walk},
     },
+    tunnels::Tunnel,
 };
 
 use crate::{
@@ -51,6 +53,9 @@ pub(crate) trait Family {
     /// This is IPv6.
     const V6: bool;
 
+    /// Reads the first header alone: of what follows only the number is known.
+    fn first(ctx: &TcContext) -> Result<Ip, Reason>;
+
     /// Reads a packet's headers up to that of the transport.
     fn read(ctx: &TcContext) -> Result<Ip, Reason>;
 }
@@ -62,8 +67,13 @@ impl Family for V4 {
     const V6: bool = false;
 
     #[inline(always)]
-    fn read(ctx: &TcContext) -> Result<Ip, Reason> {
+    fn first(ctx: &TcContext) -> Result<Ip, Reason> {
         frame::ipv4(header(ctx, 0).ok_or(Reason::Malformed)?)
+    }
+
+    #[inline(always)]
+    fn read(ctx: &TcContext) -> Result<Ip, Reason> {
+        Self::first(ctx)
     }
 }
 
@@ -71,8 +81,13 @@ impl Family for V6 {
     const V6: bool = true;
 
     #[inline(always)]
+    fn first(ctx: &TcContext) -> Result<Ip, Reason> {
+        ipv6::parse(header(ctx, 0).ok_or(Reason::Malformed)?)
+    }
+
+    #[inline(always)]
     fn read(ctx: &TcContext) -> Result<Ip, Reason> {
-        let packet = ipv6::parse(header(ctx, 0).ok_or(Reason::Malformed)?)?;
+        let packet = Self::first(ctx)?;
         if !ipv6::is_extension(packet.protocol) {
             return Ok(packet);
         }
@@ -140,14 +155,43 @@ pub(crate) fn into_pod(ctx: &TcContext, ifindex: u32) -> i32 {
     i32::try_from(action).unwrap_or(TC_ACT_SHOT)
 }
 
+/// To another node as the next hop on a subnet of this one. No route is asked: the agent has, and looks again when addresses change.
+#[inline(always)]
+pub(crate) fn to_neighbour(peer: &Tunnel) -> i32 {
+    // SAFETY: integers and a union of integers: all zero is a value.
+    let mut next: bpf_redir_neigh = unsafe { mem::zeroed() };
+    if let Some(word) = peer.gateway.as_v4_word() {
+        next.nh_family = AF_INET;
+        next.__bindgen_anon_1.ipv4_nh = word;
+    } else {
+        next.nh_family = AF_INET6;
+        next.__bindgen_anon_1.ipv6_nh = peer.gateway.words();
+    }
+    // SAFETY: a whole struct on the stack. The kernel drops, and counts at the device, what it cannot send.
+    let action = unsafe { bpf_redirect_neigh(peer.ifindex, &raw mut next, NEXT_HOP_LEN, 0) };
+    i32::try_from(action).unwrap_or(TC_ACT_SHOT)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a struct of 20 bytes")]
+const NEXT_HOP_LEN: i32 = mem::size_of::<bpf_redir_neigh>() as i32;
+/// Address families as Linux numbers them.
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
 /// Lets the packet into the host stack, which drops what another MAC address was written on.
 #[inline(always)]
 pub(crate) fn for_this_host(ctx: &TcContext) {
-    // SAFETY: the context is the kernel's.
-    if unsafe { (*ctx.skb.skb).pkt_type } != PACKET_HOST {
+    if !is_for_this_host(ctx) {
         // Fails only on a type that is not PACKET_*.
         let _: Result<(), _> = ctx.change_type(PACKET_HOST);
     }
+}
+
+/// Whether the frame was sent to this host's MAC address.
+#[inline(always)]
+pub(crate) fn is_for_this_host(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's.
+    unsafe { (*ctx.skb.skb).pkt_type == PACKET_HOST }
 }
 
 /// Gives the packet the outer header that the VXLAN device will put on.

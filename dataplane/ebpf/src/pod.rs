@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The two ends of a pod's link on the host side. `from_pod`: what the pod sends, only as itself and where policy lets it;
-//! then straight to the local pod, into the tunnel, or to the host stack. `to_pod`: what the host stack sends to the pod.
+//! then straight to the local pod, to another node, or to the host stack. `to_pod`: what the host stack sends to the pod.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_redirect, macros::classifier, programs::TcContext};
 use netkeel_dataplane_common::{
@@ -12,13 +12,14 @@ use netkeel_dataplane_common::{
     },
     links::Link,
     transport::ICMPV6,
+    tunnels,
 };
 
 use crate::{
     flow::{Admitted, Ends, admit, is_discovery, related},
     maps,
-    packet::{Family, NEXT, V4, V6, header, into_pod, ipv6, kind, set_tunnel, verdict},
-    too_big::{TOO_BIG, fits, nk_too_big4, nk_too_big6},
+    packet::{Family, NEXT, V4, V6, header, into_pod, ipv6, kind, set_tunnel, to_neighbour, verdict},
+    too_big::{TOO_BIG, fits, fits_into, nk_too_big4, nk_too_big6},
 };
 
 /// Where an IPv6 header says how many routers it may pass, in bytes from the start of the frame.
@@ -127,15 +128,24 @@ extern "C" fn nk_discovery(skb: *mut __sk_buff) -> u32 {
     }
 }
 
-/// Into the tunnel when another node owns the destination, else to the host stack.
+/// When another node owns the destination: into the tunnel, or to that node as the next hop. Else to the host stack.
 #[inline(always)]
 fn to_remote<F: Family>(ctx: &TcContext, packet: &Ip) -> Result<i32, Reason> {
-    let Some(node) = maps::owner(packet.destination) else { return Ok(NEXT) };
-    let config = maps::CONFIG.get(0).filter(|config| config.vxlan_ifindex != 0).ok_or(Reason::NoTunnel)?;
-    if !fits::<F>(ctx, packet, config.mtu, &node) {
+    let Some(peer) = maps::peer(packet.destination) else { return Ok(NEXT) };
+    let config = maps::CONFIG.get(0).ok_or(Reason::NoTunnel)?;
+    match peer.way {
+        tunnels::TUNNEL => {}
+        // The host stack cuts, or says that it must not.
+        tunnels::DIRECT if fits(ctx, packet, config.direct_mtu) => return Ok(to_neighbour(peer)),
+        _ => return Ok(NEXT),
+    }
+    if config.vxlan_ifindex == 0 {
+        return Err(Reason::NoTunnel);
+    }
+    if !fits_into::<F>(ctx, packet, config.mtu, &peer.node) {
         return Ok(TOO_BIG);
     }
-    set_tunnel(ctx, config, node)?;
+    set_tunnel(ctx, config, peer.node)?;
     // SAFETY: takes two numbers.
     let action = unsafe { bpf_redirect(config.vxlan_ifindex, 0) };
     i32::try_from(action).map_err(|_| Reason::NoTunnel)
@@ -168,6 +178,10 @@ fn deliver<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     let packet = F::read(ctx)?;
     // SAFETY: the context is the kernel's.
     let came_over = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    // Pods of this node are sent to each other by `from_pod`: over another device this is somebody in a pod's name.
+    if came_over != 0 && maps::local_pod(packet.source).is_some_and(|own| own != came_over) {
+        return Err(Reason::SpoofedSource);
+    }
     let ends = Ends { from_pod: false, to_pod: true, from_node: came_over == 0 };
     match admit::<F>(ctx, &packet, ends, related)? {
         Admitted::Passes => Ok(NEXT),

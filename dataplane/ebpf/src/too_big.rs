@@ -32,7 +32,13 @@ const BEHIND_MAC: u32 = 1;
 /// Whether a packet fits into the tunnel to this node. One of IPv4 that may be fragmented does all the same where the outer
 /// packet is fragmented in its stead: over IPv4.
 #[inline(always)]
-pub(crate) fn fits<F: Family>(ctx: &TcContext, packet: &Ip, mtu: u32, node: &Address) -> bool {
+pub(crate) fn fits_into<F: Family>(ctx: &TcContext, packet: &Ip, mtu: u32, node: &Address) -> bool {
+    fits(ctx, packet, mtu) || (!F::V6 && node.is_v4() && may_be_fragmented(ctx))
+}
+
+/// Whether a packet, or each segment of what the kernel cuts later, is no larger than this.
+#[inline(always)]
+pub(crate) fn fits(ctx: &TcContext, packet: &Ip, mtu: u32) -> bool {
     // SAFETY: the context is the kernel's.
     let (frame, segment) = unsafe { ((*ctx.skb.skb).len, (*ctx.skb.skb).gso_size) };
     if mtu == 0 || frame as usize <= mtu as usize + ETHERNET_LEN {
@@ -43,10 +49,7 @@ pub(crate) fn fits<F: Family>(ctx: &TcContext, packet: &Ip, mtu: u32, node: &Add
     } else {
         0
     };
-    if too_big::size(frame, segment, packet, words) <= mtu {
-        return true;
-    }
-    !F::V6 && node.is_v4() && may_be_fragmented(ctx)
+    too_big::size(frame, segment, packet, words) <= mtu
 }
 
 /// Whether an IPv4 packet does not say "don't fragment".

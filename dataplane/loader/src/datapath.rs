@@ -23,7 +23,7 @@ use netkeel_dataplane_common::{
 };
 
 use crate::{
-    pins::{PinError, Pins},
+    pins::{PinError, Pins, unpin},
     probe::{Facts, Options, probe},
     sys::{self, Direction, Hook},
     tables::{KernelTable, TableError},
@@ -54,6 +54,7 @@ const POD_PROGRAMS: [(&str, Direction); 2] =
     [("from_pod", Direction::Ingress), ("to_pod", Direction::Egress)];
 const FROM_OVERLAY: &str = "from_overlay";
 const TO_OVERLAY: &str = "to_overlay";
+const FROM_UNDERLAY: &str = "from_underlay";
 
 /// Why the datapath could not be loaded or changed.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +169,25 @@ impl Datapath {
     pub fn attach_overlay(&self, ifindex: u32, device: &str) -> Result<(), Error> {
         self.attach_device(FROM_OVERLAY, device, Hook::Ingress(ifindex), ifindex)?;
         self.attach_device(TO_OVERLAY, device, Hook::Egress(ifindex), ifindex)
+    }
+
+    /// Attaches the program of the node's own interfaces to these, by index and name, or replaces it, and takes it from all others.
+    ///
+    /// # Errors
+    /// When a device cannot take it, or a pin cannot be removed.
+    pub fn attach_underlay(&self, devices: &[(u32, String)]) -> Result<(), Error> {
+        for (ifindex, device) in devices {
+            self.attach_device(FROM_UNDERLAY, device, Hook::Ingress(*ifindex), *ifindex)?;
+        }
+        let wanted: Vec<_> =
+            devices.iter().map(|(_, device)| self.pins.link(FROM_UNDERLAY, Some(device))).collect();
+        for (program, device) in self.pins.device_links()? {
+            let pin = self.pins.link(&program, Some(&device));
+            if program == FROM_UNDERLAY && !wanted.contains(&pin) {
+                unpin(&pin)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes `from_pod` and `to_pod` the filters at the ingress and the egress of a pod's host side, or replaces those of an

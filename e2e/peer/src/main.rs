@@ -40,7 +40,7 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   bench-lane  --to HOST:PORT                            slices of either, as standard input orders them
   bench-probe --to HOST:PORT [--interval 2] [--timeout 40]   when connections were accepted, until standard input ends
   bench-crr --service HOST:PORT --direct HOST:PORT [--rounds 10] [--slice 1000]        connect, request, response, close
-  bench-cni --plugin PATH [--count 200] [--parallel 1]  ADD, then DEL, the configuration on standard input
+  bench-cni --plugin PATH [--count 200] [--parallel 1] [--beside 0]   ADD, then DEL, the configuration on standard input; so many other pods stay meanwhile
 what has --seconds ends early when the file --stop FILE is there; times in milliseconds where not said otherwise; exit code 1 when anything failed";
 
 fn main() -> ExitCode {

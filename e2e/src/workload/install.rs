@@ -130,18 +130,19 @@ pub fn shared() -> &'static Cluster {
     CLUSTER.get_or_init(|| installed(SHARED, IpFamily::Ipv4).expect("a cluster with Netkeel"))
 }
 
-/// A cluster of that name with Netkeel, installed now where it is not. `NETKEEL_E2E_CLUSTER` names one to be used instead,
-/// as it is.
+/// A cluster of that name with Netkeel, installed now where it is not. `NETKEEL_E2E_CLUSTER` names one to be used instead: as
+/// it is, where it is up.
 pub fn installed(name: &str, ip_family: IpFamily) -> Result<Cluster> {
     installed_with(name, ip_family, values(ip_family))
 }
 
 /// The same with these arguments for helm.
 pub fn installed_with(name: &str, ip_family: IpFamily, values: &[&str]) -> Result<Cluster> {
-    if let Ok(name) = std::env::var("NETKEEL_E2E_CLUSTER") {
-        return Cluster::attach(&name);
+    let instead = std::env::var("NETKEEL_E2E_CLUSTER").ok();
+    if let Some(cluster) = instead.as_deref().and_then(|name| Cluster::attach(name).ok()) {
+        return Ok(cluster);
     }
-    let cluster = bare_of(name, ip_family)?;
+    let cluster = bare_of(instead.as_deref().unwrap_or(name), ip_family)?;
     if !is_installed(&cluster) {
         helm_install(&cluster, values)?;
     }

@@ -27,14 +27,28 @@ pub struct Node {
     pub removing: bool,
 }
 
+/// How packets of pods travel to other nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Through the tunnel.
+    #[default]
+    Vxlan,
+    /// As they are to nodes on a subnet of this one, through the tunnel to all others.
+    VxlanCrossSubnet,
+    /// As they are; to nodes on no subnet of this one by somebody else's routes.
+    None,
+}
+
 /// What is the same on all nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// Where the addresses of all pods lie.
     pub pods: Vec<IpNet>,
+    /// How packets travel to other nodes.
+    pub encapsulation: Encapsulation,
     /// UDP port of the overlay.
     pub vxlan_port: u16,
-    /// MTU of pods, bytes; `None` takes the underlay's less the overlay's headers.
+    /// MTU of pods, bytes; `None` takes the underlay's, less the overlay's headers where there may be some.
     pub mtu: Option<u32>,
     /// Destinations that see pods' own addresses; `None` switches masquerading off.
     pub not_masqueraded: Option<Vec<IpNet>>,

@@ -17,12 +17,12 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub use self::{
     class::{Class, Numbers, Who},
     compile::{Compiled, Compiler, Isolation, Rules, Table, Work, compile},
-    explain::{Explanation, Party, Side, explain},
+    explain::{Explanation, Family, Party, Side, explain, explain_over, families},
     ports::Ports,
     selector::{Requirement, Selector},
 };
@@ -51,7 +51,7 @@ pub struct Pod {
     pub labels: Labels,
     /// Name of its node; none before it has one.
     pub node: Option<Arc<str>>,
-    /// Its IPv4 addresses; none before it has one.
+    /// Its addresses; none before it has one.
     pub addresses: BTreeSet<Address>,
     /// It uses its node's addresses: to policy it is the node.
     pub host_network: bool,
@@ -143,12 +143,12 @@ pub enum Peer {
         /// The pods of these namespaces.
         pods: Selector,
     },
-    /// Addresses, whoever has them.
+    /// Addresses, whoever has them, of the family of the CIDR: `::/0` is no IPv4 address.
     Block {
         /// All of these.
-        cidr: Ipv4Net,
+        cidr: IpNet,
         /// But none of these.
-        except: Vec<Ipv4Net>,
+        except: Vec<IpNet>,
     },
 }
 

@@ -7,11 +7,11 @@ use netkeel_core::{
     address::Addresses,
     ipam::{Layout, Pool},
     name::ObjectName,
-    node::{Node, NodeConfig},
+    node::{Encapsulation, Node, NodeConfig},
 };
 use netkeel_crds::{
     DEFAULT,
-    node_network::{NodeNetwork, NodeNetworkSpec, NodePool, State},
+    node_network::{self, NodeNetwork, NodeNetworkSpec, NodePool, State},
 };
 
 use crate::{Invalid, Problems, convert::policy::selector};
@@ -108,6 +108,11 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
         layout: Arc::new(layout(spec)?),
         config: NodeConfig {
             pods: whole(&config.pod_cidrs)?,
+            encapsulation: match config.encapsulation {
+                node_network::Encapsulation::Vxlan => Encapsulation::Vxlan,
+                node_network::Encapsulation::VxlanCrossSubnet => Encapsulation::VxlanCrossSubnet,
+                node_network::Encapsulation::None => Encapsulation::None,
+            },
             vxlan_port: if config.vxlan_port == 0 { DEFAULT_PORT } else { config.vxlan_port },
             mtu: (config.mtu > 0).then_some(u32::from(config.mtu)),
             not_masqueraded: masquerade
@@ -153,7 +158,7 @@ mod tests {
 
     fn object(name: &str, blocks: &[&str], revision: &str) -> NodeNetwork {
         let spec = json!({"nodeAddresses": ["fd00::2", "172.18.0.2"], "blocks": blocks, "revision": revision,
-            "config": {"podCIDRs": ["10.244.0.0/16", "fd00:10:244::/56"], "vxlanPort": 4789,
+            "config": {"podCIDRs": ["10.244.0.0/16", "fd00:10:244::/56"], "vxlanPort": 4789, "encapsulation": "VXLANCrossSubnet",
                        "masquerade": {"enabled": true, "excludedCIDRs": ["192.168.1.7/16"]}}});
         NodeNetwork::new(name, serde_json::from_value(spec).unwrap())
     }
@@ -169,6 +174,12 @@ mod tests {
         assert_eq!(node.config.pods, ["10.244.0.0/16", "fd00:10:244::/56"].map(|net| net.parse().unwrap()));
         assert_eq!(node.config.not_masqueraded, Some(vec!["192.168.0.0/16".parse().unwrap()]));
         assert_eq!((node.config.vxlan_port, node.config.mtu), (4789, None));
+        assert_eq!(node.config.encapsulation, Encapsulation::VxlanCrossSubnet);
+        assert_eq!(
+            NodeNetworkSpec::default().config.encapsulation,
+            node_network::Encapsulation::Vxlan,
+            "what an older operator, which does not say it, means"
+        );
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub const POLICY: &str = "NetworkPolicy";
 pub struct Policies {
     compiler: Compiler,
     /// Addresses that this node gave to its pods.
-    placed: BTreeMap<ObjectName, Address>,
+    placed: BTreeMap<ObjectName, BTreeSet<Address>>,
     /// Policies that are deleted while their namespace is on its way out, where they stay in force as long as it exists.
     outlived: BTreeSet<ObjectName>,
     unsupported: BTreeMap<ObjectName, Vec<Unsupported>>,
@@ -156,18 +156,19 @@ impl Policies {
         self.compiler.set_nodes(nodes.into_iter().collect())
     }
 
-    /// This node gave a pod an address, or took its address away (`None`). What the API says of its addresses counts only while this node
-    /// says nothing: its news is older.
-    pub fn place(&mut self, name: &ObjectName, address: Option<Address>) -> bool {
-        let before = match address {
-            Some(address) => self.placed.insert(name.clone(), address),
-            None => self.placed.remove(name),
+    /// This node gave a pod these addresses, or took its addresses away: then there are none. What the API says of its addresses counts
+    /// only while this node says nothing: its news is older.
+    pub fn place(&mut self, name: &ObjectName, addresses: BTreeSet<Address>) -> bool {
+        let before = if addresses.is_empty() {
+            self.placed.remove(name)
+        } else {
+            self.placed.insert(name.clone(), addresses.clone())
         };
-        if before == address {
+        if before.unwrap_or_default() == addresses {
             return false;
         }
         let Some(mut pod) = self.pod(name).cloned() else { return false };
-        pod.addresses = address.into_iter().collect();
+        pod.addresses = addresses;
         self.compiler.put_pod(pod)
     }
 
@@ -221,8 +222,8 @@ impl Policies {
     }
 
     fn put_pod(&mut self, mut pod: Pod) -> bool {
-        if let Some(&address) = self.placed.get(&pod.name) {
-            pod.addresses = [address].into();
+        if let Some(placed) = self.placed.get(&pod.name) {
+            pod.addresses.clone_from(placed);
         }
         self.compiler.put_pod(pod)
     }

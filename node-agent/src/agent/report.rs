@@ -7,7 +7,10 @@ use netkeel_core::ipam;
 use netkeel_crds::{cluster_network::Usage, node_network::BlockUsage};
 
 use super::Agent;
-use crate::status::{Part, Problem};
+use crate::{
+    route,
+    status::{Part, Problem},
+};
 
 /// So many impossible objects are named in the condition; the metric counts all.
 const NAMED: usize = 3;
@@ -79,8 +82,10 @@ impl Agent {
         let invalid = self.services.problems().iter().chain(self.nodes.problems().iter());
         report.notes.extend(invalid.take(NAMED).map(ToString::to_string));
         report.notes.extend(self.fights.notes(Instant::now()));
-        let applied = self.applied.as_ref().map(|(_, applied)| applied);
-        report.notes.extend(applied.and_then(|applied| applied.underlay.too_small_for(applied.device.mtu)));
+        if let Some((wanted, applied)) = &self.applied {
+            report.notes.extend(applied.underlay.too_small_for(applied.mtu, wanted.overhead()));
+            report.notes.extend(route::unprovided(&applied.elsewhere));
+        }
         match report.problems.values().next() {
             Some(problem) => self.with.ready.fail(&*problem.message),
             None => self.with.ready.pass(),

@@ -73,7 +73,7 @@ enum Whose {
     Pod,
     /// The overlay.
     Overlay,
-    /// Somebody else's; it may carry the overlay's packets.
+    /// Somebody else's; it may carry packets to other nodes.
     Other,
 }
 
@@ -153,7 +153,10 @@ impl Judge {
         match whose {
             Whose::Overlay => Stir::NETWORK.when(before.as_ref() != Some(&device)),
             Whose::Pod => Stir::ROUTES.when(before.is_some_and(|before| before.up && !up)),
-            Whose::Other => Stir::NETWORK.when(before.is_some_and(|before| before.mtu != mtu)),
+            // Linux drops the routes over a device that goes down.
+            Whose::Other => {
+                Stir::NETWORK.when(before.is_some_and(|before| before.mtu != mtu || before.up != up))
+            }
         }
     }
 

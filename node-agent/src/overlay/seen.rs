@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     address::AddressMessage,
-    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
 };
 
 use crate::link::{Error, address, netlink::Rtnetlink};
@@ -18,6 +18,8 @@ pub(super) struct Device {
     pub(super) mtu: u32,
     pub(super) mac: Vec<u8>,
     pub(super) up: bool,
+    /// Its frames have Ethernet headers.
+    pub(super) ethernet: bool,
     pub(super) no_arp: bool,
     vxlan: Option<Vec<InfoVxlan>>,
 }
@@ -72,7 +74,8 @@ fn device(message: RouteNetlinkMessage) -> Option<Device> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let flags = message.header.flags;
     let (up, no_arp) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::Noarp));
-    let mut device = Device { index: message.header.index, up, no_arp, ..Device::default() };
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    let mut device = Device { index: message.header.index, up, no_arp, ethernet, ..Device::default() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name = name,

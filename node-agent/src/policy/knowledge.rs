@@ -1,7 +1,7 @@
 //! What the API says of pods, namespaces and policies, with what only an agent adds: which sandbox is whose, and what to keep on disk.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
@@ -57,7 +57,7 @@ pub struct Knowledge {
     uids: HashMap<ObjectName, Arc<str>>,
     versions: BTreeMap<ObjectName, Version>,
     /// Addresses that the own node gave to its pods.
-    placed: BTreeMap<ObjectName, Address>,
+    placed: BTreeMap<ObjectName, BTreeSet<Address>>,
 }
 
 impl Knowledge {
@@ -179,18 +179,17 @@ impl Knowledge {
         }
     }
 
-    /// These pods have a link with this address, whether the API says so yet or not. Whether that is new.
+    /// These pods have a link with this address, each with all its addresses, whether the API says so yet or not. Whether that is new.
     pub fn place(&mut self, attached: &BTreeMap<Address, PodRef>) -> bool {
         let ours = |pod: &PodRef| pod.is(&self.reference(&pod.name));
-        let now: BTreeMap<ObjectName, Address> = attached
-            .iter()
-            .filter(|(_, pod)| ours(pod))
-            .map(|(address, pod)| (pod.name.clone(), *address))
-            .collect();
+        let mut now: BTreeMap<ObjectName, BTreeSet<Address>> = BTreeMap::new();
+        for (address, pod) in attached.iter().filter(|(_, pod)| ours(pod)) {
+            now.entry(pod.name.clone()).or_default().insert(*address);
+        }
         let before = std::mem::replace(&mut self.placed, now.clone());
         let gone = before.keys().filter(|name| !now.contains_key(name));
-        let changed = gone.fold(false, |changed, name| self.index.place(name, None) | changed);
-        now.iter().fold(changed, |changed, (name, address)| self.index.place(name, Some(*address)) | changed)
+        let changed = gone.fold(false, |changed, name| self.index.place(name, BTreeSet::new()) | changed);
+        now.into_iter().fold(changed, |changed, (name, all)| self.index.place(&name, all) | changed)
     }
 
     /// Compiles what is known and writes it to the maps. The numbers that it is made of are kept before.

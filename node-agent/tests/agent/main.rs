@@ -2,6 +2,7 @@
 
 mod drift;
 mod lab;
+mod ways;
 
 use std::{
     fs,

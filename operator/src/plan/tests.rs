@@ -214,6 +214,30 @@ fn overlaps_are_told_and_the_last_good_configuration_stays() {
 }
 
 #[test]
+fn native_routes_need_an_address_of_each_family_on_every_node() {
+    use netkeel_crds::cluster_network::Encapsulation;
+    let mut seen = settled();
+    let pods = &mut seen.network.as_mut().unwrap().spec.pod_network;
+    pods.encapsulation = Encapsulation::None;
+    assert_eq!(planned(&seen).config.map(|config| config.encapsulation), Some(Encapsulation::None));
+    let pods = &mut seen.network.as_mut().unwrap().spec.pod_network;
+    pods.pools[0].cidrs.push("fd00:10:244::/56".parse().unwrap());
+    seen.nodes[0].addresses.push("fd00::1".parse().unwrap());
+    let outcome = planned(&seen);
+    assert_eq!(reasons(&outcome)[0], (kind::DEGRADED, "NodeWithoutFamily"));
+    let said = &outcome.problems[0].message;
+    assert!(
+        said.starts_with("node b has no IPv6 address") && said.contains("to VXLANCrossSubnet or VXLAN"),
+        "{said}"
+    );
+    assert_eq!(outcome.config.map(|config| config.encapsulation), Some(Encapsulation::Vxlan), "as before");
+    for possible in [Encapsulation::Vxlan, Encapsulation::VxlanCrossSubnet] {
+        seen.network.as_mut().unwrap().spec.pod_network.encapsulation = possible;
+        assert_eq!(planned(&seen).problems, []);
+    }
+}
+
+#[test]
 fn a_full_pool_is_told_with_the_node_that_goes_without() {
     let mut seen = seen();
     let pool = &mut seen.network.as_mut().unwrap().spec.pod_network.pools[0];

@@ -1,8 +1,11 @@
 //! What one object cannot know: overlaps with Services and nodes, and other networks in the cluster.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use netkeel_crds::{
     ClusterNetworkSpec,
+    cluster_network::Encapsulation,
     condition::kind::{CONFLICTS, DEGRADED, SERVICE_NETWORK_READY},
 };
 
@@ -35,7 +38,33 @@ pub(super) fn problems(spec: &ClusterNetworkSpec, seen: &Observed) -> Vec<Proble
             })
         }));
     }
+    problems.extend(unroutable(spec, seen));
     problems
+}
+
+/// Without a tunnel a node is the next hop to its pods in each of their families.
+fn unroutable(spec: &ClusterNetworkSpec, seen: &Observed) -> Option<Problem> {
+    if spec.pod_network.encapsulation != Encapsulation::None {
+        return None;
+    }
+    let cidrs =
+        spec.pod_network.pools.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)));
+    cidrs.into_iter().find_map(|(pool, cidr)| {
+        let lacks = |addresses: &[IpAddr]| {
+            !addresses.is_empty() && !addresses.iter().any(|address| address.is_ipv4() == cidr.addr().is_ipv4())
+        };
+        let node = seen.nodes.iter().find(|node| lacks(&node.addresses))?;
+        let family = if cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        Some(Problem {
+            condition: DEGRADED,
+            reason: "NodeWithoutFamily",
+            message: format!(
+                "node {} has no {family} address, and pool {} ({cidr}) cannot be routed to it: set spec.podNetwork.encapsulation to \
+                 VXLANCrossSubnet or VXLAN, or give the node an {family} address",
+                node.name, pool.name
+            ),
+        })
+    })
 }
 
 /// Other networks in the cluster.

@@ -44,12 +44,18 @@ impl Api {
         self.request("PATCH", path, Some(change))
     }
 
+    /// Makes an object in the collection at `path`.
+    pub(super) fn create(&self, path: &str, object: &Value) -> Result<Written> {
+        self.request("POST", path, Some(object))
+    }
+
     fn request(&self, verb: &str, path: &str, body: Option<&Value>) -> Result<Written> {
+        let kind = if verb == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut stream = UnixStream::connect(&self.socket)?;
         let head = format!(
             "{verb} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Content-Type: application/merge-patch+json\r\nContent-Length: {}\r\n\r\n",
+             Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         let sent = micros_now();
@@ -59,7 +65,8 @@ impl Api {
         let answered = micros_now();
         stream.read_to_end(&mut answer)?;
         let text = String::from_utf8_lossy(&answer);
-        ensure!(text.starts_with("HTTP/1.1 200"), "{verb} {path}: {text}");
+        let done = ["HTTP/1.1 200", "HTTP/1.1 201"].iter().any(|status| text.starts_with(status));
+        ensure!(done, "{verb} {path}: {text}");
         Ok(Written { sent, answered })
     }
 }

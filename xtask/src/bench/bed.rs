@@ -3,14 +3,22 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use netkeel_e2e::workload::install;
-use netkeel_e2e::{Cluster, Options, Progress};
+use netkeel_e2e::workload::{Workload, install};
+use netkeel_e2e::{Cluster, IpFamily, Options, Progress};
 
 use super::{cilium, flannel, machine};
 use crate::image;
 
-/// A /26 has 64 addresses, and a freed one rests for half a minute.
-const VALUES: &str = r#"clusterNetwork.spec={"podNetwork":{"pools":[{"name":"default","cidrs":["10.244.0.0/16"],"blockSizes":{"ipv4":22}}]}}"#;
+/// Large blocks: hundreds of pods are made at once, and a freed address rests for half a minute.
+const IPV4: &str = r#""10.240.0.0/12""#;
+const DUAL: &str = r#""10.240.0.0/12","fd00:10:240::/100""#;
+
+fn values(ip_family: IpFamily) -> String {
+    let cidrs = if ip_family == IpFamily::Ipv4 { IPV4 } else { DUAL };
+    format!(
+        r#"clusterNetwork.spec={{"podNetwork":{{"pools":[{{"name":"default","cidrs":[{cidrs}],"blockSizes":{{"ipv4":21,"ipv6":117}}}}]}}}}"#
+    )
+}
 
 /// Who makes the cluster's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +32,21 @@ pub(super) enum Network {
 
 impl Network {
     /// The name of its cluster.
-    fn cluster(self) -> &'static str {
+    fn cluster(self, ip_family: IpFamily) -> &'static str {
         match self {
-            Self::Netkeel => "bench",
+            Self::Netkeel if ip_family == IpFamily::Ipv4 => "bench",
+            Self::Netkeel => "bench-dual",
             Self::Cilium => "bench-cilium",
             Self::Flannel => "bench-flannel",
+        }
+    }
+
+    /// How names of figures end that are there only for comparison.
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::Netkeel => "",
+            Self::Cilium => "-cilium",
+            Self::Flannel => "-flannel",
         }
     }
 }
@@ -40,10 +58,11 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    /// One that runs is used as it is. Where a step fails, what is up stays for inspection.
-    pub(super) fn up(network: Network) -> Result<Self> {
+    /// One that runs is used as it is. Where a step fails, what is up stays for inspection. With `Dual` everything is measured
+    /// by addresses of IPv6.
+    pub(super) fn up(network: Network, ip_family: IpFamily) -> Result<Self> {
         let progress = Progress::start();
-        let options = Options { name: network.cluster().into(), ..Options::default() };
+        let options = Options { name: network.cluster(ip_family).into(), ip_family, ..Options::default() };
         let cluster = match network {
             Network::Netkeel => netkeel(&options, &progress),
             Network::Cilium => cilium::up(&options, &progress),
@@ -56,12 +75,12 @@ impl Bed {
 
     /// Takes the cluster down, or says how to do so later.
     pub(super) fn end(self, keep: bool) -> Result<()> {
-        let name = self.network.cluster();
+        let name = self.cluster.name().to_owned();
         if keep {
             self.progress.say(format!("the cluster stays up: cargo xtask cluster down --name {name}"));
             return Ok(());
         }
-        Cluster::down(name)?;
+        Cluster::down(&name)?;
         self.progress.say("the cluster is down");
         Ok(())
     }
@@ -78,10 +97,29 @@ impl Bed {
         Ok(pair.into())
     }
 
-    /// The address of a node.
+    /// The address of a node that is measured.
     pub(super) fn address(&self, node: &str) -> Result<String> {
-        let known = self.cluster.nodes().iter().find(|known| known.name == node);
-        Ok(known.with_context(|| format!("there is no node {node}"))?.address.to_string())
+        let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
+        self.measured(&self.cluster.kubectl(&["get", "node", node, "-o", path])?)
+    }
+
+    /// The address of a pod that is measured.
+    pub(super) fn pod_address(&self, workload: &Workload<'_>, pod: &str) -> Result<String> {
+        self.measured(&workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"])?)
+    }
+
+    /// The address of the loopback device that is measured.
+    pub(super) fn loopback(&self) -> &'static str {
+        if self.is_ipv6() { "::1" } else { "127.0.0.1" }
+    }
+
+    pub(super) fn is_ipv6(&self) -> bool {
+        self.cluster.ip_family() == IpFamily::Dual
+    }
+
+    fn measured(&self, addresses: &str) -> Result<String> {
+        let found = addresses.split_whitespace().find(|address| address.contains(':') == self.is_ipv6());
+        found.map(str::to_owned).with_context(|| format!("no address of that family: {addresses}"))
     }
 
     /// The test workload's program, at the same path on every node.
@@ -97,10 +135,11 @@ fn netkeel(options: &Options, progress: &Progress) -> Result<Cluster> {
     cluster.load_image(&archive)?;
     progress.say("the image is loaded on both nodes");
     if !install::is_installed(&cluster) {
-        install::helm_install(&cluster, &["--set-json", VALUES])?;
+        install::helm_install(&cluster, &["--set-json", &values(options.ip_family)])?;
         progress.say("the chart is installed");
     }
-    install::wait_available(&cluster)
-        .context("look at: cargo xtask cluster kubectl --name bench -- -n netkeel-system get pods")?;
+    install::wait_available(&cluster).with_context(|| {
+        format!("look at: cargo xtask cluster kubectl --name {} -- -n netkeel-system get pods", options.name)
+    })?;
     Ok(cluster)
 }

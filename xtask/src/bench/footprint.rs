@@ -17,11 +17,17 @@ const LIST: &str = r#"for p in /proc/[0-9]*; do
   case $program in /netkeel-agent | /netkeel-operator | /netkeel-dns) ;; *) continue ;; esac
   echo "$program" $(awk '/^VmRSS|^VmHWM/ {print $1 $2}' $p/status)
 done 2>/dev/null; true"#;
-const METRICS: &str = "http://127.0.0.1:9470/metrics";
+/// Of a node's agent.
+pub(super) const METRICS: &str = "http://127.0.0.1:9470/metrics";
 const MAP_BYTES: &str = "netkeel_agent_map_bytes";
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     bed.settle()?;
+    measure(bed, "")
+}
+
+/// `suffix` ends the figures' names.
+pub(super) fn measure(bed: &Bed, suffix: &str) -> Result<Vec<Figure>> {
     let mut processes = Vec::new();
     let mut maps = Vec::new();
     for node in bed.nodes()? {
@@ -37,10 +43,10 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
         let largest = processes.iter().filter(|process| process.program == program);
         let largest = largest.map(|process| process.resident).max();
         let kib = largest.with_context(|| format!("{program} runs on no node"))?;
-        figures.push(Figure::new(figure, mebibytes(kib * 1024), Unit::Mebibytes));
+        figures.push(Figure::new(format!("{figure}{suffix}"), mebibytes(kib * 1024), Unit::Mebibytes));
     }
     let most = maps.into_iter().max().unwrap_or_default();
-    figures.push(Figure::new("footprint-agent-maps", mebibytes(most), Unit::Mebibytes));
+    figures.push(Figure::new(format!("footprint-agent-maps{suffix}"), mebibytes(most), Unit::Mebibytes));
     Ok(figures)
 }
 

@@ -59,7 +59,7 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    fn start(command: &mut Command) -> Result<Self> {
+    pub(super) fn start(command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| process::describe(command))?;
         let output = child.stdout.take().context("stdout is piped")?;
@@ -68,9 +68,26 @@ impl Attached {
 
     /// `bench-serve` as a process of a node, on the second CPU.
     pub(super) fn node_server(bed: &Bed, node: &str) -> Result<Self> {
-        let mut command = bed.cluster.node_command(node)?;
+        Self::server(bed, bed.cluster.node_command(node)?)
+    }
+
+    /// `bench-serve` on the second CPU, where a command line that ends so leads.
+    pub(super) fn server(bed: &Bed, mut command: Command) -> Result<Self> {
         command.args(["taskset", SERVER_CPU]).arg(bed.peer());
         Self::start(command.args(["bench-serve", "--attached", "true", "--port", &PORT.to_string()]))
+    }
+
+    /// Says it a line.
+    pub(super) fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("stdin is piped")?;
+        Ok(writeln!(input, "{line}")?)
+    }
+
+    /// The next line that it says.
+    pub(super) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line)
     }
 
     /// A command of the load program in a pod.
@@ -143,7 +160,7 @@ pub(super) struct Lane {
 impl Lane {
     /// In a pod, on the first CPU. `server` has the ports of `bench-serve`.
     pub(super) fn in_pod(bed: &Bed, namespace: &str, pod: &str, server: &str) -> Result<Self> {
-        let to = format!("{server}:{PORT}");
+        let to = target(server);
         let command = ["/bin/taskset", CLIENT_CPU, PEER, "bench-lane", "--to", &to];
         let program = Attached::in_pod(bed, namespace, pod, &command)?;
         Ok(Self { what: format!("pod {pod} to {to}"), program })
@@ -151,10 +168,14 @@ impl Lane {
 
     /// As a process of a node, on the first CPU.
     pub(super) fn on_node(bed: &Bed, node: &str, server: &str) -> Result<Self> {
-        let to = format!("{server}:{PORT}");
-        let mut command = bed.cluster.node_command(node)?;
+        Self::with(bed, bed.cluster.node_command(node)?, node, server)
+    }
+
+    /// On the first CPU, where a command line that ends so leads; `place` is for errors.
+    pub(super) fn with(bed: &Bed, mut command: Command, place: &str, server: &str) -> Result<Self> {
+        let to = target(server);
         command.args(["taskset", CLIENT_CPU]).arg(bed.peer()).args(["bench-lane", "--to", &to]);
-        Ok(Self { what: format!("process of {node} to {to}"), program: Attached::start(&mut command)? })
+        Ok(Self { what: format!("process of {place} to {to}"), program: Attached::start(&mut command)? })
     }
 
     pub(super) fn slice(&mut self, exchange: Exchange, length: Duration) -> Result<Slice> {
@@ -165,7 +186,8 @@ impl Lane {
 
     /// Whether a connection to an address and port is accepted.
     pub(super) fn reaches(&mut self, address: &str, port: u16) -> Result<bool> {
-        Ok(self.order::<Reached>(&format!("reach {address}:{port} {REACH}"))?.reached)
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        Ok(self.order::<Reached>(&format!("reach {host}:{port} {REACH}"))?.reached)
     }
 
     /// Waits until its server accepts.
@@ -184,6 +206,11 @@ impl Lane {
         asked.with_context(|| format!("{}: {order}", self.what))?;
         serde_json::from_str(&answer).with_context(|| format!("{}: {order}: {answer:?}", self.what))
     }
+}
+
+/// The first port of `bench-serve` there.
+fn target(server: &str) -> String {
+    if server.contains(':') { format!("[{server}]:{PORT}") } else { format!("{server}:{PORT}") }
 }
 
 /// Runs the rounds, one slice of each lane a round; who comes first rotates. Returns the slices of each lane.

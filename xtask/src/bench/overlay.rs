@@ -14,7 +14,6 @@ use super::loads::{self, Attached, Exchange, Lane, Slice, column, take_turns};
 use super::ratio::Ratios;
 
 const NAMESPACE: &str = "bench-overlay";
-const LOOPBACK: &str = "127.0.0.1";
 const WARM_UP: Duration = Duration::from_millis(500);
 const SLICE: Duration = Duration::from_millis(200);
 const ROUNDS: usize = 50;
@@ -58,8 +57,8 @@ pub(super) fn run(ours: &Bed, theirs: &Bed) -> Result<Vec<Figure>> {
     let (other_workload, other_lane) = pair(theirs)?;
     let [first, _] = ours.nodes()?;
     let _server = Attached::node_server(ours, first)?;
-    let mut lanes = [lane, other_lane, Lane::on_node(ours, first, LOOPBACK)?];
-    lanes[2].wait_served(LOOPBACK)?;
+    let mut lanes = [lane, other_lane, Lane::on_node(ours, first, ours.loopback())?];
+    lanes[2].wait_served(ours.loopback())?;
     let mut figures = Vec::new();
     for comparison in &COMPARISONS {
         ours.settle()?;
@@ -82,7 +81,7 @@ fn pair(bed: &Bed) -> Result<(Workload<'_>, Lane)> {
     let workload = Workload::new(&bed.cluster, NAMESPACE)?;
     workload.apply(vec![loads::client("client", first), loads::server("server", second)])?;
     workload.ready()?;
-    let server = workload.kubectl(&["get", "pod", "server", "-o", "jsonpath={.status.podIP}"])?;
+    let server = bed.pod_address(&workload, "server")?;
     let mut lane = Lane::in_pod(bed, NAMESPACE, "client", &server)?;
     lane.wait_served(&server)?;
     Ok((workload, lane))

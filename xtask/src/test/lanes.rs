@@ -1,83 +1,147 @@
-//! The test programs that need a real cluster, in lanes that run side by side. Half of their time is spent in waiting for
-//! something, so two cores carry two lanes. Programs that share a cluster are in one lane.
+//! The test programs that need a real cluster, in lanes that run side by side: half of their time is spent in waiting for
+//! something, so two cores carry more lanes than two. A lane takes the next piece of work as soon as it has ended one.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use netkeel_e2e::Cluster;
 
 use super::child::Log;
 use super::count::Count;
+use super::steps::ONE_AT_A_TIME;
 use super::suite::{self, Program};
 
-/// Targets of the lanes, each with the cluster that it has for itself. One that is not named here joins the last lane, whose
-/// programs share the cluster [`SHARED`].
-const LANES: [&[(&str, &str)]; 2] = [
-    &[
-        ("docs", "docs"),
-        ("families", "families"),
-        ("ipam", "ipam"),
-        ("lifecycle", "lifecycle"),
-        ("survival", "survival"),
-    ],
-    &[("cluster", "harness"), ("observability", "observed")],
-];
+/// How many run at once.
+const LANES: usize = 3;
+/// The cluster of all programs that [`OWN`] does not name.
 const SHARED: &str = "e2e";
+/// Tells a program which cluster it has.
+const CLUSTER: &str = "NETKEEL_E2E_CLUSTER";
+
+/// A program, or a part of one, with a cluster for itself: it would be too long among those that share one, or it needs one of its kind.
+struct Own {
+    target: &'static str,
+    cluster: &'static str,
+    /// Which of the program's tests these are, as libtest's arguments. The parts of a program have all of its tests.
+    part: &'static [&'static str],
+}
+
+/// What takes long comes first, so that no lane is left with it at the end. The programs on the shared cluster come second.
+const OWN: &[Own] = &[
+    Own { part: &["--skip", "agents::"], ..own("survival", "survival") },
+    own("lifecycle", "lifecycle"),
+    own("network", "network"),
+    Own { part: &["agents::"], ..own("survival", "agents") },
+    own("observability", "observed"),
+    own("ipam", "ipam"),
+    own("families", "families"),
+    own("docs", "docs"),
+    own("cluster", "harness"),
+];
+
+const fn own(target: &'static str, cluster: &'static str) -> Own {
+    Own { target, cluster, part: &[] }
+}
+
+/// Programs that follow each other on one cluster, by the names of their targets.
+#[derive(Debug, PartialEq, Eq)]
+struct Work<'a> {
+    cluster: &'static str,
+    targets: Vec<&'a str>,
+    part: &'static [&'static str],
+}
 
 /// Clusters that these programs make.
 pub(super) fn clusters() -> impl Iterator<Item = &'static str> {
-    LANES.iter().copied().flatten().map(|(_, cluster)| *cluster).chain([SHARED])
+    OWN.iter().map(|own| own.cluster).chain([SHARED])
 }
 
-/// Runs all lanes; the log gets what each wrote, one after the other. A cluster that is not shared is taken down when its
-/// program has passed: also one at rest costs the others time.
-pub(super) fn run(programs: Vec<Program>, args: &[&str], limit: Duration, log: &mut Log) -> Result<Count> {
-    let mut lanes = [const { Vec::new() }; LANES.len()];
-    for program in programs {
-        lanes[lane(program.target())].push(program);
+/// Runs all programs, or of each only the tests whose names contain `filter`. The log gets what each piece of work wrote, one
+/// after the other.
+pub(super) fn run(
+    programs: &[Program],
+    filter: Option<&str>,
+    limit: Duration,
+    log: &mut Log,
+) -> Result<Count> {
+    let targets: Vec<_> = programs.iter().map(Program::target).collect();
+    let mut queue = VecDeque::new();
+    for work in plan(&targets, filter.is_none()) {
+        let log = log.beside(work.cluster)?;
+        queue.push_back((work, log));
     }
-    let mut logs = Vec::new();
-    for number in 1..=lanes.len() {
-        logs.push(log.beside(&format!("lane-{number}"))?);
-    }
-    let counts: Vec<Count> = thread::scope(|scope| {
-        let threads: Vec<_> = lanes
-            .iter()
-            .zip(&mut logs)
-            .map(|(programs, log)| scope.spawn(move || one_by_one(programs, args, limit, log)))
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or(Count::FAILED)).collect()
+    let queue = Mutex::new(queue);
+    let lane = || {
+        let mut ended = Vec::new();
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some((work, mut log)) = next else { return ended };
+            ended.push((work.run(programs, filter, limit, &mut log), log));
+        }
+    };
+    let lanes: Vec<_> = thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        lanes.into_iter().map(thread::ScopedJoinHandle::join).collect()
     });
-    logs.iter().try_for_each(|lane| log.append(lane))?;
     let mut total = Count::default();
-    for count in counts {
-        total += count;
+    for lane in lanes {
+        let Ok(ended) = lane else {
+            total += Count::FAILED;
+            continue;
+        };
+        for (count, part) in ended {
+            total += count;
+            log.append(&part)?;
+        }
     }
     Ok(total)
 }
 
-fn one_by_one(programs: &[Program], args: &[&str], limit: Duration, log: &mut Log) -> Count {
-    let mut total = Count::default();
-    for program in programs {
-        let count = suite::run(std::slice::from_ref(program), args, limit, log);
-        total += count;
-        if let Some(cluster) = own_cluster(program.target()).filter(|_| count.failed == 0)
-            && let Err(error) = Cluster::down(cluster)
-        {
-            println!("    {cluster} is not taken down: {error:#}");
-            total += Count::FAILED;
+/// The pieces of work in the order in which they begin. Without `parts` no program is parted.
+fn plan<'a>(targets: &[&'a str], parts: bool) -> Vec<Work<'a>> {
+    let mut works: Vec<Work> = Vec::new();
+    for own in OWN {
+        let target = targets.iter().copied().find(|target| *target == own.target);
+        let Some(target) = target else { continue };
+        let begun = works.iter().any(|work| work.targets == [target]);
+        if parts {
+            works.push(Work { cluster: own.cluster, targets: vec![target], part: own.part });
+        } else if !begun {
+            works.push(Work { cluster: own.cluster, targets: vec![target], part: &[] });
         }
     }
-    total
+    let sharing = |target: &&str| OWN.iter().all(|own| own.target != *target);
+    let targets: Vec<_> = targets.iter().copied().filter(sharing).collect();
+    if !targets.is_empty() {
+        works.insert(works.len().min(1), Work { cluster: SHARED, targets, part: &[] });
+    }
+    works
 }
 
-fn own_cluster(target: &str) -> Option<&'static str> {
-    LANES.iter().copied().flatten().find(|(name, _)| *name == target).map(|(_, cluster)| *cluster)
-}
-
-fn lane(target: &str) -> usize {
-    LANES.iter().position(|lane| lane.iter().any(|(name, _)| *name == target)).unwrap_or(LANES.len() - 1)
+impl Work<'_> {
+    /// A cluster is taken down when its programs have passed: also one at rest costs the others time.
+    fn run(&self, programs: &[Program], filter: Option<&str>, limit: Duration, log: &mut Log) -> Count {
+        let start = Instant::now();
+        let args: Vec<_> = ONE_AT_A_TIME.into_iter().chain(filter).chain(self.part.iter().copied()).collect();
+        let mut total = Count::default();
+        for target in &self.targets {
+            let programs = programs.iter().filter(|program| program.target() == *target);
+            let programs =
+                programs.map(|program| program.clone().with(CLUSTER, self.cluster)).collect::<Vec<_>>();
+            total += suite::run(&programs, &args, limit, log);
+        }
+        println!("    {}: {total} in {:.0} s", self.cluster, start.elapsed().as_secs_f64());
+        if total.failed == 0
+            && let Err(error) = Cluster::down(self.cluster)
+        {
+            println!("    {} is not taken down: {error:#}", self.cluster);
+            total += Count::FAILED;
+        }
+        total
+    }
 }
 
 #[cfg(test)]
@@ -85,10 +149,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_without_a_cluster_of_their_own_run_one_after_the_other() {
-        assert_ne!(lane("survival"), lane("network"));
-        assert_eq!(lane("network"), lane("policy"));
-        assert_eq!(lane("a program of tomorrow"), lane("network"));
-        assert_eq!((own_cluster("cluster"), own_cluster("network")), (Some("harness"), None));
+    fn programs_without_a_cluster_of_their_own_are_one_piece_of_work() {
+        let works = plan(&["service", "survival", "policy", "docs", "a program of tomorrow"], true);
+        let clusters: Vec<_> = works.iter().map(|work| work.cluster).collect();
+        assert_eq!(clusters, ["survival", SHARED, "agents", "docs"]);
+        assert_eq!(works[1].targets, ["service", "policy", "a program of tomorrow"]);
+    }
+
+    #[test]
+    fn the_parts_of_a_program_are_all_of_it() {
+        let parts: Vec<_> = OWN.iter().filter(|own| own.target == "survival").map(|own| own.part).collect();
+        assert_eq!(parts, [&["--skip", "agents::"][..], &["agents::"]]);
+        let whole = Work { cluster: "survival", targets: vec!["survival"], part: &[] };
+        assert_eq!(plan(&["survival"], false), [whole]);
     }
 }

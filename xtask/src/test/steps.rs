@@ -1,6 +1,7 @@
 //! The table of steps: what each runs, what it needs of the machine, and which steps it builds on.
 
 use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -21,9 +22,11 @@ pub(super) struct Step {
     /// Steps that must not have failed in the same run.
     pub(super) after: &'static [&'static str],
     pub(super) needs: &'static [Need],
+    /// May run at the same time as its neighbours that may, too: it waits as much as it computes.
+    pub(super) beside: bool,
     /// Package whose gated tests the step runs, if that is what it does.
     gated: Option<&'static str>,
-    pub(super) run: fn(&mut Run, &mut Log) -> Result<Count>,
+    pub(super) run: fn(&Run, &mut Log) -> Result<Count>,
 }
 
 /// What a step needs of the machine.
@@ -35,6 +38,9 @@ pub(super) enum Need {
     /// Debian's package manager, and the right to use it.
     Apt,
 }
+
+/// What libtest is told where tests share this kernel or one cluster.
+pub(super) const ONE_AT_A_TIME: [&str; 2] = ["--test-threads=1", "--nocapture"];
 
 const QUICK: Duration = Duration::from_mins(5);
 const BUILD: Duration = Duration::from_mins(30);
@@ -58,9 +64,11 @@ pub(super) const STEPS: &[Step] = &[
     // Before the test programs are built, since it leaves an agent without programs where theirs will be.
     step("stub", "an agent without kernel programs refuses to start", stub),
     step("unit", "tests that need no root, no kernel feature and no network", unit),
+    step("helm", "the chart, with the real helm", |_, log| xtask(log, &["helm"])),
     Step {
         needs: &[Need::Root, Need::Kernel],
         after: &["ebpf"],
+        beside: true,
         gated: Some("netkeel-dataplane-loader"),
         ..step("golden", "packets through the programs in this kernel", |run, log| {
             gated(run, log, "netkeel-dataplane-loader", TESTS)
@@ -69,12 +77,13 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         needs: &[Need::Root, Need::Kernel],
         after: &["ebpf"],
+        beside: true,
         gated: Some("netkeel-agent"),
         ..step("netns", "the agent in network namespaces", |run, log| gated(run, log, "netkeel-agent", TESTS))
     },
-    step("helm", "the chart, with the real helm", |_, log| xtask(log, &["helm"])),
     Step {
         after: &["ebpf"],
+        beside: true,
         ..step("image", "the container image, and one of another build to upgrade to", image)
     },
     Step {
@@ -85,13 +94,13 @@ pub(super) const STEPS: &[Step] = &[
     },
 ];
 
-const fn step(name: &'static str, about: &'static str, run: fn(&mut Run, &mut Log) -> Result<Count>) -> Step {
-    Step { name, about, after: &[], needs: &[], gated: None, run }
+const fn step(name: &'static str, about: &'static str, run: fn(&Run, &mut Log) -> Result<Count>) -> Step {
+    Step { name, about, after: &[], needs: &[], beside: false, gated: None, run }
 }
 
 impl Step {
     /// How many tests a skipped step stands for.
-    pub(super) fn size(&self, run: &mut Run) -> Count {
+    pub(super) fn size(&self, run: &Run) -> Count {
         let Some(package) = self.gated else { return Count::SKIPPED };
         let built =
             Log::create(&run.root, self.name).and_then(|mut log| Ok(run.suite(&mut log)?.gated(package)));
@@ -133,25 +142,27 @@ fn too_old(release: &str) -> bool {
 }
 
 impl Run {
-    fn suite(&mut self, log: &mut Log) -> Result<&Suite> {
-        if self.suite.is_none() {
-            self.suite = Some(Suite::build(&self.root, log)?);
+    /// Built once; who needs them meanwhile waits.
+    fn suite(&self, log: &mut Log) -> Result<Arc<Suite>> {
+        let mut built = self.suite.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suite) = &*built {
+            return Ok(suite.clone());
         }
-        self.suite.as_ref().context("the tests were not built")
+        Ok(built.insert(Arc::new(Suite::build(&self.root, log)?)).clone())
     }
 }
 
 /// The other build first: the programs that lie there afterwards are of this one.
-fn image(_: &mut Run, log: &mut Log) -> Result<Count> {
+fn image(_: &Run, log: &mut Log) -> Result<Count> {
     xtask(log, &["image", "--another"])?;
     xtask(log, &["image"])
 }
 
-fn setup(_: &mut Run, log: &mut Log) -> Result<Count> {
+fn setup(_: &Run, log: &mut Log) -> Result<Count> {
     xtask(log, &["setup"])
 }
 
-fn clippy(run: &mut Run, log: &mut Log) -> Result<Count> {
+fn clippy(run: &Run, log: &mut Log) -> Result<Count> {
     let features = suite::all_features(&run.root)?;
     let mut args = vec!["clippy", "--workspace", "--all-targets"];
     args.extend(features.as_deref().into_iter().flat_map(|features| ["--features", features]));
@@ -159,7 +170,7 @@ fn clippy(run: &mut Run, log: &mut Log) -> Result<Count> {
     cargo(log, &args, BUILD)
 }
 
-fn deny(_: &mut Run, log: &mut Log) -> Result<Count> {
+fn deny(_: &Run, log: &mut Log) -> Result<Count> {
     if !log.try_run(workspace::cargo().args(["deny", "--version"]), QUICK)?.1 {
         println!("    installing cargo-deny (once, several minutes)");
         cargo(log, &["install", "--locked", "cargo-deny"], BUILD)?;
@@ -167,7 +178,7 @@ fn deny(_: &mut Run, log: &mut Log) -> Result<Count> {
     cargo(log, &["deny", "check", "bans", "licenses", "sources"], QUICK)
 }
 
-fn stub(run: &mut Run, log: &mut Log) -> Result<Count> {
+fn stub(run: &Run, log: &mut Log) -> Result<Count> {
     // The whole workspace with the features that the suite is built with: what others made is built once.
     let features = suite::all_features(&run.root)?.into_iter().chain(["netkeel-agent/stub".to_owned()]);
     let features = features.collect::<Vec<_>>().join(",");
@@ -177,19 +188,20 @@ fn stub(run: &mut Run, log: &mut Log) -> Result<Count> {
     Count::of_libtest(&output).context("the tests of an agent without programs gave no result")
 }
 
-fn unit(run: &mut Run, log: &mut Log) -> Result<Count> {
+fn unit(run: &Run, log: &mut Log) -> Result<Count> {
     let programs = run.suite(log)?.plain();
     let filter = run.filter.clone();
     Ok(suite::run(&programs, &filter.as_deref().into_iter().collect::<Vec<_>>(), TESTS, log))
 }
 
 /// Tests that share this kernel or one cluster run one at a time.
-fn gated(run: &mut Run, log: &mut Log, package: &str, limit: Duration) -> Result<Count> {
+fn gated(run: &Run, log: &mut Log, package: &str, limit: Duration) -> Result<Count> {
     let programs = programs(run, log, package)?;
-    Ok(suite::run(&programs, &one_at_a_time(run.filter.as_deref()), limit, log))
+    let args: Vec<_> = ONE_AT_A_TIME.into_iter().chain(run.filter.as_deref()).collect();
+    Ok(suite::run(&programs, &args, limit, log))
 }
 
-fn programs(run: &mut Run, log: &mut Log, package: &str) -> Result<Vec<Program>> {
+fn programs(run: &Run, log: &mut Log, package: &str) -> Result<Vec<Program>> {
     let programs = run.suite(log)?.gated(package);
     let gate = suite::GATE;
     anyhow::ensure!(
@@ -199,19 +211,15 @@ fn programs(run: &mut Run, log: &mut Log, package: &str) -> Result<Vec<Program>>
     Ok(programs)
 }
 
-fn one_at_a_time(filter: Option<&str>) -> Vec<&str> {
-    ["--test-threads=1", "--nocapture"].into_iter().chain(filter).collect()
-}
-
 /// On fresh clusters, since those of an earlier run hold an older image. They are left up for inspection when a test
 /// fails, but not in CI.
-fn e2e(run: &mut Run, log: &mut Log) -> Result<Count> {
+fn e2e(run: &Run, log: &mut Log) -> Result<Count> {
     let down = |log: &mut Log| {
         lanes::clusters().try_for_each(|name| xtask(log, &["cluster", "down", "--name", name]).map(drop))
     };
     down(log)?;
     let programs = programs(run, log, "netkeel-e2e")?;
-    let result = lanes::run(programs, &one_at_a_time(run.filter.as_deref()), CLUSTER, log);
+    let result = lanes::run(&programs, run.filter.as_deref(), CLUSTER, log);
     if matches!(result, Ok(Count { failed: 0, .. })) || std::env::var_os("CI").is_some() {
         down(log)?;
     } else {

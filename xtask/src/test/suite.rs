@@ -29,6 +29,7 @@ pub(super) struct Program {
     executable: PathBuf,
     /// Whether it needs root.
     gated: bool,
+    env: Vec<(&'static str, &'static str)>,
 }
 
 /// All test programs of the workspace.
@@ -108,10 +109,16 @@ impl Program {
         &self.target
     }
 
+    /// The same with a variable in its environment.
+    pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.env.push((name, value));
+        self
+    }
+
     fn run(&self, args: &[&str], limit: Duration, log: &mut Log) -> Result<Count> {
         let mut command = Command::new(&self.executable);
         command.args(args).current_dir(&self.folder);
-        command.env("CARGO_MANIFEST_DIR", &self.folder);
+        command.env("CARGO_MANIFEST_DIR", &self.folder).envs(self.env.iter().copied());
         let (output, success) = log.try_run(&mut command, limit)?;
         match Count::of_libtest(&output) {
             Some(count) if success == (count.failed == 0) => Ok(count),
@@ -151,6 +158,7 @@ fn program(packages: &[Package], artifact: Artifact) -> Option<Program> {
         kind: target.kind.join(", "),
         executable: artifact.executable?,
         gated: target.required_features.iter().any(|feature| feature == GATE),
+        env: Vec::new(),
     })
 }
 

@@ -29,7 +29,7 @@ impl From<u32> for Way {
 }
 
 impl Datapath {
-    /// Runs a packet program (`from_pod`, `to_pod`, `from_overlay`, `to_overlay`, `empty`) over a frame as if it were on a
+    /// Runs a packet program (`from_pod`, `to_pod`, `from_overlay`, `to_overlay`, `from_underlay`, `empty`) over a frame as if it were on a
     /// device, without sending it anywhere. Counters count it, maps keep it.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ mod ipv6;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod native;
+#[cfg(test)]
 mod overlay;
 #[cfg(test)]
 mod packet;

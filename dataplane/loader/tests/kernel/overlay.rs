@@ -78,7 +78,7 @@ fn node(options: &Options, addresses: &[Ipv4Addr], overlay: Ipv4Addr, blocks: &[
     for (third, owner) in blocks {
         ip(&format!("route add 10.244.{third}.0/24 dev {DEVICE} src {overlay}"));
         let block = Block::new(Ipv4Addr::new(10, 244, *third, 0), 24);
-        tunnels.put(&block, &Tunnel { node: (*owner).into() }).unwrap();
+        tunnels.put(&block, &Tunnel::to((*owner).into())).unwrap();
     }
     let index = ifindex(DEVICE);
     datapath.set_config(&Config::new(&[Address::from(addresses[0])], index)).unwrap();

@@ -168,7 +168,7 @@ fn tables_hold_what_was_written() {
         let want: HashMap<Block, Tunnel> = (0..=255)
             .map(|third| {
                 let node = Address::v4([172, 18, 0, third]);
-                (Block::new(Ipv4Addr::new(10, 244, third, 0), 24), Tunnel { node })
+                (Block::new(Ipv4Addr::new(10, 244, third, 0), 24), Tunnel::to(node))
             })
             .collect();
         assert_eq!(converge(&mut tunnels, &want).unwrap(), Changes { written: 256, removed: 0 });

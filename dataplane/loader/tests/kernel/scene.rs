@@ -72,7 +72,7 @@ impl<P: Packet> Scene<P> {
             ip(&format!("link add {device} type veth peer name {peer}"));
         }
         let (block, [peer, own]) = P::remote();
-        datapath.tunnels().unwrap().put(&block, &Tunnel { node: peer.into() }).unwrap();
+        datapath.tunnels().unwrap().put(&block, &Tunnel::to(peer.into())).unwrap();
         datapath.set_config(&Config::new(&[own.into()], ifindex("vx0"))).unwrap();
         Self { datapath, links: (ifindex("nk0"), ifindex("nk1")), packets: PhantomData }
     }
@@ -103,7 +103,8 @@ impl<P: Packet> Scene<P> {
         self.deliver(packet, 0)
     }
 
-    fn deliver(&self, packet: &P, came_over: u32) -> Outcome {
+    /// Runs `to_pod` for a packet to A or B that came over the device with this index.
+    pub(crate) fn deliver(&self, packet: &P, came_over: u32) -> Outcome {
         let (device, mac) = self.side(packet.ends().1);
         self.run("to_pod", &packet.between((HOST_MAC, mac)), Way { device, came_over })
     }

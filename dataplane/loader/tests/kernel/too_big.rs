@@ -31,6 +31,8 @@ const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
 const REMOTE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 1, 9);
 const REDIRECTED: i32 = 7;
 const DROPPED: i32 = 2;
+/// The next program, or the host stack.
+const NEXT: i32 = -1;
 
 /// A packet of `size` bytes from A.
 fn four(protocol: u8, transport: &[u8], size: u32) -> Ip {
@@ -175,12 +177,33 @@ fn what_may_not_be_answered_is_dropped_and_what_may_be_fragmented_passes_over_ip
         dropped(&four(1, &quoted, 1400), "an error");
         let (block, [_, own]) = Ip::remote();
         let six: IpAddr = "fd00:18::2".parse().unwrap();
-        scene.datapath.tunnels().unwrap().put(&block, &Tunnel { node: six.into() }).unwrap();
+        scene.datapath.tunnels().unwrap().put(&block, &Tunnel::to(six.into())).unwrap();
         limit::<Ip>(scene, own.into());
         let frame = Ip { fragment: 0, ..datagram }.frame();
         let (action, answer, _) = send(scene, &frame);
         assert_eq!(action, REDIRECTED);
         is_answer4(&frame, &answer, "nothing is fragmented over IPv6");
+    });
+}
+
+/// It cuts what may be cut, and answers for the rest.
+#[test]
+fn what_does_not_fit_on_the_way_to_a_next_hop_is_the_host_stacks() {
+    isolated(|lab| {
+        let scene = &scene::<Ip>(lab);
+        let (block, [peer, own]) = Ip::remote();
+        let direct = Tunnel::to(peer.into()).direct(peer.into(), ifindex("vx1"));
+        scene.datapath.tunnels().unwrap().put(&block, &direct).unwrap();
+        let small = four(UDP, &udp((4000, 53), b""), MTU + 4);
+        let large = four(UDP, &udp((4000, 53), b""), MTU + 24);
+        passes(scene, &large.frame(), "no limit is known");
+        let config = Config::new(&[own.into()], ifindex("vx0")).with_mtu(MTU).with_direct_mtu(MTU + 4);
+        scene.datapath.set_config(&config).unwrap();
+        passes(scene, &small.frame(), "the overlay's limit is not the interface's");
+        for fragment in [0, DONT_FRAGMENT] {
+            let frame = Ip { fragment, ..large.clone() }.frame();
+            assert_eq!(send(scene, &frame), (NEXT, frame, false), "{fragment:x}");
+        }
     });
 }
 

@@ -83,7 +83,7 @@ pub(crate) fn node(datapath: &Datapath) -> u32 {
     endpoints.put(&NEIGHBOUR.into(), &endpoint("nk1")).unwrap();
     let node = Address::v4([172, 18, 0, 2]);
     let block = Block::new(Ipv4Addr::new(10, 244, 1, 0), 24);
-    datapath.tunnels().unwrap().put(&block, &Tunnel { node }).unwrap();
+    datapath.tunnels().unwrap().put(&block, &Tunnel::to(node)).unwrap();
     datapath.set_config(&Config::new(&[Address::v4([172, 18, 0, 1])], ifindex("vx0"))).unwrap();
     nk0
 }

@@ -1,5 +1,6 @@
 //! Calls a CNI plugin as a runtime does, ADD for as many network namespaces as asked for, then DEL for each.
-//! An ADD's time is from the start of the plugin's process to its end; making the namespaces is not in it.
+//! An ADD's time is from the start of the plugin's process to its end; making the namespaces is not in it. Other pods can be
+//! there meanwhile; with no pod of its own it keeps those until its standard input ends.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -13,23 +14,42 @@ use crate::Result;
 use crate::flags::Flags;
 use crate::json::Value;
 
-/// The configuration comes on standard input.
+/// How many of the pods that are only there are made at once.
+const BESIDE_PARALLEL: u32 = 8;
+/// Said when they are all there and nothing else is to be measured.
+const READY: &str = "ready";
+
+/// The configuration is the first line of standard input.
 pub(crate) fn run(flags: &Flags) -> Result<bool> {
-    let mut config = Vec::new();
-    std::io::stdin().read_to_end(&mut config).map_err(|error| format!("standard input: {error}"))?;
+    let mut config = String::new();
+    std::io::stdin().read_line(&mut config).map_err(|error| format!("standard input: {error}"))?;
     let plugin = flags.text("plugin").ok_or("--plugin PATH is missing")?;
     let count: u32 = flags.get("count", 200)?;
     let parallel: u32 = flags.get("parallel", 1)?;
-    let pods: Vec<Pod> = (0..count).map(|index| Pod::new(plugin, &config, index)).collect();
+    let beside: u32 = flags.get("beside", 0)?;
+    let pods: Vec<Pod> =
+        (0..count + beside).map(|index| Pod::new(plugin, config.as_bytes(), index)).collect();
     let made = pods.iter().try_for_each(|pod| namespace("add", &pod.name));
-    let results = made.map(|()| (calls(&pods, parallel, "ADD"), calls(&pods, parallel, "DEL")));
+    let results = made.map(|()| measure(&pods, beside as usize, parallel));
     for pod in &pods {
         drop(namespace("del", &pod.name));
     }
-    let (add, del) = results?;
-    let well = add.failures.is_empty() && del.failures.is_empty();
-    Value::Object(vec![("add", add.value()), ("del", del.value())]).print();
+    let (beside, add, del) = results?;
+    let well = [&beside, &add, &del].iter().all(|outcome| outcome.failures.is_empty());
+    Value::Object(vec![("beside", beside.value()), ("add", add.value()), ("del", del.value())]).print();
     Ok(well)
+}
+
+/// What the calls came to: those of either verb for the pods that stay meanwhile, ADD and DEL for the others.
+fn measure(pods: &[Pod<'_>], beside: usize, parallel: u32) -> (Outcome, Outcome, Outcome) {
+    let (beside, pods) = pods.split_at(beside);
+    let before = calls(beside, BESIDE_PARALLEL, "ADD");
+    let (add, del) = (calls(pods, parallel, "ADD"), calls(pods, parallel, "DEL"));
+    if pods.is_empty() {
+        println!("{READY}");
+        drop(std::io::stdin().read_to_end(&mut Vec::new()));
+    }
+    (merge(before, calls(beside, BESIDE_PARALLEL, "DEL")), add, del)
 }
 
 fn namespace(verb: &str, name: &str) -> Result<()> {

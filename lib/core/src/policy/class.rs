@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netkeel_dataplane_common::identities::{FIRST, NODE, WORLD};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub struct Class {
     /// Whose they are.
     pub who: Who,
     /// The smallest CIDR of all policies that contains them.
-    pub leaf: Option<Ipv4Net>,
+    pub leaf: Option<IpNet>,
 }
 
 /// Whose an address is.
@@ -184,7 +184,7 @@ mod tests {
     fn class(app: &str) -> Class {
         let labels = Arc::new([("app".to_owned(), app.to_owned())].into());
         let who = Who::Pod { namespace: "shop".into(), namespace_labels: None, labels };
-        Class { who, leaf: Some(Ipv4Net::default()) }
+        Class { who, leaf: Some(IpNet::default()) }
     }
 
     fn rule(index: usize) -> RuleName {

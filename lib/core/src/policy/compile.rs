@@ -55,7 +55,8 @@ pub struct Isolation {
 pub struct Compiled {
     /// Addresses of all pods and nodes → identity.
     pub identities: HashMap<Address, u32>,
-    /// CIDRs that policies name → identity of the addresses that are in no smaller one and not in `identities`.
+    /// CIDRs that policies name → identity of the addresses that are in no smaller one and not in `identities`. Where one of IPv6
+    /// is around the v4-mapped addresses (`::/0` is) all of IPv4 is an entry too, so that none is taken for an IPv6 one.
     pub cidrs: HashMap<Block, u32>,
     /// The pods of the own node, but for those that policy does not know as pods ([`Pod::is_subject`]).
     pub pods: BTreeMap<ObjectName, Isolation>,
@@ -110,7 +111,7 @@ pub struct Compiler {
 #[derive(Debug, Default)]
 struct Stale {
     addresses: BTreeSet<Address>,
-    blocks: BTreeSet<ipnet::Ipv4Net>,
+    blocks: BTreeSet<ipnet::IpNet>,
     /// Keys of labels that rules ask for now, or do not any more.
     keys: BTreeSet<named::Key>,
     /// Pods of the own node, known or gone.

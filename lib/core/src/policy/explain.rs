@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt};
 
+use ipnet::IpNet;
+
 use super::{
     Class, Direction, Pod, RuleName, Who, World,
     compile::isolating,
@@ -16,6 +18,21 @@ pub enum Party {
     Pod(ObjectName),
     /// An address, whoever has it.
     Address(Address),
+}
+
+/// A family of addresses. Prints as `IPv4` or `IPv6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    fn has(self, address: Address) -> bool {
+        address.is_v4() == (self == Self::Ipv4)
+    }
 }
 
 /// Whether traffic passes and why. Prints as a few lines of text.
@@ -70,14 +87,40 @@ impl Side {
     }
 }
 
-/// Explains traffic of an IP protocol to a port (host byte order; zero where the protocol has none).
+/// The families in which both ends have an address, IPv4 first. A pod that has no address yet may get one of each.
+pub fn families(world: &World, from: &Party, to: &Party) -> impl Iterator<Item = Family> {
+    let has = |party: &Party, family: Family| match party {
+        Party::Address(address) => family.has(*address),
+        Party::Pod(name) => world.pods.get(name).is_none_or(|pod| {
+            pod.addresses.is_empty() || pod.addresses.iter().any(|address| family.has(*address))
+        }),
+    };
+    [Family::Ipv4, Family::Ipv6].into_iter().filter(move |family| has(from, *family) && has(to, *family))
+}
+
+/// Explains traffic of an IP protocol to a port (host byte order; zero where the protocol has none), over the first of the families
+/// in which it is possible.
 #[must_use]
 pub fn explain(world: &World, from: &Party, to: &Party, protocol: u8, port: u16) -> Explanation {
+    let family = families(world, from, to).next().unwrap_or(Family::Ipv4);
+    explain_over(world, from, to, protocol, port, family)
+}
+
+/// The same over one family: rules with CIDRs tell the addresses of a pod apart.
+#[must_use]
+pub fn explain_over(
+    world: &World,
+    from: &Party,
+    to: &Party,
+    protocol: u8,
+    port: u16,
+    family: Family,
+) -> Explanation {
     let mut leaves = Leaves::default();
     for block in world.policies.values().flat_map(leaves::named) {
         leaves.add(block);
     }
-    let (from, to) = (End::find(world, &leaves, from), End::find(world, &leaves, to));
+    let (from, to) = (End::find(world, &leaves, from, family), End::find(world, &leaves, to, family));
     let traffic = Traffic { world, protocol, port };
     let egress = traffic.side(Direction::Egress, &from, &to);
     let ingress = traffic.side(Direction::Ingress, &to, &from);
@@ -95,32 +138,37 @@ struct End<'a> {
 }
 
 impl<'a> End<'a> {
-    fn find(world: &'a World, leaves: &Leaves, party: &Party) -> Self {
+    fn find(world: &'a World, leaves: &Leaves, party: &Party, family: Family) -> Self {
         match party {
-            Party::Pod(name) => Self::pod(world, leaves, party.clone(), world.pods.get(name)),
+            Party::Pod(name) => {
+                let pod = world.pods.get(name);
+                let mut addresses = pod.into_iter().flat_map(|pod| &pod.addresses);
+                let address = addresses.find(|address| family.has(**address));
+                let leaf = address.and_then(|address| leaves.of(address.ip()));
+                Self::pod(world, leaf, party.clone(), pod)
+            }
             Party::Address(address) => {
-                let leaf = address.ipv4().and_then(|address| leaves.of(address));
+                let leaf = leaves.of(address.ip());
                 if let Some(node) = world.nodes.get(address) {
                     let class = Class { who: Who::Node, leaf };
                     return Self { party: party.clone(), pod: None, node: Some(node), class };
                 }
                 let mut owners = world.owners(*address);
                 if let (Some(pod), None) = (owners.next(), owners.next()) {
-                    return Self::pod(world, leaves, Party::Pod(pod.name.clone()), Some(pod));
+                    return Self::pod(world, leaf, Party::Pod(pod.name.clone()), Some(pod));
                 }
                 Self { party: party.clone(), pod: None, node: None, class: Class { who: Who::World, leaf } }
             }
         }
     }
 
-    fn pod(world: &World, leaves: &Leaves, party: Party, pod: Option<&'a Pod>) -> Self {
-        let address = pod.and_then(|pod| pod.addresses.first()).and_then(Address::ipv4);
+    fn pod(world: &World, leaf: Option<IpNet>, party: Party, pod: Option<&'a Pod>) -> Self {
         let (who, node) = match pod {
             Some(pod) if pod.host_network => (Who::Node, pod.node.as_deref()),
             Some(pod) if pod.is_subject() => (world.who(pod), None),
             _ => (Who::World, None),
         };
-        Self { party, pod, node, class: Class { who, leaf: address.and_then(|address| leaves.of(address)) } }
+        Self { party, pod, node, class: Class { who, leaf } }
     }
 }
 
@@ -172,6 +220,15 @@ impl Traffic<'_> {
                     .is_none_or(|ports| ports.iter().any(|ports| ports.contains(self.protocol, self.port)))
         })?;
         Some(RuleName { policy: policy.clone(), direction, index })
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! The `NetworkPolicy` reference read aloud, flow by flow: what the compiler is compared with. Slow on purpose, and shares no
 //! decision with the compiler: neither selectors nor ports nor CIDRs are asked here, they are read.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{Labels, Peer, Pod, Policy, Ports, Requirement, Rule, Selector, World};
 use crate::address::Address;
@@ -79,7 +79,7 @@ fn rule_allows(world: &World, policy: &Policy, rule: &Rule, other: Address, prot
 fn peer_is(world: &World, policy: &Policy, peer: &Peer, other: Address) -> bool {
     match peer {
         Peer::Block { cidr, except } => {
-            let Some(address) = other.ipv4() else { return false };
+            let address = other.ip();
             is_in(address, *cidr) && !except.iter().any(|except| is_in(address, *except))
         }
         Peer::Pods { namespaces, pods } => {
@@ -113,10 +113,18 @@ fn owner(world: &World, address: Address) -> Option<&Pod> {
     owner
 }
 
-/// The first bits are the same.
-fn is_in(address: Ipv4Addr, net: Ipv4Net) -> bool {
-    let differing = address.to_bits() ^ net.addr().to_bits();
-    differing.leading_zeros() >= u32::from(net.prefix_len())
+/// The family and the first bits are the same.
+fn is_in(address: IpAddr, net: IpNet) -> bool {
+    let length = u32::from(net.prefix_len());
+    match (address, net.addr()) {
+        (IpAddr::V4(address), IpAddr::V4(net)) => {
+            (address.to_bits() ^ net.to_bits()).leading_zeros() >= length
+        }
+        (IpAddr::V6(address), IpAddr::V6(net)) => {
+            (address.to_bits() ^ net.to_bits()).leading_zeros() >= length
+        }
+        _ => false,
+    }
 }
 
 fn selector_matches(selector: &Selector, labels: &Labels) -> bool {

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netkeel_core::{
     address::Address,
     name::ObjectName,
@@ -26,7 +27,8 @@ pub(crate) const NODES: [&str; 2] = ["a", "b"];
 
 /// The last two have no Namespace object in some clusters.
 const NAMESPACES: [&str; 3] = ["blue", "green", "red"];
-const CIDRS: [&str; 12] = [
+/// Some of IPv6 are around the v4-mapped addresses.
+const CIDRS: [&str; 22] = [
     "0.0.0.0/0",
     "10.0.0.0/8",
     "10.0.0.0/28",
@@ -39,11 +41,34 @@ const CIDRS: [&str; 12] = [
     "192.168.0.0/16",
     "192.168.1.0/24",
     "128.0.0.0/1",
+    "::/0",
+    "::/1",
+    "::fffe:0:0/95",
+    "fc00::/7",
+    "fd00:10::/124",
+    "fd00:10::/125",
+    "fd00:10::4/126",
+    "fd00:10::5/128",
+    "fd00:18::2/128",
+    "2001:db8:1::/48",
 ];
 const PORTS: [u16; 12] = [0, 1, 52, 53, 80, 81, 443, 8079, 8080, 8087, 8088, 65535];
 
-const OTHERS: [&str; 7] =
-    ["172.18.0.2", "172.18.0.3", "172.18.0.9", "192.168.1.7", "192.168.2.7", "8.8.8.8", "200.0.0.1"];
+const OTHERS: [&str; 13] = [
+    "172.18.0.2",
+    "172.18.0.3",
+    "172.18.0.9",
+    "192.168.1.7",
+    "192.168.2.7",
+    "8.8.8.8",
+    "200.0.0.1",
+    "fd00:18::2",
+    "fd00:18::9",
+    "2001:db8:1::7",
+    "2001:db8:2::7",
+    "::fffe:0:1",
+    "8000::1",
+];
 
 /// Traffic between a pod and somebody.
 #[derive(Clone, Debug)]
@@ -120,7 +145,7 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
 pub(crate) fn flows() -> impl Strategy<Value = Vec<Flow>> {
     let other = prop_oneof![
         2 => pod_address(),
-        1 => select(&OTHERS[..]).prop_map(|text| Address::from(text.parse::<std::net::Ipv4Addr>().expect("an address"))),
+        1 => select(&OTHERS[..]).prop_map(|text| Address::from(text.parse::<IpAddr>().expect("an address"))),
     ];
     let flow = (other, select(&[1_u8, 6, 6, 17, 132][..]), select(&PORTS[..]));
     vec(flow.prop_map(|(other, protocol, port)| Flow { other, protocol, port }), 60)
@@ -185,8 +210,13 @@ fn namespace() -> impl Strategy<Value = Namespace> {
     })
 }
 
+fn ipv6(second: u16, last: u8) -> Address {
+    Ipv6Addr::new(0xfd00, second, 0, 0, 0, 0, 0, last.into()).into()
+}
+
 fn pod_address() -> impl Strategy<Value = Address> {
-    (1_u8..14).prop_map(|last| Address::v4([10, 0, 0, last]))
+    (any::<bool>(), 1_u8..14)
+        .prop_map(|(six, last)| if six { ipv6(0x10, last) } else { Address::v4([10, 0, 0, last]) })
 }
 
 /// Two pods may say that they have one address, and a pod may have a node's.
@@ -194,6 +224,7 @@ fn pod() -> impl Strategy<Value = Pod> {
     let address = prop_oneof![20 => pod_address(), 1 => Just(Address::v4([172, 18, 0, 2]))];
     let addresses = prop_oneof![
         6 => address.prop_map(|address| BTreeSet::from([address])),
+        3 => (1_u8..14).prop_map(|last| BTreeSet::from([Address::v4([10, 0, 0, last]), ipv6(0x10, last)])),
         1 => btree_set(pod_address(), 0..3),
     ];
     let name = (select(&NAMESPACES[..]), 0_u8..6);
@@ -214,6 +245,7 @@ fn pod() -> impl Strategy<Value = Pod> {
 fn nodes() -> impl Strategy<Value = BTreeMap<Address, Arc<str>>> {
     let address = prop_oneof![
         3 => (2_u8..5).prop_map(|last| Address::v4([172, 18, 0, last])),
+        2 => (2_u8..5).prop_map(|last| ipv6(0x18, last)),
         1 => (0_u8..3).prop_map(|last| Address::v4([10, 0, 0, last])),
     ];
     btree_map(address, select(&NODES[..]).prop_map(Into::into), 0..4)
@@ -244,7 +276,7 @@ fn peer() -> impl Strategy<Value = Peer> {
     prop_oneof![pods, block]
 }
 
-fn cidr() -> impl Strategy<Value = Ipv4Net> {
+fn cidr() -> impl Strategy<Value = IpNet> {
     select(&CIDRS[..]).prop_map(|text| text.parse().expect("a CIDR"))
 }
 

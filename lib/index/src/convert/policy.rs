@@ -1,8 +1,8 @@
 //! Pods, namespaces and `NetworkPolicy` objects to values of policy.
 
-use std::{collections::BTreeMap, fmt, net::Ipv6Addr, ops::RangeInclusive, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::{
     api::{
         core::v1 as api,
@@ -145,7 +145,7 @@ impl Reader {
 
     fn peer(&mut self, field: &str, peer: &ApiPeer) -> Result<Option<Peer>, String> {
         match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
-            (Some(block), None, None) => self.block(&format!("{field}.ipBlock"), block),
+            (Some(of), None, None) => block(&format!("{field}.ipBlock"), of).map(Some),
             (Some(_), _, _) => Err(format!("{field} has an ipBlock and a selector")),
             (None, None, None) => Err(format!("{field} has no peer")),
             (None, namespaces, pods) => {
@@ -156,21 +156,6 @@ impl Reader {
                 }))
             }
         }
-    }
-
-    fn block(&mut self, field: &str, block: &IPBlock) -> Result<Option<Peer>, String> {
-        let Some(cidr) = cidr(&block.cidr, &format!("{field}.cidr"))? else {
-            self.leave_out(&format!("{field}.cidr"), format!("the IPv6 block {}", block.cidr));
-            return Ok(None);
-        };
-        let mut except = Vec::new();
-        for (index, text) in block.except.iter().flatten().enumerate() {
-            let field = format!("{field}.except[{index}]");
-            except.push(
-                self::cidr(text, &field)?.ok_or_else(|| format!("{field} {text:?} is not inside {cidr}"))?,
-            );
-        }
-        Ok(Some(Peer::Block { cidr, except }))
     }
 
     fn ports(&mut self, field: &str, port: &NetworkPolicyPort) -> Result<Option<Ports>, String> {
@@ -228,16 +213,34 @@ fn range(field: &str, port: &NetworkPolicyPort) -> Result<Result<RangeInclusive<
     }
 }
 
-/// Reads a CIDR, host bits cleared as the API's reference implementations do; `None` when it is an IPv6 one.
-fn cidr(text: &str, field: &str) -> Result<Option<Ipv4Net>, String> {
+fn block(field: &str, block: &IPBlock) -> Result<Peer, String> {
+    let whole = cidr(&block.cidr, &format!("{field}.cidr"))?;
+    let except = block.except.iter().flatten().enumerate().map(|(index, text)| {
+        let field = format!("{field}.except[{index}]");
+        let except = cidr(text, &field)?;
+        let same_family = except.network().is_ipv4() == whole.network().is_ipv4();
+        same_family.then_some(except).ok_or_else(|| format!("{field} {text:?} is not inside {whole}"))
+    });
+    Ok(Peer::Block { cidr: whole, except: except.collect::<Result<_, _>>()? })
+}
+
+/// Bits in front of an IPv4 address in its v4-mapped form.
+const MAPPED: u8 = 96;
+
+/// Reads a CIDR, host bits cleared as the API's reference implementations do. One of v4-mapped addresses is one of IPv4.
+fn cidr(text: &str, field: &str) -> Result<IpNet, String> {
     let wrong = || format!("{field} {text:?} is not a CIDR");
     let (address, length) = text.split_once('/').ok_or_else(wrong)?;
     let length: u8 = length.parse().map_err(|_| wrong())?;
-    if address.parse::<Ipv6Addr>().is_ok() && length <= 128 {
-        return Ok(None);
-    }
-    let address = parse_ipv4(address).ok_or_else(wrong)?;
-    Ipv4Net::new(address, length).map(|net| Some(net.trunc())).map_err(|_| wrong())
+    let net = match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped().zip(length.checked_sub(MAPPED)) {
+            Some((mapped, length)) => Ipv4Net::new(mapped, length).map(IpNet::V4),
+            None => IpNet::new(address.into(), length),
+        },
+        // Old objects may have leading zeros.
+        _ => Ipv4Net::new(parse_ipv4(address).ok_or_else(wrong)?, length).map(IpNet::V4),
+    };
+    net.map(|net| net.trunc()).map_err(|_| wrong())
 }
 
 /// Reads a label selector; a missing one selects everything, as an empty one does.

@@ -174,13 +174,16 @@ fn the_own_nodes_word_on_an_address_counts_before_the_apis() {
         &json!(80),
     ));
     let new = |address: &str| pod("new", "new", "a", address);
-    assert!(!policies.place(&name("new"), Some(address(7))), "not known yet");
+    assert!(!policies.place(&name("new"), [address(7)].into()), "not known yet");
     assert!(policies.apply_pod(&new("")));
     assert!(reaches_db(&mut policies, address(7)));
     assert!(!policies.apply_pod(&new("10.0.0.6")), "the API's address is that of an earlier sandbox");
-    assert!(policies.place(&name("new"), None) && !reaches_db(&mut policies, address(7)));
-    assert!(!policies.place(&name("new"), None));
+    assert!(policies.place(&name("new"), [].into()) && !reaches_db(&mut policies, address(7)));
+    assert!(!policies.place(&name("new"), [].into()));
     assert!(policies.apply_pod(&new("10.0.0.6")) && reaches_db(&mut policies, address(6)));
+    let six = Address::from("fd00::7".parse::<std::net::IpAddr>().unwrap());
+    assert!(policies.place(&name("new"), [address(7), six].into()));
+    assert!(reaches_db(&mut policies, address(7)) && reaches_db(&mut policies, six), "both of its addresses");
 }
 
 #[test]

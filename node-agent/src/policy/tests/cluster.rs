@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
@@ -27,8 +27,16 @@ use super::super::{Attached, Known, PodRef, Wanted};
 pub(crate) const NODE: &str = "a";
 /// Ports that are looked at.
 pub(crate) const PORTS: [(u8, u16); 4] = [(6, 80), (6, 81), (6, 8080), (17, 53)];
-const CIDRS: [&str; 6] =
-    ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/28", "10.0.1.0/24", "10.0.1.3/32", "192.168.0.0/16"];
+const CIDRS: [&str; 8] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.0.0.0/28",
+    "10.0.1.0/24",
+    "10.0.1.3/32",
+    "192.168.0.0/16",
+    "::/0",
+    "fd00::/8",
+];
 
 /// What the API holds.
 #[derive(Clone, Debug, Default)]
@@ -43,9 +51,9 @@ pub(crate) fn address(third: u8, last: u8) -> Address {
 
 /// The others that are looked at: pods of this node and others, and addresses of nobody.
 pub(crate) fn others() -> Vec<Address> {
-    let outside = [Ipv4Addr::new(192, 168, 1, 1), Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(10, 9, 9, 9)];
+    let outside = ["192.168.1.1", "8.8.8.8", "10.9.9.9", "fd00::9", "2001:db8::1"];
     let pods = (1..=3).flat_map(|last| [address(0, last), address(1, last)]);
-    pods.chain(outside.map(Address::from)).collect()
+    pods.chain(outside.map(|text| text.parse::<IpAddr>().unwrap().into())).collect()
 }
 
 pub(crate) fn labels(app: u8) -> Labels {
@@ -125,7 +133,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 }
 
 fn peer() -> impl Strategy<Value = Peer> {
-    let cidr = || select(&CIDRS[..]).prop_map(|text| text.parse::<ipnet::Ipv4Net>().unwrap());
+    let cidr = || select(&CIDRS[..]).prop_map(|text| text.parse::<ipnet::IpNet>().unwrap());
     prop_oneof![
         (option::of(Just(Selector::default())), option::of(0..3_u8))
             .prop_map(|(namespaces, app)| Peer::Pods { namespaces, pods: selector(app) }),

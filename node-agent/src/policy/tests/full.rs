@@ -29,7 +29,7 @@ fn a_leaf_that_does_not_fit_is_not_taken_for_one_further_out_when_the_one_around
     let wide = vec![block("0.0.0.0/0", &[]), block("10.0.0.0/8", &[])];
     let old = cluster_of(&[], vec![of_blocks("policy-0", false, wide)]);
     bench.become_(&old);
-    let before = bench.passes();
+    let (before, closed) = (bench.passes(), bench.closed());
     let policies = vec![
         of_blocks("policy-0", true, vec![block("0.0.0.0/0", &["10.0.0.0/28"])]),
         of_blocks("policy-1", true, vec![block("10.0.1.0/24", &["10.0.1.3/32"])]),
@@ -40,5 +40,5 @@ fn a_leaf_that_does_not_fit_is_not_taken_for_one_further_out_when_the_one_around
     assert!(!outcome.problems.is_empty(), "the map is not full: the test says nothing");
     let should = bench.should();
     let history = std::mem::take(&mut bench.kernel.lock().history);
-    never_more(&history, (&before, &old), (&should, &new)).unwrap();
+    never_more(&history, &Before { passes: &before, cluster: &old, closed }, (&should, &new)).unwrap();
 }

@@ -73,7 +73,7 @@ fn node(options: &Options, number: usize, underlay: [IpAddr; 2]) -> Datapath {
     let block = NODES[1 - number];
     ip(&format!("route add {block}/112 dev {DEVICE} src {}", NODES[number]));
     let datapath = Datapath::load(options).unwrap_or_else(|error| panic!("{}", chain(&error)));
-    let tunnel = Tunnel { node: other.into() };
+    let tunnel = Tunnel::to(other.into());
     datapath.tunnels().unwrap().put(&Block::new(block, 112), &tunnel).unwrap();
     let index = ifindex(DEVICE);
     datapath.set_config(&Config::new(&[own.into()], index)).unwrap();

@@ -213,7 +213,8 @@ fn a_flow_to_a_pod_that_was_not_known_yet_is_judged_when_it_is() {
         scene.a(OPEN, OPEN);
         let there = segment((A, 4000), (B, 80), SYN);
         assert_eq!(scene.send(&there), Next, "B is nobody yet");
-        assert_eq!(scene.forward(&there), Drop(Reason::PolicyIngress), "and its link is closed");
+        let at_its_link = scene.deliver(&there, scene.links.0);
+        assert_eq!(at_its_link, Drop(Reason::PolicyIngress), "and its link is closed");
         scene.b(CLOSED, OPEN);
         assert_eq!(scene.send(&there), Drop(Reason::PolicyIngress), "in the same epoch");
         scene.b(OPEN, OPEN);

@@ -6,7 +6,7 @@ use std::{
     mem,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netkeel_dataplane_common::tunnels::Block;
 
 use super::{Compiled, Stale, Work};
@@ -84,10 +84,17 @@ impl Identities {
         let mut before = BTreeMap::new();
         for &block in &stale.blocks {
             let inside = Address::from(block.network())..=Address::from(block.broadcast());
-            addresses.extend(self.claims.range(inside.clone()).map(|(address, _)| *address));
-            addresses.extend(world.nodes.range(inside).map(|(address, _)| *address));
-            let class = Class { who: Who::World, leaf: Some(block) };
-            let class = self.leaves.contains(block).then_some(class);
+            let claimed = self.claims.range(inside.clone()).map(|(address, _)| *address);
+            let inside = claimed.chain(world.nodes.range(inside).map(|(address, _)| *address));
+            addresses.extend(inside.filter(|address| address.is_v4() == block.network().is_ipv4()));
+        }
+        // All of IPv4 is the world's, and no part of an IPv6 block around it.
+        let ipv4 = IpNet::V4(Ipv4Net::default());
+        let more = stale.blocks.iter().any(|block| block.network().is_ipv6()).then_some(ipv4);
+        for block in stale.blocks.iter().copied().chain(more) {
+            let leaf = self.leaves.contains(block).then_some(block);
+            let known = leaf.is_some() || (block == ipv4 && self.leaves.surround_ipv4());
+            let class = known.then_some(Class { who: Who::World, leaf });
             self.put(&mut compiled.cidrs, key(block), class, &mut before);
         }
         addresses.extend(self.with_labels(world, &stale.keys));
@@ -107,8 +114,7 @@ impl Identities {
             let claims = self.claims.get(&address).filter(|claims| claims.len() == 1)?;
             self.who(world, world.pods.get(claims.first()?)?)
         };
-        // No policy names a block of IPv6: those are left out when it is read.
-        Some(Class { who, leaf: address.ipv4().and_then(|address| self.leaves.of(address)) })
+        Some(Class { who, leaf: self.leaves.of(address.ip()) })
     }
 
     /// What rules can see of a pod.
@@ -185,6 +191,6 @@ impl Identities {
     }
 }
 
-fn key(block: Ipv4Net) -> Block {
+fn key(block: IpNet) -> Block {
     Block::new(block.network(), block.prefix_len())
 }

@@ -28,7 +28,7 @@ fn equal(key: &str, value: &str) -> Selector {
     Selector(vec![Requirement::In(key.into(), [value.into()].into())])
 }
 
-fn net(text: &str) -> Ipv4Net {
+fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
@@ -103,6 +103,20 @@ fn peers_are_pods_here_or_in_other_namespaces_or_blocks() {
             Peer::Block { cidr: net("10.0.0.0/8"), except: vec![net("10.1.0.0/16"), net("10.2.3.4/32")] },
         ),
         ("ipBlock: {cidr: 010.1.2.3/8}".into(), Peer::Block { cidr: net("10.0.0.0/8"), except: vec![] }),
+        (
+            "ipBlock: {cidr: 'fd00::1/8', except: ['fd00:1::/32', 'FD00:2::00a/128']}".into(),
+            Peer::Block { cidr: net("fd00::/8"), except: vec![net("fd00:1::/32"), net("fd00:2::a/128")] },
+        ),
+        ("ipBlock: {cidr: '::/0'}".into(), Peer::Block { cidr: net("::/0"), except: vec![] }),
+        (
+            "ipBlock: {cidr: '::ffff:10.1.2.3/104'}".into(),
+            Peer::Block { cidr: net("10.0.0.0/8"), except: vec![] },
+        ),
+        ("ipBlock: {cidr: '::ffff:0:0/96'}".into(), Peer::Block { cidr: net("0.0.0.0/0"), except: vec![] }),
+        (
+            "ipBlock: {cidr: '::ffff:0:0/95'}".into(),
+            Peer::Block { cidr: net("::fffe:0:0/95"), except: vec![] },
+        ),
     ];
     for (text, expected) in table {
         assert_eq!(rule(&format!("from: [{{{text}}}]")).peers, Some(vec![expected]), "{text}");
@@ -132,22 +146,18 @@ ingress:
 - ports: [{port: web}, {protocol: SCTP, port: 7}]
 - ports: [{port: 80}, {protocol: UDP, port: dns}]
 egress:
-- to: [{ipBlock: {cidr: 'fd00::/8'}}]
-- to: [{ipBlock: {cidr: '::/0'}}, {ipBlock: {cidr: 0.0.0.0/0}}]";
+- ports: [{protocol: SCTP}]";
     let (policy, unsupported) = read(spec).unwrap();
     let ports = |rule: usize| policy.ingress.as_ref().unwrap()[rule].ports.clone();
     assert_eq!(ports(0), Some(vec![]));
     assert_eq!(ports(1), Some(vec![Ports { protocol: Protocol::Tcp, range: 80..=80 }]));
-    let peers = |rule: usize| policy.egress.as_ref().unwrap()[rule].peers.clone();
-    assert_eq!(peers(0), Some(vec![]));
-    assert_eq!(peers(1), Some(vec![Peer::Block { cidr: net("0.0.0.0/0"), except: vec![] }]));
+    assert_eq!(policy.egress.as_ref().unwrap()[0].ports, Some(vec![]));
     let named: Vec<_> = unsupported.iter().map(|part| (&*part.field, &*part.what)).collect();
     let expected = [
         ("spec.ingress[0].ports[0].port", "the named port \"web\""),
         ("spec.ingress[0].ports[1].protocol", "SCTP"),
         ("spec.ingress[1].ports[1].port", "the named port \"dns\""),
-        ("spec.egress[0].to[0].ipBlock.cidr", "the IPv6 block fd00::/8"),
-        ("spec.egress[1].to[0].ipBlock.cidr", "the IPv6 block ::/0"),
+        ("spec.egress[0].ports[0].protocol", "SCTP"),
     ];
     assert_eq!(named, expected);
     let sentence = "NetworkPolicy shop/web: spec.ingress[0].ports[1].protocol: SCTP is not implemented and allows nothing";
@@ -174,6 +184,14 @@ fn the_impossible_is_named_with_its_field() {
         (
             "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: ['fd00::/8']}}]}]",
             "spec.ingress[0].from[0].ipBlock.except[0] \"fd00::/8\" is not inside 10.0.0.0/8",
+        ),
+        (
+            "ingress: [{from: [{ipBlock: {cidr: '::/0', except: [10.0.0.0/8]}}]}]",
+            "spec.ingress[0].from[0].ipBlock.except[0] \"10.0.0.0/8\" is not inside ::/0",
+        ),
+        (
+            "ingress: [{from: [{ipBlock: {cidr: 'fd00::/129'}}]}]",
+            "spec.ingress[0].from[0].ipBlock.cidr \"fd00::/129\" is not a CIDR",
         ),
         ("ingress: [{ports: [{port: 0}]}]", "spec.ingress[0].ports[0]: port 0 is not between 1 and 65535"),
         (

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The node's own interfaces. `from_underlay`: what another node's pods send without the tunnel goes straight into the local pod where
+//! policy lets it, and nobody outside speaks in the name of a pod of this node. All else is the host stack's.
+
+use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use netkeel_dataplane_common::{Reason, frame::Packet, tunnels};
+
+use crate::{
+    flow::{Admitted, Ends, admit, is_discovery, related},
+    maps,
+    packet::{Family, NEXT, V4, V6, into_pod, ipv6, is_for_this_host, kind, verdict},
+};
+
+#[classifier]
+fn from_underlay(ctx: TcContext) -> i32 {
+    match kind(&ctx) {
+        Ok(Packet::Ipv4) => nk_from_underlay4(ctx.skb.skb),
+        Ok(Packet::Ipv6) => ipv6(&ctx, false, |skb, related| nk_from_underlay6(skb, related)),
+        _ => NEXT,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_from_underlay4(skb: *mut __sk_buff) -> i32 {
+    verdict(arrive::<V4>(&TcContext::new(skb), related::UNKNOWN))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_from_underlay6(skb: *mut __sk_buff, related: u32) -> i32 {
+    verdict(arrive::<V6>(&TcContext::new(skb), related))
+}
+
+/// What is for another host, or cannot be read, is not for a pod as far as anybody knows, and the host stack drops it or not.
+#[inline(always)]
+fn arrive<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
+    if !is_for_this_host(ctx) {
+        return Ok(NEXT);
+    }
+    let Ok(first) = F::first(ctx) else { return Ok(NEXT) };
+    if maps::local_pod(first.source).is_some() {
+        return Err(Reason::SpoofedSource);
+    }
+    let Some(ifindex) = maps::local_pod(first.destination) else { return Ok(NEXT) };
+    // Where the host stack sends, it has to see the answers too: somebody's firewall may count them.
+    if !maps::peer(first.source).is_some_and(|peer| peer.way != tunnels::STACK) {
+        return Ok(NEXT);
+    }
+    let packet = F::read(ctx)?;
+    if F::V6 && is_discovery(ctx, &packet) {
+        return Err(Reason::NeighbourDiscovery);
+    }
+    let ends = Ends { from_pod: false, to_pod: true, from_node: false };
+    match admit::<F>(ctx, &packet, ends, related)? {
+        Admitted::Passes => Ok(into_pod(ctx, ifindex)),
+        Admitted::Asks => Ok(related::ASKS),
+    }
+}
