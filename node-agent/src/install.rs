@@ -1,4 +1,7 @@
-//! What makes the runtime call Netkeel: the plugin in the CNI folder, and the configuration, written last. Both atomically.
+//! What makes the runtime call Netkeel: the plugin in the CNI folder, and the configuration, written last. Both atomically, and
+//! a plugin only when it has shown that it runs.
+
+mod trial;
 
 use std::{
     fs, io,
@@ -36,6 +39,12 @@ pub enum Error {
         /// The other configuration.
         path: PathBuf,
     },
+    /// The plugin does not work on this node; what was there before stays.
+    #[error("the CNI plugin does not run on this node and is not installed: {why}")]
+    Plugin {
+        /// What it did instead of telling its versions.
+        why: String,
+    },
     /// A file could not be read or written.
     #[error("{verb} {path}")]
     File {
@@ -65,13 +74,15 @@ impl Folders {
         Self { bin: prefix.join("opt/cni/bin"), conf: prefix.join("etc/cni/net.d") }
     }
 
-    /// Copies the plugin, where it differs. Returns whether it did.
+    /// Copies the plugin, where it differs and when it runs. Returns whether it did.
     ///
     /// # Errors
-    /// When a file cannot be read or written.
+    /// When a file cannot be read or written, or the copy does not tell its versions: it is removed then.
     pub fn install_plugin(&self, plugin: &Path) -> Result<bool, Error> {
         let bytes = fs::read(plugin).map_err(failed("read", plugin))?;
-        replace(&self.bin.join(PLUGIN), &bytes, 0o755)
+        replace(&self.bin.join(PLUGIN), &bytes, 0o755, |fresh| {
+            trial::run(fresh).map_err(|why| Error::Plugin { why })
+        })
     }
 
     /// Writes the configuration, where it differs. Returns whether it did. Plugins that others have chained to ours stay.
@@ -86,7 +97,7 @@ impl Folders {
         }
         let path = self.conf.join(CONFIGURATION);
         let found = fs::read(&path).unwrap_or_default();
-        replace(&path, &configuration(&found), 0o644)
+        replace(&path, &configuration(&found), 0o644, |_| Ok(()))
     }
 
     /// Configurations of other networks, in the order in which the runtime would use them.
@@ -130,8 +141,13 @@ fn is_configuration(path: &Path) -> bool {
         .is_some_and(|extension| ["conf", "conflist", "json"].iter().any(|known| extension == *known))
 }
 
-/// Writes a file whole and moves it into place, where it differs.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Error> {
+/// Writes a file whole and moves it into place, where it differs and `check` finds nothing wrong with it.
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    check: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<bool, Error> {
     let same_mode = fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o777 == mode);
     if same_mode && fs::read(path).is_ok_and(|found| found == bytes) {
         return Ok(false);
@@ -139,13 +155,15 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<bool, Error> {
     let fresh = fresh(path);
     let parent = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(failed("make folder", parent))?;
-    let written = write_whole(&fresh, bytes, mode).and_then(|()| fs::rename(&fresh, path));
+    let written = write_whole(&fresh, bytes, mode)
+        .map_err(failed("write", path))
+        .and_then(|()| check(&fresh))
+        .and_then(|()| fs::rename(&fresh, path).map_err(failed("write", path)));
     if written.is_err() {
         // Half a file, on a full disk for example; that it cannot be removed either changes nothing.
         drop(fs::remove_file(&fresh));
     }
-    written.map_err(failed("write", path))?;
-    Ok(true)
+    written.map(|()| true)
 }
 
 fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -186,6 +204,9 @@ fn failed(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + 
 mod tests {
     use super::*;
 
+    /// What a plugin says of itself, without a plugin.
+    const PROGRAM: &str = "#!/bin/sh\nprintf '{\"supportedVersions\":[\"0.4.0\",\"1.0.0\",\"1.1.0\"]}'\n";
+
     fn folders() -> (tempfile::TempDir, Folders) {
         let root = tempfile::tempdir().unwrap();
         let folders = Folders::below(root.path());
@@ -196,7 +217,7 @@ mod tests {
     fn both_files_are_written_once_and_removed_whole() {
         let (root, folders) = folders();
         let plugin = root.path().join("plugin");
-        fs::write(&plugin, "program").unwrap();
+        fs::write(&plugin, PROGRAM).unwrap();
         assert!(folders.install_plugin(&plugin).unwrap());
         assert!(!folders.install_plugin(&plugin).unwrap());
         assert_eq!(fs::metadata(folders.bin.join(PLUGIN)).unwrap().permissions().mode() & 0o777, 0o755);
@@ -265,8 +286,8 @@ mod tests {
         std::thread::scope(|scope| {
             let writing = scope.spawn(|| {
                 for _ in 0..200 {
-                    replace(&path, longer.as_bytes(), 0o644).unwrap();
-                    replace(&path, CONFLIST.as_bytes(), 0o644).unwrap();
+                    replace(&path, longer.as_bytes(), 0o644, |_| Ok(())).unwrap();
+                    replace(&path, CONFLIST.as_bytes(), 0o644, |_| Ok(())).unwrap();
                 }
             });
             while !writing.is_finished() {
@@ -285,9 +306,9 @@ mod tests {
     fn a_damaged_plugin_is_replaced_and_nothing_of_a_start_that_died_or_failed_is_left() {
         let (root, folders) = folders();
         let plugin = root.path().join("plugin");
-        fs::write(&plugin, "program").unwrap();
+        fs::write(&plugin, PROGRAM).unwrap();
         folders.install_plugin(&plugin).unwrap();
-        fs::write(folders.bin.join(PLUGIN), "prog").unwrap();
+        fs::write(folders.bin.join(PLUGIN), &PROGRAM[..20]).unwrap();
         assert!(folders.install_plugin(&plugin).unwrap(), "it was cut off");
         fs::set_permissions(folders.bin.join(PLUGIN), fs::Permissions::from_mode(0o644)).unwrap();
         assert!(folders.install_plugin(&plugin).unwrap(), "it could not be run");
@@ -303,6 +324,31 @@ mod tests {
         fs::create_dir_all(folders.bin.join(PLUGIN).join("x")).unwrap();
         folders.install_plugin(&plugin).unwrap_err();
         assert_eq!(fs::read_dir(&folders.bin).unwrap().count(), 1, "only what was there");
+    }
+
+    #[test]
+    fn a_plugin_that_does_not_run_is_not_installed_and_the_one_before_stays() {
+        let (root, folders) = folders();
+        let plugin = root.path().join("plugin");
+        fs::write(&plugin, PROGRAM).unwrap();
+        folders.install_plugin(&plugin).unwrap();
+        for (bad, said) in [
+            ("", ""),
+            ("\x7fELF", ""),
+            ("#!/bin/sh\nexit 3\n", "exit status: 3"),
+            ("#!/bin/sh\necho hello\n", "no JSON"),
+            ("#!/bin/sh\nprintf '{\"supportedVersions\":[\"0.3.1\"]}'\n", "speaks CNI [\"0.3.1\"]"),
+            ("#!/bin/nonesuch\n", "No such file"),
+        ] {
+            fs::write(&plugin, bad).unwrap();
+            let error = folders.install_plugin(&plugin).unwrap_err().to_string();
+            assert!(
+                error.contains("the CNI plugin does not run on this node") && error.contains(said),
+                "{error}"
+            );
+            assert_eq!(fs::read_to_string(folders.bin.join(PLUGIN)).unwrap(), PROGRAM);
+            assert_eq!(fs::read_dir(&folders.bin).unwrap().count(), 1, "nothing of the bad one");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Lab {
             .expect("the test's cgroup");
         mount(Some("/proc/sys/net"), "/mnt/host/proc/sys/net", none, MsFlags::MS_BIND, none)
             .expect("settings");
-        fs::write("/mnt/plugin", "#!/bin/false").expect("a plugin");
+        fs::copy(env!("CARGO_BIN_EXE_netkeel-cni"), "/mnt/plugin").expect("a plugin");
         for line in [
             "link set lo up",
             "link add uplink type veth peer name outside",
