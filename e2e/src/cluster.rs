@@ -4,6 +4,7 @@
 pub(crate) mod start;
 
 use std::fs::{self, File, TryLockError};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::config::addresses::OUTSIDE_SERVER;
 use crate::node::Spec;
 use crate::process::ProcessId;
 use crate::{Progress, process, wait_until};
@@ -42,15 +44,30 @@ pub enum IpFamily {
     /// IPv4 alone.
     #[default]
     Ipv4,
+    /// IPv6 alone.
+    Ipv6,
     /// Both, IPv4 first.
     Dual,
+}
+
+impl IpFamily {
+    /// Whether the address is of one of them.
+    #[must_use]
+    pub fn has(self, address: IpAddr) -> bool {
+        match self {
+            Self::Ipv4 => address.is_ipv4(),
+            Self::Ipv6 => address.is_ipv6(),
+            Self::Dual => true,
+        }
+    }
 }
 
 /// One node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     pub name: String,
-    pub address: std::net::Ipv4Addr,
+    /// Its first one.
+    pub address: IpAddr,
 }
 
 /// What `cluster.json` holds, written when the cluster is complete.
@@ -133,6 +150,12 @@ impl Cluster {
     #[must_use]
     pub fn ip_family(&self) -> IpFamily {
         self.state.ip_family
+    }
+
+    /// Addresses that only the host outside the cluster has, of the families that nodes have. It has a route to no pod.
+    #[must_use]
+    pub fn outside_addresses(&self) -> Vec<IpAddr> {
+        OUTSIDE_SERVER.of(self.ip_family())
     }
 
     /// The kubeconfig of the administrator. Its address is reachable from the fabric only.

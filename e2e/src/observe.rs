@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cluster::start::launch;
-use crate::config::{FABRIC, Plan};
+use crate::config::{Plan, addresses::FABRIC};
 use crate::{Cluster, Progress, binaries, cgroup, wait_until};
 
 const START: Duration = Duration::from_mins(1);
@@ -36,7 +36,7 @@ metadata:
   name: jaeger-collector-fabric
   namespace: observability
   labels: {kubernetes.io/service-name: jaeger-collector}
-addressType: IPv4
+addressType: FAMILY
 ports: [{name: otlp-grpc, port: 4317, protocol: TCP}]
 endpoints: [{addresses: ["ADDRESS"], conditions: {ready: true}}]
 "#;
@@ -60,7 +60,9 @@ impl Cluster {
     /// A program cannot be built, fetched or started.
     pub fn observe(&self, progress: &Progress) -> Result<()> {
         self.start_jaeger(progress)?;
-        self.apply(&COLLECTOR.replace("ADDRESS", &FABRIC.to_string()))?;
+        let address = FABRIC.first(self.ip_family());
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        self.apply(&COLLECTOR.replace("ADDRESS", &address.to_string()).replace("FAMILY", family))?;
         prometheus::fetch(progress)?;
         let mark = self.folder().join("n1/stopped").join(prometheus::NAME);
         if mark.exists() {
@@ -83,7 +85,7 @@ impl Cluster {
     /// It cannot be built or does not answer.
     pub fn start_jaeger(&self, progress: &Progress) -> Result<()> {
         let program = binaries::jaeger(progress)?;
-        jaeger::configure(self.folder())?;
+        jaeger::configure(self.folder(), FABRIC.first(self.ip_family()))?;
         let spec = Plan::jaeger(self.name(), self.folder(), self.fabric()?.pid, &program);
         launch(self.folder(), "beside", &spec)?;
         wait_until("Jaeger answers", START, || self.jaeger_services()).map(drop)

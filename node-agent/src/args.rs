@@ -35,7 +35,7 @@ pub struct Config {
     #[arg(long, env = "NETKEEL_API_SERVERS", value_delimiter = ',', global = true)]
     pub api_servers: Vec<String>,
     /// Where metrics and health are served.
-    #[arg(long, default_value = "0.0.0.0:9470", global = true)]
+    #[arg(long, default_value = "[::]:9470", global = true)]
     pub admin_address: SocketAddr,
     /// The BPF file system.
     #[arg(long, default_value = "/sys/fs/bpf", global = true)]

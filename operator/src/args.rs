@@ -59,7 +59,7 @@ pub struct Config {
     #[arg(long, env = "NETKEEL_IMAGE_PULL_POLICY", default_value = "IfNotPresent", global = true)]
     pub image_pull_policy: String,
     /// Where metrics and health are served; a port in use (two operators on one node) gives way to any free one.
-    #[arg(long, default_value = "0.0.0.0:9471", global = true)]
+    #[arg(long, default_value = "[::]:9471", global = true)]
     pub admin_address: SocketAddr,
     /// File that says where they are really served, for the probes of this pod.
     #[arg(long, default_value = "/run/netkeel-operator/admin", global = true)]

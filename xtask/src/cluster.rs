@@ -108,6 +108,8 @@ pub(crate) enum Command {
 pub(crate) enum Family {
     /// IPv4 alone.
     Ipv4,
+    /// IPv6 alone.
+    Ipv6,
     /// Both, IPv4 first.
     Dual,
 }
@@ -164,6 +166,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Up { name, nodes, ip_family, without_netkeel, without_observability } => {
             let ip_family = match ip_family {
                 Family::Ipv4 => IpFamily::Ipv4,
+                Family::Ipv6 => IpFamily::Ipv6,
                 Family::Dual => IpFamily::Dual,
             };
             let options = Options { name: name.name.clone(), nodes: *nodes, ip_family };

@@ -9,6 +9,7 @@ pub(crate) const A: u16 = 1;
 pub(crate) const CNAME: u16 = 5;
 pub(crate) const SOA: u16 = 6;
 pub(crate) const TXT: u16 = 16;
+pub(crate) const AAAA: u16 = 28;
 pub(crate) const OPT: u16 = 41;
 const IN: u16 = 1;
 /// Names of record types and their numbers.
@@ -19,7 +20,7 @@ const TYPES: [(&str, u16); 9] = [
     ("SOA", SOA),
     ("PTR", 12),
     ("TXT", TXT),
-    ("AAAA", 28),
+    ("AAAA", AAAA),
     ("SRV", 33),
     ("OPT", OPT),
 ];

@@ -33,6 +33,11 @@ impl Flags {
         self.words.first().map(String::as_str).ok_or_else(|| format!("{what} is missing"))
     }
 
+    /// All arguments that are no flags.
+    pub(crate) fn words(&self) -> &[String] {
+        &self.words
+    }
+
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.pairs.get(name).map(String::as_str)
     }

@@ -27,7 +27,7 @@ type Result<T> = std::result::Result<T, String>;
 const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   serve     [--name NAME] [--http 8080] [--echo 7000]   HTTP; TCP and UDP echo behind a line `name client-address`;
                                                         `/received/ADDRESS` tells what the echo ports got from it
-  outside   ADDRESS                                     the host outside the cluster: serve, and DNS for `test.`
+  outside   ADDRESS...                                  the host outside the cluster: serve, and DNS for `test.`
   pause                                                 do nothing
   connect   --to HOST:PORT [--count 1 | --seconds S] [--parallel 1] [--timeout 2000] [--pause 0]   count answers per backend
   udp       --to HOST:PORT [--count 1] [--size 64] [--connected true] [--timeout 1000] exchanges of datagrams

@@ -1,7 +1,7 @@
 //! One DNS question, asked as given; and names of targets, looked up as resolv.conf says.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::Result;
@@ -154,7 +154,7 @@ impl Configuration {
     }
 }
 
-/// `HOST:PORT` with an address or a name.
+/// `HOST:PORT` with an address or a name, whose IPv4 address counts before an IPv6 one.
 pub(crate) fn target(text: &str) -> Result<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Ok(address);
@@ -163,18 +163,16 @@ pub(crate) fn target(text: &str) -> Result<SocketAddr> {
     let port: u16 = port.parse().map_err(|error| format!("{text}: {error}"))?;
     let configuration = Configuration::read()?;
     for name in configuration.candidates(host) {
-        let question = Question {
-            name: &name,
-            kind: dns::A,
-            server: configuration.server,
-            tcp: false,
-            timeout: TIMEOUT,
-        };
-        let answer =
-            question.ask().map_err(|error| format!("resolve {name} at {}: {error}", configuration.server))?;
-        let mut addresses = answer.answers.iter().filter(|record| record.kind == dns::A);
-        if let Some(address) = addresses.find_map(|record| record.text().parse::<Ipv4Addr>().ok()) {
-            return Ok(SocketAddr::from((address, port)));
+        for kind in [dns::A, dns::AAAA] {
+            let question =
+                Question { name: &name, kind, server: configuration.server, tcp: false, timeout: TIMEOUT };
+            let answer = question
+                .ask()
+                .map_err(|error| format!("resolve {name} at {}: {error}", configuration.server))?;
+            let mut addresses = answer.answers.iter().filter(|record| record.kind == kind);
+            if let Some(address) = addresses.find_map(|record| record.text().parse::<IpAddr>().ok()) {
+                return Ok(SocketAddr::new(address, port));
+            }
         }
     }
     Err(format!("{host} does not exist (asked {})", configuration.server))

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::{Cluster, NODE_PROGRAM, Node, Options, State, folder};
 use crate::binaries::Binaries;
-use crate::config::{Plan, group, node_address, node_name};
+use crate::config::{Plan, addresses, group, node_name};
 use crate::node::Spec;
 use crate::process::ProcessId;
 use crate::{Progress, cgroup, images, observe, process, wait_until};
@@ -61,8 +61,8 @@ fn start(plan: &Plan<'_>, progress: &Progress) -> Result<Cluster> {
     let fabric = launch(plan.folder, "fabric", &plan.fabric())?;
     observe::prepare(plan.folder)?;
     launch(plan.folder, "outside", &plan.outside(fabric.pid, &plan.folder.join(PEER_PROGRAM)))?;
-    let nodes: Vec<Node> =
-        (1..=plan.nodes).map(|index| Node { name: node_name(index), address: node_address(index) }).collect();
+    let node = |index| Node { name: node_name(index), address: addresses::node(index).first(plan.ip_family) };
+    let nodes: Vec<Node> = (1..=plan.nodes).map(node).collect();
     let dead: Vec<u8> =
         (1..=plan.nodes).filter(|index| process_of(plan.folder, &node_name(*index)).is_none()).collect();
     std::thread::scope(|scope| {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Spec;
-use crate::config::{FABRIC, FABRIC_IPV6};
-use crate::{process, wait_until};
+use crate::config::addresses::{FABRIC, on_fabric};
+use crate::{IpFamily, process, wait_until};
 
 const BRIDGE: &str = "fabric";
 
@@ -15,8 +15,9 @@ const BRIDGE: &str = "fabric";
 pub(super) fn bridge() -> Result<()> {
     ip(&["link", "set", "lo", "up"])?;
     ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-    ip(&["address", "add", &format!("{FABRIC}/24"), "dev", BRIDGE])?;
-    ip(&["address", "add", &format!("{FABRIC_IPV6}/64"), "dev", BRIDGE, "nodad"])?;
+    for address in FABRIC.of(IpFamily::Dual).into_iter().map(on_fabric) {
+        ip(&[&["address", "add", &address, "dev", BRIDGE], at_once(&address)].concat())?;
+    }
     ip(&["link", "set", BRIDGE, "up"])?;
     // Absent where the kernel has no br_netfilter; where it is on, iptables would see bridged frames.
     drop(std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"));
@@ -36,9 +37,7 @@ pub(super) fn connect(spec: &Spec) -> Result<()> {
     let enter = format!("--net={fabric}");
     process::run(Command::new("nsenter").args([&enter, "ip", "link", "set", port, "master", BRIDGE, "up"]))?;
     for address in &link.addresses {
-        // Nobody is asked whether another has an IPv6 one, so that programs can use it at once.
-        let more: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
-        ip(&[&["address", "add", address, "dev", "eth0"], more].concat())?;
+        ip(&[&["address", "add", address, "dev", "eth0"], at_once(address)].concat())?;
     }
     ip(&["link", "set", "eth0", "up"])?;
     for address in &link.loopback {
@@ -48,6 +47,11 @@ pub(super) fn connect(spec: &Spec) -> Result<()> {
         ip(&["route", "add", "default", "via", gateway])?;
     }
     Ok(())
+}
+
+/// Nobody is asked whether another has an IPv6 address, so that programs can use it at once.
+fn at_once(address: &str) -> &'static [&'static str] {
+    if address.contains(':') { &["nodad"] } else { &[] }
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

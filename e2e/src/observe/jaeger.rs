@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::config::FABRIC;
+use crate::config::addresses::FABRIC;
 use crate::{Cluster, http};
 
 pub use super::tree::tree;
@@ -122,7 +122,7 @@ impl Cluster {
     }
 
     fn jaeger(&self, path: &str) -> Result<String> {
-        http::get(self, SocketAddr::from((FABRIC, QUERY)), path).context(
+        http::get(self, SocketAddr::new(FABRIC.first(self.ip_family()), QUERY), path).context(
             "is Jaeger running? cargo xtask cluster up starts it, and its log is jaeger/log/member.log",
         )
     }
@@ -219,9 +219,13 @@ fn file(cluster: &Path) -> PathBuf {
     cluster.join("jaeger.yaml")
 }
 
-/// Writes its configuration.
-pub(crate) fn configure(cluster: &Path) -> Result<()> {
-    Ok(fs::write(file(cluster), CONFIGURATION.replace("ADDRESS", &FABRIC.to_string()))?)
+/// Writes its configuration: it listens at this address.
+pub(crate) fn configure(cluster: &Path, address: IpAddr) -> Result<()> {
+    let address = match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    };
+    Ok(fs::write(file(cluster), CONFIGURATION.replace("ADDRESS", &address))?)
 }
 
 /// OTLP in, the query API out, the last traces in memory; spans can be queried a moment after they came.

@@ -12,8 +12,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::config::node_address;
-use crate::{Cluster, Progress, binaries, http, process};
+use crate::config::addresses;
+use crate::{Cluster, IpFamily, Progress, binaries, http, process};
 
 pub(crate) const NAME: &str = "prometheus";
 const PORT: u16 = 9090;
@@ -35,7 +35,7 @@ impl Cluster {
     pub fn prometheus_query(&self, expression: &str) -> Result<Vec<Sample>> {
         discovery::refresh(self)?;
         let path = format!("/api/v1/query?query={}", http::quoted(expression));
-        let text = http::get(self, address(), &path).context(
+        let text = http::get(self, address(self.ip_family()), &path).context(
             "is it running? cargo xtask cluster up starts it, and logs are in n1/log/prometheus.log",
         )?;
         samples(&text).with_context(|| expression.to_owned())
@@ -46,8 +46,11 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::prometheus_query`].
     pub fn prometheus_targets(&self) -> Result<Vec<(String, Option<String>)>> {
-        let answer: Answer<Targets> =
-            serde_json::from_str(&http::get(self, address(), "/api/v1/targets?state=active")?)?;
+        let answer: Answer<Targets> = serde_json::from_str(&http::get(
+            self,
+            address(self.ip_family()),
+            "/api/v1/targets?state=active",
+        )?)?;
         let told =
             |target: Target| (target.scrape_url, Some(target.last_error).filter(|error| !error.is_empty()));
         Ok(answer.data.active_targets.into_iter().map(told).collect())
@@ -95,8 +98,8 @@ fn samples(text: &str) -> Result<Vec<Sample>> {
     series.into_iter().map(sample).collect()
 }
 
-fn address() -> SocketAddr {
-    SocketAddr::from((node_address(1), PORT))
+fn address(families: IpFamily) -> SocketAddr {
+    SocketAddr::new(addresses::node(1).first(families), PORT)
 }
 
 /// Where the program is, below the folder that every node sees.
@@ -104,13 +107,13 @@ pub(crate) fn program(folder: &Path) -> PathBuf {
     folder.join(NAME).join(NAME)
 }
 
-pub(crate) fn command(cluster: &Path, program: &Path) -> Vec<String> {
+pub(crate) fn command(cluster: &Path, program: &Path, families: IpFamily) -> Vec<String> {
     vec![
         program.display().to_string(),
         format!("--config.file={}", cluster.join("prometheus.yml").display()),
         format!("--storage.tsdb.path={}", cluster.join("prometheus").display()),
         "--storage.tsdb.retention.time=1d".into(),
-        format!("--web.listen-address={}", address()),
+        format!("--web.listen-address={}", address(families)),
         "--log.level=warn".into(),
     ]
 }
@@ -169,8 +172,12 @@ scrape_configs:
   - {source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape], action: keep, regex: 'true'}
   - {source_labels: [__meta_kubernetes_pod_phase], action: drop, regex: Pending|Succeeded|Failed|Completed}
   - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
-    regex: (.+);(\d+)
+    regex: ([\d.]+);(\d+)
     replacement: $1:$2
+    target_label: __address__
+  - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
+    regex: (.+:.+);(\d+)
+    replacement: '[$1]:$2'
     target_label: __address__
   - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
   - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
@@ -180,7 +187,7 @@ scrape_configs:
   relabel_configs:
   - {source_labels: [__meta_kubernetes_service_annotation_prometheus_io_scrape], action: keep, regex: 'true'}
   - source_labels: [__address__, __meta_kubernetes_service_annotation_prometheus_io_port]
-    regex: ([^:]+)(?::\d+)?;(\d+)
+    regex: (.+?)(?::\d+)?;(\d+)
     replacement: $1:$2
     target_label: __address__
   - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}

@@ -15,8 +15,6 @@ use super::manifest::{ECHO_PORT, KUBE};
 use crate::{Cluster, config::OUTSIDE as OUTSIDE_HOST, process};
 
 pub(super) const PROGRAM: &str = "/netkeel-e2e-peer";
-/// A server outside the cluster, reached through the nodes' default route.
-const OUTSIDE: &str = "198.51.100.10";
 
 /// Where the workload program is started.
 enum Place {
@@ -182,10 +180,11 @@ impl<'a> Client<'a> {
         done.mbit_per_second.with_context(|| format!("{self} -> {to}: {}", done.error.unwrap_or_default()))
     }
 
-    /// The address by which a server outside the cluster sees this client.
+    /// The address by which a server outside the cluster, at its first address, sees this client.
     pub fn outside_source(&self) -> Result<String> {
-        let seen = self.connect(OUTSIDE, ECHO_PORT, 5)?;
-        seen.none_failed().with_context(|| format!("{self} -> {OUTSIDE}, outside the cluster"))?;
+        let outside = self.cluster.outside_addresses().remove(0).to_string();
+        let seen = self.connect(&outside, ECHO_PORT, 5)?;
+        seen.none_failed().with_context(|| format!("{self} -> {outside}, outside the cluster"))?;
         Ok(seen.clients.into_keys().collect::<Vec<_>>().join(", "))
     }
 

@@ -11,6 +11,9 @@ use crate::{Cluster, IpFamily, Options, Progress, images, wait_until};
 /// Name of the cluster that test programs share.
 const SHARED: &str = "e2e";
 
+/// The default pool with IPv6 alone.
+const IPV6_POOL: &str =
+    r#"clusterNetwork.spec.podNetwork.pools=[{"name":"default","cidrs":["fd00:10:244::/56"]}]"#;
 /// The default pool, with IPv6 beside it.
 const DUAL_POOL: &str = r#"clusterNetwork.spec.podNetwork.pools=[{"name":"default","cidrs":["10.244.0.0/16","fd00:10:244::/56"]}]"#;
 
@@ -26,11 +29,12 @@ pub fn helm_install(cluster: &Cluster, more: &[&str]) -> Result<String> {
     helm(cluster, &["install"], more)
 }
 
-/// The values of the chart that a cluster of these families needs: a pool of both where it has both.
+/// The values of the chart that a cluster of these families needs: a pool of those that it has.
 #[must_use]
 pub fn values(ip_family: IpFamily) -> &'static [&'static str] {
     match ip_family {
         IpFamily::Ipv4 => &[],
+        IpFamily::Ipv6 => &["--set-json", IPV6_POOL],
         IpFamily::Dual => &["--set-json", DUAL_POOL],
     }
 }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -11,6 +13,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn6, bind, listen, setsockopt, socket, sockopt,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -109,7 +115,8 @@ fn report(checks: &BTreeMap<&'static str, Option<String>>) -> (StatusCode, Strin
     (StatusCode::OK, if text.is_empty() { "ok\n".into() } else { text })
 }
 
-/// Opens `address` and answers there in the background until `stop`. Gives the address that was bound.
+/// Opens `address` and answers there in the background until `stop`. Gives the address that was bound. `[::]` is every address of
+/// both families, whatever `net.ipv6.bindv6only` says, and every one of IPv4 where the kernel has no IPv6.
 ///
 /// # Errors
 /// The address is in use or not allowed.
@@ -120,7 +127,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<SocketAddr, Error> {
     let failed = |source| Error { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = open(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let app = router(registry, health);
     tokio::spawn(async move {
@@ -130,6 +137,26 @@ pub async fn serve(
         }
     });
     Ok(bound)
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    match address {
+        SocketAddr::V6(any) if any.ip().is_unspecified() => match both_families(any) {
+            Err(Errno::EAFNOSUPPORT) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, any.port())).await,
+            opened => TcpListener::from_std(opened?),
+        },
+        one => TcpListener::bind(one).await,
+    }
+}
+
+fn both_families(address: SocketAddrV6) -> nix::Result<std::net::TcpListener> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Inet6, SockType::Stream, flags, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    bind(socket.as_raw_fd(), &SockaddrIn6::from(address))?;
+    listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket.into())
 }
 
 fn router(registry: Registry, health: Health) -> Router {
@@ -177,6 +204,20 @@ mod tests {
         live.fail("no progress for 60 s");
         assert!(ask(address, "/healthz").await.contains("loop: no progress for 60 s"));
         assert!(ask(address, "/metrics").await.contains("netkeel_build_info"));
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn all_addresses_are_those_of_both_families() {
+        let stop = CancellationToken::new();
+        let any = "[::]:0".parse().unwrap();
+        let bound = serve(any, Registry::new("test", "1"), Health::default(), stop.clone()).await.unwrap();
+        for host in ["127.0.0.1", "::1"] {
+            let address = SocketAddr::new(host.parse().unwrap(), bound.port());
+            assert!(ask(address, "/healthz").await.starts_with("HTTP/1.1 200"), "{address}");
+        }
+        let again = serve(bound, Registry::new("test", "1"), Health::default(), stop.clone()).await;
+        assert!(again.unwrap_err().to_string().contains(&bound.to_string()));
         stop.cancel();
     }
 

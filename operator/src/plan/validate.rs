@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netkeel_crds::{
     AddressBlock, ClusterNetworkSpec,
-    cluster_network::Encapsulation,
+    cluster_network::{AddressPool, Encapsulation},
     condition::kind::{CONFLICTS, DEGRADED, SERVICE_NETWORK_READY},
     node_network::NodePool,
 };
@@ -24,6 +24,7 @@ pub(super) fn problems(spec: &ClusterNetworkSpec, seen: &Observed) -> Vec<Proble
         });
     }
     let pools = &spec.pod_network.pools;
+    problems.extend(strangers(pools, &seen.service_cidrs));
     for (pool, cidr) in pools.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr))) {
         problems.extend(seen.service_cidrs.iter().filter(|services| overlap(cidr, services)).map(|services| Problem {
             condition: DEGRADED,
@@ -86,6 +87,27 @@ pub(super) fn removed<'a>(
                 pool.name, cidrs.join(", ")
             ),
         }
+    })
+}
+
+/// Services and pods that have no family in common: no Service could have an endpoint.
+fn strangers(pools: &[AddressPool], services: &[IpNet]) -> Option<Problem> {
+    let is_v6 = |cidr: &IpNet| cidr.network().is_ipv6();
+    let first = services.first()?;
+    let of_pools: Vec<&IpNet> = pools.iter().flat_map(|pool| &pool.cidrs).collect();
+    if of_pools.iter().any(|cidr| services.iter().any(|services| is_v6(services) == is_v6(cidr))) {
+        return None;
+    }
+    let (has, lacks, example) =
+        if is_v6(first) { ("IPv6", "IPv4", "fd00:10:244::/56") } else { ("IPv4", "IPv6", "10.244.0.0/16") };
+    Some(Problem {
+        condition: DEGRADED,
+        reason: "NoCommonFamily",
+        message: format!(
+            "the cluster's Services have {has} addresses alone ({first}), pods only {lacks} ones: add an {has} CIDR, for example {example}, \
+             to a pool with kubectl edit clusternetwork default; for pods with {has} alone uninstall, and install with a pool of \
+             {has} as docs/install.md shows"
+        ),
     })
 }
 

@@ -28,7 +28,7 @@ use crate::{
     scene::{
         self, HOST_MAC, MACS,
         Outcome::{Drop, Next, Redirect},
-        Packet, RULES, SYN, SYN_ACK, TCP, UDP, allow, identify, put_pod,
+        Packet, RULES, SYN, SYN_ACK, TCP, UDP, allow, put_pod,
     },
 };
 
@@ -44,6 +44,26 @@ impl Packet for Ip6 {
 
     const A: Ipv6Addr = A;
     const B: Ipv6Addr = B;
+    const REMOTE: Ipv6Addr = REMOTE;
+    const OUTSIDE: Ipv6Addr = OUTSIDE;
+    const ROUTER: Ipv6Addr = ROUTER;
+
+    fn segment(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16), flags: u8) -> Self {
+        segment(from, to, flags)
+    }
+
+    fn datagram(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16)) -> Self {
+        datagram(from, to)
+    }
+
+    fn echo(reply: bool, from: Ipv6Addr, to: Ipv6Addr, id: u16) -> Self {
+        echo(if reply { 129 } else { 128 }, from, to, id)
+    }
+
+    fn around_outside() -> (Block, Block, Ipv6Addr) {
+        let last = |last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last);
+        (Block::new(last(0), 120), Block::new(last(0x80), 121), last(0xc8))
+    }
 
     fn remote() -> (Block, [Ipv6Addr; 2]) {
         let block = Block::new(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 1, 0), 112);

@@ -172,7 +172,12 @@ pub(crate) fn option(socket: &impl AsRawFd, (level, name): (i32, i32)) -> i32 {
 }
 
 /// Puts a service with these backends, in slots from 0, into the tables.
-pub(crate) fn serve(datapath: &Datapath, id: u32, frontend: Frontend, to: &[(Ipv4Addr, u16)]) {
+pub(crate) fn serve(
+    datapath: &Datapath,
+    id: u32,
+    frontend: Frontend,
+    to: &[(impl Into<Address> + Copy, u16)],
+) {
     let mut backends = datapath.backends().unwrap();
     for (slot, (address, port)) in (0..).zip(to) {
         backends.put(&Slot { service: id, slot }, &Backend::new((*address).into(), *port)).unwrap();
@@ -181,9 +186,9 @@ pub(crate) fn serve(datapath: &Datapath, id: u32, frontend: Frontend, to: &[(Ipv
     datapath.services().unwrap().put(&frontend, &Service { id, count }).unwrap();
 }
 
-/// The frontend of an IPv4 service.
-pub(crate) fn frontend(address: Ipv4Addr, port: u16, protocol: Protocol) -> Frontend {
-    Frontend::new(Address::from(address), port, protocol)
+/// The frontend of a service.
+pub(crate) fn frontend(address: impl Into<Address>, port: u16, protocol: Protocol) -> Frontend {
+    Frontend::new(address.into(), port, protocol)
 }
 
 /// What was counted, without the zeros.

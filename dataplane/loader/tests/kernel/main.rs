@@ -2,6 +2,8 @@
 //! namespaces, BPF file system and cgroup; see `lab`.
 
 #[cfg(test)]
+mod flows;
+#[cfg(test)]
 mod forged;
 #[cfg(test)]
 mod host_ports;

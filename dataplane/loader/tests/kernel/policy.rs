@@ -38,6 +38,26 @@ impl Packet for Ip {
 
     const A: Ipv4Addr = A;
     const B: Ipv4Addr = B;
+    const REMOTE: Ipv4Addr = REMOTE;
+    const OUTSIDE: Ipv4Addr = OUTSIDE;
+    const ROUTER: Ipv4Addr = ROUTER;
+
+    fn segment(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), flags: u8) -> Self {
+        segment(from, to, flags)
+    }
+
+    fn datagram(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Self {
+        datagram(from, to)
+    }
+
+    fn echo(reply: bool, from: Ipv4Addr, to: Ipv4Addr, id: u16) -> Self {
+        echo(if reply { 0 } else { 8 }, from, to, id)
+    }
+
+    fn around_outside() -> (Block, Block, Ipv4Addr) {
+        let around = |last, length| Block::new(Ipv4Addr::new(192, 0, 2, last), length);
+        (around(0, 24), around(128, 25), Ipv4Addr::new(192, 0, 2, 200))
+    }
 
     fn remote() -> (Block, [Ipv4Addr; 2]) {
         let block = Block::new(Ipv4Addr::new(10, 244, 1, 0), 24);

@@ -41,12 +41,27 @@ pub(crate) enum Outcome {
 use Outcome::{Drop, Next, Redirect};
 
 /// A packet of one family, and where that family's ends of a scene are.
-pub(crate) trait Packet {
+pub(crate) trait Packet: Sized {
     type Ip: Copy + PartialEq + Into<Address>;
 
     /// The pods.
     const A: Self::Ip;
     const B: Self::Ip;
+    /// A pod of another node.
+    const REMOTE: Self::Ip;
+    /// Addresses outside of the cluster.
+    const OUTSIDE: Self::Ip;
+    const ROUTER: Self::Ip;
+
+    fn segment(from: (Self::Ip, u16), to: (Self::Ip, u16), flags: u8) -> Self;
+
+    fn datagram(from: (Self::Ip, u16), to: (Self::Ip, u16)) -> Self;
+
+    /// An echo request, or the reply to one.
+    fn echo(reply: bool, from: Self::Ip, to: Self::Ip, id: u16) -> Self;
+
+    /// A block with the address outside, a smaller one inside it and without that address, and an address of the smaller one.
+    fn around_outside() -> (Block, Block, Self::Ip);
 
     /// The block of another node's pods, that node's address, and the own node's.
     fn remote() -> (Block, [Self::Ip; 2]);

@@ -1,4 +1,5 @@
-//! The socket hooks: real sockets of this process, in the test's cgroup.
+//! The socket hooks: real sockets of this process, in the test's cgroup. Each test asks sockets of IPv4, sockets of IPv6 that
+//! talk IPv4 (v4-mapped), and sockets that talk IPv6.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,38 +10,88 @@ use std::{
 };
 
 use netkeel_dataplane_loader::{
-    Table,
-    common::{Protocol, Reason, services::Service},
+    Datapath, Table,
+    common::{Protocol, Reason, backends::Slot, services::Service},
 };
 
-use crate::lab::{self, counted, frontend, isolated, serve};
+use crate::lab::{Lab, counted, frontend, ip, isolated, serve};
 
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const PATIENCE: Duration = Duration::from_secs(2);
 
-fn v4(address: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddr::from((address, port))
+/// How a client talks.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// The address of the service, as the client has it.
+    service: IpAddr,
+    /// Where the backends are.
+    local: IpAddr,
+    /// Where the client binds its datagram socket.
+    any: IpAddr,
 }
 
-fn mapped(address: Ipv4Addr, port: u16) -> SocketAddr {
-    SocketAddr::from((address.to_ipv6_mapped(), port))
+impl Way {
+    const ALL: [Self; 3] = [
+        Self {
+            service: IpAddr::V4(SERVICE),
+            local: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            any: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        },
+        Self {
+            service: IpAddr::V6(SERVICE.to_ipv6_mapped()),
+            local: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            any: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        },
+        Self {
+            service: IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x10)),
+            local: IpAddr::V6(Ipv6Addr::LOCALHOST),
+            any: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        },
+    ];
+
+    fn at(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.service, port)
+    }
+
+    /// Serves a port of the service from these ports.
+    fn serve(self, datapath: &Datapath, port: u16, protocol: Protocol, backends: &[u16]) {
+        let backends: Vec<_> = backends.iter().map(|port| (self.local, *port)).collect();
+        serve(datapath, 1, frontend(self.service, port, protocol), &backends);
+    }
+
+    /// A listener that answers each connection with its own port.
+    fn tcp_backend(self) -> u16 {
+        let listener = TcpListener::bind((self.local, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                connection.unwrap().write_all(&port.to_be_bytes()).unwrap();
+            }
+        });
+        port
+    }
+
+    fn udp_backend(self) -> u16 {
+        udp_backend(self.local, 0)
+    }
+
+    fn udp_client(self) -> UdpSocket {
+        let socket = UdpSocket::bind((self.any, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
 }
 
-/// A listener that answers each connection with its own port.
-fn tcp_backend() -> u16 {
-    let listener = TcpListener::bind((LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            connection.unwrap().write_all(&port.to_be_bytes()).unwrap();
-        }
-    });
-    port
+/// Loads the programs and runs a test for each way, one after the other.
+fn each_way(lab: &Lab, test: impl Fn(&Datapath, Way)) {
+    let datapath = lab.load();
+    for way in Way::ALL {
+        test(&datapath, way);
+    }
 }
 
 /// A socket that sends each datagram back with its own port behind it.
-fn udp_backend(address: Ipv4Addr, port: u16) -> u16 {
+fn udp_backend(address: IpAddr, port: u16) -> u16 {
     let socket = UdpSocket::bind((address, port)).unwrap();
     let port = socket.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -54,15 +105,13 @@ fn udp_backend(address: Ipv4Addr, port: u16) -> u16 {
     port
 }
 
-fn udp_client(address: impl Into<IpAddr>) -> UdpSocket {
-    let socket = UdpSocket::bind((address.into(), 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
 /// The answer to a datagram: the port of the backend, and where the answer seems to come from.
 fn ask(socket: &UdpSocket, to: SocketAddr) -> (u16, SocketAddr) {
     socket.send_to(b"hello", to).unwrap();
+    heard(socket)
+}
+
+fn heard(socket: &UdpSocket) -> (u16, SocketAddr) {
     let mut buffer = [0; 64];
     let (len, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!(&buffer[..5], b"hello");
@@ -79,184 +128,168 @@ fn backend_of(mut stream: TcpStream) -> u16 {
 #[test]
 fn a_connection_to_a_service_reaches_its_backend_and_does_not_know() {
     isolated(|lab| {
-        let datapath = lab.load();
-        let backend = tcp_backend();
-        serve(&datapath, 1, frontend(SERVICE, 80, Protocol::Tcp), &[(LOCALHOST, backend)]);
-        for service in [v4(SERVICE, 80), mapped(SERVICE, 80)] {
-            let stream = TcpStream::connect(service).unwrap();
-            assert_eq!(stream.peer_addr().unwrap(), service);
+        each_way(lab, |datapath, way| {
+            let backend = way.tcp_backend();
+            way.serve(datapath, 80, Protocol::Tcp, &[backend]);
+            let stream = TcpStream::connect(way.at(80)).unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), way.at(80));
             assert_eq!(backend_of(stream), backend);
-        }
+        });
     });
 }
 
 #[test]
 fn a_direct_connection_is_left_alone() {
     isolated(|lab| {
-        let datapath = lab.load();
-        let backend = tcp_backend();
-        serve(&datapath, 1, frontend(SERVICE, 80, Protocol::Tcp), &[(LOCALHOST, backend)]);
-        let stream = TcpStream::connect((LOCALHOST, backend)).unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), v4(LOCALHOST, backend));
-        assert_eq!(counted(&datapath), HashMap::new());
+        each_way(lab, |datapath, way| {
+            let backend = way.tcp_backend();
+            way.serve(datapath, 80, Protocol::Tcp, &[backend]);
+            let stream = TcpStream::connect((way.local, backend)).unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), SocketAddr::new(way.local, backend));
+            assert_eq!(counted(datapath), HashMap::new());
+        });
     });
 }
 
 #[test]
 fn another_port_or_protocol_of_a_service_address_is_left_alone() {
     isolated(|lab| {
-        let datapath = lab.load();
-        serve(&datapath, 1, frontend(SERVICE, 80, Protocol::Tcp), &[(LOCALHOST, tcp_backend())]);
-        let error = TcpStream::connect((SERVICE, 81)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
-        let error = udp_client(Ipv4Addr::UNSPECIFIED).send_to(b"hello", (SERVICE, 80)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
+        each_way(lab, |datapath, way| {
+            way.serve(datapath, 80, Protocol::Tcp, &[way.tcp_backend()]);
+            let error = TcpStream::connect(way.at(81)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable, "{way:?}");
+            let error = way.udp_client().send_to(b"hello", way.at(80)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable, "{way:?}");
+        });
     });
 }
 
 #[test]
 fn each_backend_gets_its_share() {
     isolated(|lab| {
-        let datapath = lab.load();
-        let ports = [tcp_backend(), tcp_backend(), tcp_backend()];
-        serve(&datapath, 1, frontend(SERVICE, 80, Protocol::Tcp), &ports.map(|port| (LOCALHOST, port)));
-        let mut seen = HashMap::new();
-        for _ in 0..300 {
-            *seen.entry(backend_of(TcpStream::connect((SERVICE, 80)).unwrap())).or_insert(0) += 1;
-        }
-        for port in ports {
-            let share = seen.get(&port).copied().unwrap_or(0);
-            assert!((60..=141).contains(&share), "{seen:?}");
-        }
+        each_way(lab, |datapath, way| {
+            let ports = [way.tcp_backend(), way.tcp_backend(), way.tcp_backend()];
+            way.serve(datapath, 80, Protocol::Tcp, &ports);
+            let mut seen = HashMap::new();
+            for _ in 0..300 {
+                *seen.entry(backend_of(TcpStream::connect(way.at(80)).unwrap())).or_insert(0) += 1;
+            }
+            for port in ports {
+                let share = seen.get(&port).copied().unwrap_or(0);
+                assert!((60..=141).contains(&share), "{way:?}: {seen:?}");
+            }
+        });
     });
 }
 
 #[test]
 fn a_slot_that_is_being_taken_away_costs_no_connection() {
     isolated(|lab| {
-        let datapath = lab.load();
-        let backend = tcp_backend();
-        let service = frontend(SERVICE, 80, Protocol::Tcp);
-        serve(&datapath, 1, service, &[(LOCALHOST, backend)]);
-        datapath.services().unwrap().put(&service, &Service { id: 1, count: 4 }).unwrap();
-        for _ in 0..50 {
-            assert_eq!(backend_of(TcpStream::connect((SERVICE, 80)).unwrap()), backend);
-        }
+        each_way(lab, |datapath, way| {
+            let backend = way.tcp_backend();
+            way.serve(datapath, 80, Protocol::Tcp, &[backend]);
+            let service = frontend(way.service, 80, Protocol::Tcp);
+            datapath.services().unwrap().put(&service, &Service { id: 1, count: 4 }).unwrap();
+            // Those behind the first may be of the way before.
+            for slot in 1..4 {
+                drop(datapath.backends().unwrap().remove(&Slot { service: 1, slot }));
+            }
+            for _ in 0..50 {
+                assert_eq!(backend_of(TcpStream::connect(way.at(80)).unwrap()), backend);
+            }
+        });
     });
 }
 
 #[test]
 fn datagrams_reach_a_backend_and_answers_come_from_the_service() {
     isolated(|lab| {
-        let datapath = lab.load();
-        let backend = udp_backend(LOCALHOST, 0);
-        serve(&datapath, 1, frontend(SERVICE, 53, Protocol::Udp), &[(LOCALHOST, backend)]);
-        let client = udp_client(Ipv4Addr::UNSPECIFIED);
-        assert_eq!(ask(&client, v4(SERVICE, 53)), (backend, v4(SERVICE, 53)));
-        assert_eq!(ask(&client, v4(SERVICE, 53)), (backend, v4(SERVICE, 53)), "the second time too");
+        each_way(lab, |datapath, way| {
+            let backend = way.udp_backend();
+            way.serve(datapath, 53, Protocol::Udp, &[backend]);
+            let client = way.udp_client();
+            for _ in 0..2 {
+                assert_eq!(ask(&client, way.at(53)), (backend, way.at(53)));
+            }
+        });
     });
 }
 
 #[test]
 fn all_datagrams_of_a_socket_reach_one_backend_and_sockets_spread() {
     isolated(|lab| {
-        let datapath = lab.load();
-        let ports = [udp_backend(LOCALHOST, 0), udp_backend(LOCALHOST, 0), udp_backend(LOCALHOST, 0)];
-        serve(&datapath, 1, frontend(SERVICE, 53, Protocol::Udp), &ports.map(|port| (LOCALHOST, port)));
-        let mut seen = HashSet::new();
-        for number in 0..20 {
-            let (client, service) = if number % 2 == 0 {
-                (udp_client(Ipv4Addr::UNSPECIFIED), v4(SERVICE, 53))
-            } else {
-                (udp_client(Ipv6Addr::UNSPECIFIED), mapped(SERVICE, 53))
-            };
-            let (backend, _) = ask(&client, service);
-            for _ in 1..50 {
-                assert_eq!(ask(&client, service), (backend, service));
+        each_way(lab, |datapath, way| {
+            let ports = [way.udp_backend(), way.udp_backend(), way.udp_backend()];
+            way.serve(datapath, 53, Protocol::Udp, &ports);
+            let mut seen = HashSet::new();
+            for _ in 0..20 {
+                let client = way.udp_client();
+                let (backend, _) = ask(&client, way.at(53));
+                for _ in 1..50 {
+                    assert_eq!(ask(&client, way.at(53)), (backend, way.at(53)));
+                }
+                seen.insert(backend);
             }
-            seen.insert(backend);
-        }
-        assert_eq!(seen, HashSet::from(ports));
-    });
-}
-
-#[test]
-fn datagrams_of_a_mapped_socket_are_translated_both_ways() {
-    isolated(|lab| {
-        let datapath = lab.load();
-        let backend = udp_backend(LOCALHOST, 0);
-        serve(&datapath, 1, frontend(SERVICE, 53, Protocol::Udp), &[(LOCALHOST, backend)]);
-        let client = udp_client(Ipv6Addr::UNSPECIFIED);
-        assert_eq!(ask(&client, mapped(SERVICE, 53)), (backend, mapped(SERVICE, 53)));
+            assert_eq!(seen, HashSet::from(ports), "{way:?}");
+        });
     });
 }
 
 #[test]
 fn a_connected_datagram_socket_talks_to_the_service() {
     isolated(|lab| {
-        let datapath = lab.load();
-        let backend = udp_backend(LOCALHOST, 0);
-        serve(&datapath, 1, frontend(SERVICE, 53, Protocol::Udp), &[(LOCALHOST, backend)]);
-        for (local, service) in [
-            (IpAddr::from(Ipv4Addr::UNSPECIFIED), v4(SERVICE, 53)),
-            (IpAddr::from(Ipv6Addr::UNSPECIFIED), mapped(SERVICE, 53)),
-        ] {
-            let client = udp_client(local);
-            client.connect(service).unwrap();
-            assert_eq!(client.peer_addr().unwrap(), service);
+        each_way(lab, |datapath, way| {
+            let backend = way.udp_backend();
+            way.serve(datapath, 53, Protocol::Udp, &[backend]);
+            let client = way.udp_client();
+            client.connect(way.at(53)).unwrap();
+            assert_eq!(client.peer_addr().unwrap(), way.at(53));
             for _ in 0..3 {
                 client.send(b"hello").unwrap();
-                let mut buffer = [0; 64];
-                let (len, from) = client.recv_from(&mut buffer).unwrap();
-                assert_eq!(
-                    (&buffer[..len], from),
-                    (&[b"hello", &backend.to_be_bytes()[..]].concat()[..], service)
-                );
+                assert_eq!(heard(&client), (backend, way.at(53)));
             }
-        }
+        });
     });
 }
 
+/// The kernel asks the hook of IPv4 again at each send of a connected v4-mapped socket, with the backend's address.
 #[test]
-fn a_connected_mapped_socket_is_translated_once_even_when_its_backend_is_a_service_too() {
+fn a_connected_socket_is_translated_once_even_when_its_backend_is_a_service_too() {
     isolated(|lab| {
+        let others = ["10.96.0.20", "10.96.0.21", "fd00:10:96::20"];
         let datapath = lab.load();
-        let other = Ipv4Addr::new(10, 96, 0, 20);
-        lab::ip("address add 10.96.0.20/32 dev lo");
-        let (right, wrong) = (udp_backend(other, 53), udp_backend(LOCALHOST, 0));
-        serve(&datapath, 1, frontend(SERVICE, 53, Protocol::Udp), &[(other, 53)]);
-        serve(&datapath, 2, frontend(other, 53, Protocol::Udp), &[(LOCALHOST, wrong)]);
-        let client = udp_client(Ipv6Addr::UNSPECIFIED);
-        client.connect(mapped(SERVICE, 53)).unwrap();
-        client.send(b"hello").unwrap();
-        let mut buffer = [0; 64];
-        let len = client.recv(&mut buffer).unwrap();
-        assert_eq!(u16::from_be_bytes(buffer[5..len].try_into().unwrap()), right);
+        for (way, other) in Way::ALL.into_iter().zip(others) {
+            ip(&format!("address add {other} dev lo"));
+            let other: IpAddr = other.parse().unwrap();
+            let (right, wrong) = (udp_backend(other, 53), way.udp_backend());
+            serve(&datapath, 1, frontend(way.service, 53, Protocol::Udp), &[(other, 53)]);
+            serve(&datapath, 2, frontend(other, 53, Protocol::Udp), &[(way.local, wrong)]);
+            let client = way.udp_client();
+            client.connect(way.at(53)).unwrap();
+            client.send(b"hello").unwrap();
+            assert_eq!(heard(&client).0, right, "{way:?}");
+        }
     });
 }
 
 #[test]
 fn a_service_without_endpoints_refuses_at_once() {
     isolated(|lab| {
-        let datapath = lab.load();
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            serve(&datapath, 1, frontend(SERVICE, 80, protocol), &[]);
-        }
-        for service in [v4(SERVICE, 80), mapped(SERVICE, 80)] {
-            let error = TcpStream::connect(service).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "TCP to {service}: {error}");
-        }
-        let client = udp_client(Ipv4Addr::UNSPECIFIED);
-        assert_eq!(
-            client.send_to(b"x", v4(SERVICE, 80)).unwrap_err().kind(),
-            io::ErrorKind::ConnectionRefused
-        );
-        assert_eq!(client.connect(v4(SERVICE, 80)).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
-        let client = udp_client(Ipv6Addr::UNSPECIFIED);
-        assert_eq!(
-            client.send_to(b"x", mapped(SERVICE, 80)).unwrap_err().kind(),
-            io::ErrorKind::ConnectionRefused
-        );
-        assert_eq!(counted(&datapath), HashMap::from([(Reason::NoEndpoints, 5)]));
+        each_way(lab, |datapath, way| {
+            let before = counted(datapath).get(&Reason::NoEndpoints).copied().unwrap_or(0);
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                way.serve(datapath, 80, protocol, &[]);
+            }
+            let client = way.udp_client();
+            for (what, refused) in [
+                ("TCP", TcpStream::connect(way.at(80)).map(drop)),
+                ("a datagram", client.send_to(b"x", way.at(80)).map(drop)),
+                ("a connected socket", client.connect(way.at(80))),
+            ] {
+                let error = refused.unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{what}, {way:?}: {error}");
+            }
+            assert_eq!(counted(datapath), HashMap::from([(Reason::NoEndpoints, before + 3)]), "{way:?}");
+        });
     });
 }

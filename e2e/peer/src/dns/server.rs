@@ -2,11 +2,12 @@
 //! (TXT of 4000 bytes, truncated over UDP); every other name does not exist.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::{A, CNAME, Message, Record, SOA, TXT, wire_name};
+use super::{A, AAAA, CNAME, Message, Record, SOA, TXT, wire_name};
 use crate::Result;
 
 const PORT: u16 = 53;
@@ -16,27 +17,31 @@ const ANSWER: u16 = 0x8180;
 const TRUNCATED: u16 = 0x0200;
 const NO_SUCH_NAME: u16 = 3;
 
-pub(crate) fn start(outside: Ipv4Addr) -> Result<()> {
+/// Answers over both families; `outside` are the addresses of `outside.test`.
+pub(crate) fn start(outside: Vec<IpAddr>) -> Result<()> {
     let say = |error| format!("DNS port: {error}");
-    let udp = UdpSocket::bind(("0.0.0.0", PORT)).map_err(say)?;
-    let tcp = TcpListener::bind(("0.0.0.0", PORT)).map_err(say)?;
+    let udp = UdpSocket::bind(("::", PORT)).map_err(say)?;
+    let tcp = TcpListener::bind(("::", PORT)).map_err(say)?;
+    let outside: Arc<[IpAddr]> = outside.into();
+    let known = Arc::clone(&outside);
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok((length, client)) = udp.recv_from(&mut buffer) {
             if let Some(query) = buffer.get(..length).and_then(Message::decode) {
-                drop(udp.send_to(&over_udp(&query, outside), client));
+                drop(udp.send_to(&over_udp(&query, &known), client));
             }
         }
     });
     thread::spawn(move || {
         for stream in tcp.incoming().filter_map(std::io::Result::ok) {
-            thread::spawn(move || drop(over_tcp(stream, outside)));
+            let outside = Arc::clone(&outside);
+            thread::spawn(move || drop(over_tcp(stream, &outside)));
         }
     });
     Ok(())
 }
 
-fn over_udp(query: &Message, outside: Ipv4Addr) -> Vec<u8> {
+fn over_udp(query: &Message, outside: &[IpAddr]) -> Vec<u8> {
     let whole = answer(query, outside);
     let bytes = whole.encode();
     if bytes.len() <= usize::from(query.udp_size.unwrap_or(512).max(512)) {
@@ -45,7 +50,7 @@ fn over_udp(query: &Message, outside: Ipv4Addr) -> Vec<u8> {
     Message { flags: whole.flags | TRUNCATED, answers: Vec::new(), ..whole }.encode()
 }
 
-fn over_tcp(mut stream: TcpStream, outside: Ipv4Addr) -> std::io::Result<()> {
+fn over_tcp(mut stream: TcpStream, outside: &[IpAddr]) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     loop {
         let mut length = [0; 2];
@@ -60,7 +65,7 @@ fn over_tcp(mut stream: TcpStream, outside: Ipv4Addr) -> std::io::Result<()> {
     }
 }
 
-fn answer(query: &Message, outside: Ipv4Addr) -> Message {
+fn answer(query: &Message, outside: &[IpAddr]) -> Message {
     let mut message = Message {
         id: query.id,
         flags: ANSWER,
@@ -71,12 +76,15 @@ fn answer(query: &Message, outside: Ipv4Addr) -> Message {
     let Some((asked, kind)) = &query.question else { return message };
     let name = asked.trim_end_matches('.').to_ascii_lowercase();
     let record = |owner: &str, kind, data| Record { name: owner.to_owned(), kind, ttl: TTL, data };
-    let address = || record("outside.test", A, outside.octets().to_vec());
+    let addresses = |owner: &str| {
+        let of_kind = outside.iter().filter(|address| *kind == if address.is_ipv4() { A } else { AAAA });
+        of_kind.map(|address| record(owner, *kind, octets(*address))).collect::<Vec<_>>()
+    };
     match (name.as_str(), *kind) {
-        ("outside.test", A) => message.answers.push(Record { name: asked.clone(), ..address() }),
-        ("alias.outside.test", A | CNAME) => {
+        ("outside.test", A | AAAA) => message.answers.extend(addresses(asked)),
+        ("alias.outside.test", A | AAAA | CNAME) => {
             message.answers.push(record(asked, CNAME, wire_name("outside.test")));
-            message.answers.extend((*kind == A).then(address));
+            message.answers.extend(addresses("outside.test"));
         }
         ("large.outside.test", TXT) => message.answers.push(record(asked, TXT, large())),
         ("outside.test" | "alias.outside.test" | "large.outside.test" | "test", _) => {
@@ -88,6 +96,13 @@ fn answer(query: &Message, outside: Ipv4Addr) -> Message {
         }
     }
     message
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// Twenty strings of 200 bytes.
@@ -107,7 +122,10 @@ fn start_of_authority() -> Record {
 mod tests {
     use super::*;
 
-    const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+    const OUTSIDE: &[IpAddr] = &[
+        IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 10)),
+        IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10)),
+    ];
 
     fn query(name: &str, kind: u16) -> Message {
         Message { id: 1, question: Some((name.into(), kind)), ..Message::default() }
@@ -124,6 +142,7 @@ mod tests {
             text("alias.outside.test", A),
             ("NOERROR", vec!["outside.test".into(), "198.51.100.10".into()])
         );
+        assert_eq!(text("outside.test", AAAA), ("NOERROR", vec!["2001:db8::10".into()]));
         assert_eq!(text("outside.test", TXT), ("NOERROR", vec![]));
         assert_eq!(text("nobody.test", A), ("NXDOMAIN", vec![]));
     }

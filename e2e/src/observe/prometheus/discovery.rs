@@ -85,7 +85,8 @@ fn services(services: &Value, slices: &Value) -> Vec<Value> {
                     "__meta_kubernetes_pod_name": endpoint["targetRef"]["name"],
                     "__meta_kubernetes_pod_node_name": endpoint["nodeName"],
                 });
-                let address = format!("{address}:{}", port["port"]).into();
+                let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+                let address = format!("{host}:{}", port["port"]).into();
                 targets.push(target(&address, annotations(service, "service"), more));
             }
         }
@@ -117,11 +118,11 @@ mod tests {
         let slice = |service: &str| {
             json!({"metadata": {"namespace": "x", "labels": {"kubernetes.io/service-name": service}},
                    "ports": [{"port": 53}, {"port": 9472}],
-                   "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n2"}]})
+                   "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": "n2"}, {"addresses": ["fd00::1"]}]})
         };
         let found = services(&json!({"items": [annotated]}), &json!({"items": [slice("s"), slice("gone")]}));
         let addresses: Vec<&Value> = found.iter().map(|target| &target["targets"][0]).collect();
-        assert_eq!(addresses, ["10.0.0.1:53", "10.0.0.1:9472"]);
+        assert_eq!(addresses, ["10.0.0.1:53", "10.0.0.1:9472", "[fd00::1]:53", "[fd00::1]:9472"]);
         let labels = &found[0]["labels"];
         assert_eq!(labels["__meta_kubernetes_service_annotation_prometheus_io_scrape"], "true");
         assert!(labels.get("__meta_kubernetes_pod_name").is_none(), "{labels}");

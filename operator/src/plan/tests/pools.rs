@@ -148,3 +148,33 @@ proptest! {
         prop_assert_eq!(claims + without, usize::from(nodes));
     }
 }
+
+#[test]
+fn pods_and_services_without_a_family_in_common_are_told_and_one_is_enough() {
+    let of = |pods: &[&str], services: &[&str]| {
+        let cidrs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let mut seen = seen();
+        seen.network.as_mut().unwrap().spec.pod_network.pools[0].cidrs = cidrs(pods);
+        seen.service_cidrs = cidrs(services);
+        planned(&seen)
+    };
+    let (four, six, services4, services6) =
+        ("10.244.0.0/16", "fd00:10:244::/56", "10.96.0.0/16", "fd00:10:96::/112");
+    for (pods, services, said) in [
+        (
+            four,
+            services6,
+            "have IPv6 addresses alone (fd00:10:96::/112), pods only IPv4 ones: add an IPv6 CIDR",
+        ),
+        (six, services4, "have IPv4 addresses alone (10.96.0.0/16), pods only IPv6 ones: add an IPv4 CIDR"),
+    ] {
+        let outcome = of(&[pods], &[services]);
+        assert_eq!(reasons(&outcome), [(kind::DEGRADED, "NoCommonFamily")]);
+        assert!(outcome.problems[0].message.contains(said), "{:?}", outcome.problems);
+        assert!(outcome.config.is_none() && outcome.steps.is_empty());
+        assert_eq!(reasons(&of(&[four, six], &[services])), []);
+        assert_eq!(reasons(&of(&[pods], &[services4, services6])), []);
+    }
+    let alone = of(&[six], &[services6]);
+    assert_eq!((reasons(&alone), alone.dns_cluster_ip), (vec![], "fd00:10:96::a".parse().ok()));
+}

@@ -20,33 +20,45 @@ use crate::{
     packet::vxlan,
 };
 
-const PORT: u16 = 8472;
+pub(super) const PORT: u16 = 8472;
 const DEVICE: &str = "netkeel.vxlan";
-const NODES: [Ipv6Addr; 2] =
+/// The nodes' own addresses inside the overlay, which are the first ones of their blocks.
+pub(super) const NODES: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0), Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 1, 0)];
-const FOUR: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(172, 18, 0, 1)), IpAddr::V4(Ipv4Addr::new(172, 18, 0, 2))];
-const SIX: [IpAddr; 2] = [
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 2)),
-];
+/// An underlay: the own node, the other one, a third one that is known, and an address that is no node's.
+pub(super) type Underlay = [IpAddr; 4];
+pub(super) const FOUR: Underlay = [four(1), four(2), four(3), four(4)];
+pub(super) const SIX: Underlay = [six(1), six(2), six(3), six(4)];
+
+const fn four(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(172, 18, 0, last))
+}
+
+const fn six(last: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, last))
+}
 
 pub(crate) struct Cluster {
     pub(crate) datapath: Datapath,
     pub(crate) pod: Netns,
-    peer: Netns,
+    pub(super) peer: Netns,
     remote: Netns,
 }
 
-/// Two nodes that reach each other at these addresses, with a pod each.
-fn cluster(lab: &Lab, underlay: [IpAddr; 2]) -> Cluster {
+/// Two nodes that reach each other at these addresses, with a pod each. The other one has the addresses of all but the own node.
+pub(super) fn cluster(lab: &Lab, underlay: Underlay) -> Cluster {
     let peer = Netns::new();
     ip(&format!("link add wire type veth peer name wire netns {}", peer.path()));
     let datapath = node(&lab.options, 0, underlay);
+    let third = Block::new(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 2, 0), 112);
+    datapath.tunnels().unwrap().put(&third, &Tunnel::to(underlay[2].into())).unwrap();
     let own = pod(&datapath, A, underlay[0]);
     let other = lab.other_node();
     let remote = peer.run(|| {
         let datapath = node(&other, 1, underlay);
+        for more in &underlay[2..] {
+            ip(&format!("address add {more}/{} dev wire", prefix(*more)));
+        }
         wait_until_up("wire");
         pod(&datapath, REMOTE, underlay[1])
     });
@@ -60,11 +72,10 @@ pub(crate) fn two_nodes(lab: &Lab) -> Cluster {
 }
 
 /// Makes this namespace the node with this number.
-fn node(options: &Options, number: usize, underlay: [IpAddr; 2]) -> Datapath {
+fn node(options: &Options, number: usize, underlay: Underlay) -> Datapath {
     let (own, other) = (underlay[number], underlay[1 - number]);
     fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
-    let prefix = if own.is_ipv4() { "24" } else { "64 nodad" };
-    ip(&format!("address add {own}/{prefix} dev wire"));
+    ip(&format!("address add {own}/{} dev wire", prefix(own)));
     ip("link set wire up");
     ip(&format!("link add {DEVICE} type vxlan external dstport {PORT} nolearning udp6zerocsumrx"));
     quiet(DEVICE);
@@ -79,6 +90,10 @@ fn node(options: &Options, number: usize, underlay: [IpAddr; 2]) -> Datapath {
     datapath.set_config(&Config::new(&[own.into()], index)).unwrap();
     datapath.attach_overlay(index, DEVICE).unwrap_or_else(|error| panic!("{}", chain(&error)));
     datapath
+}
+
+fn prefix(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "24" } else { "64 nodad" }
 }
 
 fn mtu(underlay: IpAddr) -> u32 {
@@ -138,7 +153,7 @@ fn ask(from: Ipv6Addr, to: (Ipv6Addr, u16)) -> String {
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
-fn exchange(lab: &Lab, underlay: [IpAddr; 2]) {
+fn exchange(lab: &Lab, underlay: Underlay) {
     let cluster = &cluster(lab, underlay);
     let Cluster { datapath, pod, peer, remote } = cluster;
     remote.run(|| echo_at(REMOTE, 53));
@@ -162,35 +177,38 @@ fn exchange(lab: &Lab, underlay: [IpAddr; 2]) {
     assert_eq!(counts, HashMap::new());
 }
 
-fn forge(lab: &Lab, underlay: [IpAddr; 2]) {
+fn forge(lab: &Lab, underlay: Underlay) {
     let cluster = &cluster(lab, underlay);
     let Cluster { datapath, pod, peer, .. } = cluster;
     let listener = pod.run(|| UdpSocket::bind((A, 53)).unwrap());
     listener.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let nobody = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 7, 7);
-    for (story, vni, inner, reason) in [
-        ("the owner", VNI, REMOTE, None),
-        ("another network identifier", VNI + 1, REMOTE, Some(Reason::ForgedTunnel)),
-        ("a source in no block", VNI, nobody, Some(Reason::UnknownSource)),
-        ("a source in our own block", VNI, B, Some(Reason::UnknownSource)),
-        ("a source outside the cluster", VNI, OUTSIDE, Some(Reason::UnknownSource)),
+    let [_, other, third, stranger] = underlay;
+    for (story, sender, vni, inner, reason) in [
+        ("the owner", other, VNI, REMOTE, None),
+        ("another known node", third, VNI, REMOTE, Some(Reason::ForgedTunnel)),
+        ("a stranger", stranger, VNI, REMOTE, Some(Reason::ForgedTunnel)),
+        ("another network identifier", other, VNI + 1, REMOTE, Some(Reason::ForgedTunnel)),
+        ("a source in no block", other, VNI, nobody, Some(Reason::UnknownSource)),
+        ("a source in our own block", other, VNI, B, Some(Reason::UnknownSource)),
+        ("a source outside the cluster", other, VNI, OUTSIDE, Some(Reason::UnknownSource)),
     ] {
         let mac = ([2, 0, 0, 0, 9, 9], MACS.0);
         let frame = Ip6 { mac, ..with_checksum((inner, 4000), (A, 53)) }.frame();
         let before = counted(datapath);
         let outer = vxlan(vni, &frame);
-        peer.run(|| UdpSocket::bind((underlay[1], 0)).unwrap().send_to(&outer, (underlay[0], PORT)).unwrap());
+        peer.run(|| UdpSocket::bind((sender, 0)).unwrap().send_to(&outer, (underlay[0], PORT)).unwrap());
         let heard = listener.recv_from(&mut [0; 256]).is_ok();
         let mut counts = counted(datapath);
         counts.retain(|reason, count| before.get(reason) != Some(count) && *reason != Reason::Multicast);
         let expected: HashMap<_, _> =
             reason.iter().map(|reason| (*reason, before.get(reason).unwrap_or(&0) + 1)).collect();
-        assert_eq!((heard, counts), (reason.is_none(), expected), "{story} over {}", underlay[1]);
+        assert_eq!((heard, counts), (reason.is_none(), expected), "{story} over {sender}");
     }
 }
 
 /// A datagram with a checksum, which IPv6 asks for.
-fn with_checksum(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16)) -> Ip6 {
+pub(super) fn with_checksum(from: (Ipv6Addr, u16), to: (Ipv6Addr, u16)) -> Ip6 {
     let mut datagram = datagram(from, to);
     let length = u16::try_from(datagram.payload.len()).unwrap();
     let pseudo = [

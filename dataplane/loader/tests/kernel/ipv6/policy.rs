@@ -1,41 +1,15 @@
 //! Who may begin a flow, that its answers pass, and that errors pass with the flow that they are about.
 
-use netkeel_dataplane_loader::common::{
-    identities::{ANY, FIRST, WORLD},
-    policies::{CLOSED, Match, OPEN},
-};
+use netkeel_dataplane_loader::common::policies::{CLOSED, OPEN};
 
 use super::*;
-use crate::lab::isolated;
+use crate::{flows, lab::isolated};
 
 #[test]
 fn tables_decide_in_both_directions_and_on_every_path() {
     isolated(|lab| {
         let scene = Scene::new(lab);
-        let mut port = 1000;
-        let mut fresh = |from, to| {
-            port += 1;
-            segment((from, port), (to, 80), SYN)
-        };
-        scene.b(OPEN, OPEN);
-        for (egress, outcome) in
-            [(OPEN, Redirect), (CLOSED, Drop(Reason::PolicyEgress)), (9, Drop(Reason::PolicyEgress))]
-        {
-            scene.a(CLOSED, egress);
-            assert_eq!(scene.send(&fresh(A, B)), outcome, "to a pod, egress {egress}");
-            assert_eq!(scene.send(&fresh(A, REMOTE)), outcome, "to a remote pod, egress {egress}");
-            let outcome = if outcome == Redirect { Next } else { outcome };
-            assert_eq!(scene.send(&fresh(A, OUTSIDE)), outcome, "outside, egress {egress}");
-        }
-        scene.a(OPEN, OPEN);
-        for (ingress, outcome) in
-            [(OPEN, Redirect), (CLOSED, Drop(Reason::PolicyIngress)), (9, Drop(Reason::PolicyIngress))]
-        {
-            scene.b(ingress, CLOSED);
-            assert_eq!(scene.send(&fresh(A, B)), outcome, "from a pod, ingress {ingress}");
-            let outcome = if outcome == Redirect { Next } else { outcome };
-            assert_eq!(scene.forward(&fresh(OUTSIDE, B)), outcome, "from outside, ingress {ingress}");
-        }
+        flows::tables_decide_in_both_directions_and_on_every_path(&scene);
         let unknown = segment((OUTSIDE, 4000), (A, 80), SYN);
         scene.datapath.endpoints().unwrap().remove(&A.into()).unwrap();
         assert_eq!(scene.forward(&unknown), Drop(Reason::PolicyIngress), "a pod that is not known is closed");
@@ -45,58 +19,13 @@ fn tables_decide_in_both_directions_and_on_every_path() {
 
 #[test]
 fn a_rule_allows_its_peer_its_protocol_and_its_ports() {
-    isolated(|lab| {
-        let scene = Scene::new(lab);
-        scene.a(OPEN, OPEN);
-        scene.b(RULES, OPEN);
-        identify(&scene.datapath, A, FIRST);
-        let block = Block::new(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 120);
-        scene.datapath.cidrs().unwrap().put(&block, &(FIRST + 1)).unwrap();
-        allow(&scene.datapath, Match::ports(RULES, FIRST, TCP, 80, 16));
-        allow(&scene.datapath, Match::protocol(RULES, FIRST + 1, UDP));
-        allow(&scene.datapath, Match::ports(RULES, WORLD, UDP, 5000, 16));
-        allow(&scene.datapath, Match::ports(RULES, ANY, TCP, 443, 16));
-        let denied = Drop(Reason::PolicyIngress);
-        for (story, packet, outcome) in [
-            ("a port", segment((A, 1), (B, 80), SYN), Redirect),
-            ("another port", segment((A, 1), (B, 81), SYN), denied),
-            ("another protocol", datagram((A, 1), (B, 80)), denied),
-            ("everybody's port", segment((A, 1), (B, 443), SYN), Redirect),
-            ("a block", datagram((OUTSIDE, 1), (B, 53)), Next),
-            ("not its TCP", segment((OUTSIDE, 1), (B, 53), SYN), denied),
-            ("the world", datagram((ROUTER, 1), (B, 5000)), Next),
-            ("the world's other ports", datagram((ROUTER, 1), (B, 5001)), denied),
-            ("an echo where ports are named", echo(128, A, B, 7), denied),
-        ] {
-            let run = if packet.from == A { scene.send(&packet) } else { scene.forward(&packet) };
-            assert_eq!(run, outcome, "{story}");
-        }
-    });
+    isolated(|lab| flows::a_rule_allows_its_peer_its_protocol_and_its_ports(&Scene::new(lab)));
 }
 
 #[test]
 fn answers_pass_whatever_is_denied_and_nothing_else_does() {
     isolated(|lab| {
-        let scene = Scene::new(lab);
-        scene.a(CLOSED, OPEN);
-        scene.b(OPEN, CLOSED);
-        let flows = [
-            (segment((A, 4000), (B, 80), SYN), segment((B, 80), (A, 4000), SYN_ACK)),
-            (datagram((A, 4000), (B, 53)), datagram((B, 53), (A, 4000))),
-            (echo(128, A, B, 7), echo(129, B, A, 7)),
-        ];
-        for (there, back) in &flows {
-            assert_eq!(scene.send(back), Drop(Reason::PolicyEgress), "before it is one");
-            assert_eq!((scene.send(there), scene.send(back)), (Redirect, Redirect));
-        }
-        for (story, packet) in [
-            ("another port", segment((B, 81), (A, 4000), SYN_ACK)),
-            ("a connection of its own between the same ports", segment((B, 80), (A, 4000), SYN)),
-            ("an echo of its own with the same identifier", echo(128, B, A, 7)),
-            ("the answer to another echo", echo(129, B, A, 8)),
-        ] {
-            assert_eq!(scene.send(&packet), Drop(Reason::PolicyEgress), "{story}");
-        }
+        flows::answers_pass_whatever_is_denied_and_nothing_else_does(&Scene::new(lab), Vec::new());
     });
 }
 

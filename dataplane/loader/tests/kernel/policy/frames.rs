@@ -6,93 +6,31 @@ use netkeel_dataplane_loader::{
         Address,
         conntrack::{self, Entry, Moment},
         flow::{Flow, Side},
-        identities::{ANY, FIRST, NODE, WORLD},
-        policies::{CLOSED, Match, OPEN},
+        identities::NODE,
+        policies::{CLOSED, OPEN},
         transport::{Kind, Transport},
-        tunnels::Block,
     },
 };
 
 use super::*;
 use crate::{
+    flows,
     lab::isolated,
     packet::{arp, ethernet},
 };
 
 #[test]
 fn tables_decide_in_both_directions_and_on_every_path() {
-    isolated(|lab| {
-        let scene = Scene::new(lab);
-        let mut port = 1000;
-        let mut fresh = |from, to| {
-            port += 1;
-            segment((from, port), (to, 80), SYN)
-        };
-        scene.b(OPEN, OPEN);
-        for (egress, outcome) in
-            [(OPEN, Redirect), (CLOSED, Drop(Reason::PolicyEgress)), (9, Drop(Reason::PolicyEgress))]
-        {
-            scene.a(CLOSED, egress);
-            assert_eq!(scene.send(&fresh(A, B)), outcome, "to a pod, egress {egress}");
-            assert_eq!(scene.send(&fresh(A, REMOTE)), outcome, "to a remote pod, egress {egress}");
-            let outcome = if outcome == Redirect { Next } else { outcome };
-            assert_eq!(scene.send(&fresh(A, OUTSIDE)), outcome, "outside, egress {egress}");
-        }
-        scene.a(OPEN, OPEN);
-        for (ingress, outcome) in
-            [(OPEN, Redirect), (CLOSED, Drop(Reason::PolicyIngress)), (9, Drop(Reason::PolicyIngress))]
-        {
-            scene.b(ingress, CLOSED);
-            assert_eq!(scene.send(&fresh(A, B)), outcome, "from a pod, ingress {ingress}");
-            let outcome = if outcome == Redirect { Next } else { outcome };
-            assert_eq!(scene.forward(&fresh(OUTSIDE, B)), outcome, "from outside, ingress {ingress}");
-        }
-    });
+    isolated(|lab| flows::tables_decide_in_both_directions_and_on_every_path(&Scene::new(lab)));
 }
 
 #[test]
 fn a_rule_allows_its_peer_its_protocol_and_its_ports() {
     isolated(|lab| {
         let scene = Scene::new(lab);
-        let datapath = &scene.datapath;
-        scene.a(OPEN, OPEN);
-        scene.b(RULES, OPEN);
-        identify(datapath, A, FIRST);
-        identify(datapath, REMOTE, NODE);
-        let mut cidrs = datapath.cidrs().unwrap();
-        cidrs.put(&Block::new(Ipv4Addr::new(192, 0, 2, 0), 24), &(FIRST + 1)).unwrap();
-        cidrs.put(&Block::new(Ipv4Addr::new(192, 0, 2, 128), 25), &(FIRST + 2)).unwrap();
-        cidrs.put(&Block::new(A, 32), &(FIRST + 1)).unwrap();
-        for entry in [
-            Match::ports(RULES, FIRST, TCP, 8080, 12),
-            Match::protocol(RULES, FIRST + 1, UDP),
-            Match::identity(RULES, NODE),
-            Match::ports(RULES, ANY, TCP, 443, 16),
-            Match::ports(RULES, WORLD, UDP, 5000, 16),
-            Match::identity(RULES + 1, FIRST),
-        ] {
-            allow(datapath, entry);
-        }
-        let denied = Drop(Reason::PolicyIngress);
-        let in_leaf = Ipv4Addr::new(192, 0, 2, 200);
-        for (story, packet, outcome) in [
-            ("a port of the prefix", segment((A, 1), (B, 8081), SYN), Redirect),
-            ("a port behind it", segment((A, 1), (B, 8096), SYN), denied),
-            ("everybody's port", segment((A, 1), (B, 443), SYN), Redirect),
-            ("the port over UDP", datagram((A, 1), (B, 443)), denied),
-            ("a pod's identity comes before its block's", datagram((A, 1), (B, 53)), denied),
-            ("a block", datagram((OUTSIDE, 1), (B, 53)), Next),
-            ("not its TCP", segment((OUTSIDE, 1), (B, 53), SYN), denied),
-            ("a leaf taken out of it", datagram((in_leaf, 1), (B, 53)), denied),
-            ("a node, any protocol", echo(8, REMOTE, B, 7), Next),
-            ("a node, a protocol without ports", packet(REMOTE, B, 47, vec![0; 8]), Next),
-            ("the world", datagram((ROUTER, 1), (B, 5000)), Next),
-            ("the world's other ports", datagram((ROUTER, 1), (B, 5001)), denied),
-            ("an echo where ports are named", echo(8, A, B, 7), denied),
-        ] {
-            let run = if packet.from == A { scene.send(&packet) } else { scene.forward(&packet) };
-            assert_eq!(run, outcome, "{story}");
-        }
+        flows::a_rule_allows_its_peer_its_protocol_and_its_ports(&scene);
+        let without_ports = packet(REMOTE, B, 47, vec![0; 8]);
+        assert_eq!(scene.forward(&without_ports), Next, "a node, a protocol without ports");
     });
 }
 
@@ -100,36 +38,10 @@ fn a_rule_allows_its_peer_its_protocol_and_its_ports() {
 fn answers_pass_whatever_is_denied_and_nothing_else_does() {
     isolated(|lab| {
         let scene = Scene::new(lab);
-        scene.a(CLOSED, OPEN);
-        scene.b(OPEN, CLOSED);
-        let flows = [
-            (segment((A, 4000), (B, 80), SYN), segment((B, 80), (A, 4000), SYN_ACK)),
-            (datagram((A, 4000), (B, 53)), datagram((B, 53), (A, 4000))),
-            (echo(8, A, B, 7), echo(0, B, A, 7)),
-            (packet(A, B, 47, vec![0; 8]), packet(B, A, 47, vec![0; 8])),
-        ];
-        for (_, back) in &flows {
-            assert_eq!(scene.send(back), Drop(Reason::PolicyEgress), "before it is one");
-        }
-        for (there, back) in &flows {
-            assert_eq!(scene.send(there), Redirect);
-            assert_eq!(scene.send(back), Redirect);
-        }
-        scene.a(CLOSED, CLOSED);
-        for (there, back) in &flows {
-            assert_eq!((scene.send(there), scene.send(back)), (Redirect, Redirect), "in the same epoch");
-        }
-        for (story, packet) in [
-            ("another port", segment((B, 81), (A, 4000), SYN_ACK)),
-            ("to another port", datagram((B, 53), (A, 4001))),
-            ("a connection of its own between the same ports", segment((B, 80), (A, 4000), SYN)),
-            ("an echo of its own with the same identifier", echo(8, B, A, 7)),
-            ("the answer to another echo", echo(0, B, A, 8)),
-            ("another protocol", packet(B, A, 50, vec![0; 8])),
-        ] {
-            assert_eq!(scene.send(&packet), Drop(Reason::PolicyEgress), "{story}");
-        }
-        assert_eq!(scene.send(&flows[0].0), Redirect, "what was dropped took nothing away");
+        let without_ports = (packet(A, B, 47, vec![0; 8]), packet(B, A, 47, vec![0; 8]));
+        flows::answers_pass_whatever_is_denied_and_nothing_else_does(&scene, vec![without_ports]);
+        let other = packet(B, A, 50, vec![0; 8]);
+        assert_eq!(scene.send(&other), Drop(Reason::PolicyEgress), "another protocol");
     });
 }
 
