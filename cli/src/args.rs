@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Why {
         /// Where the traffic comes from: NAMESPACE/POD, node/NAME or an address.
         from: End,
-        /// Where it goes: the same, with :PORT behind it, or :PORT/udp ([fd00::1]:80 for IPv6); without a port, every protocol and port is meant.
+        /// Where it goes: the same, with :PORT behind it, or :PORT/udp (an IPv6 address in brackets then); without a port, every protocol and port is meant.
         to: Target,
         /// Ask the objects in this file, written by kubectl get -o yaml, instead of the API server.
         #[arg(long, value_name = "FILE")]

@@ -26,8 +26,7 @@ pub(crate) struct Both {
 
 impl Both {
     const fn new(ipv4: [u8; 4], ipv6: [u16; 8]) -> Self {
-        let ([a, b, c, d], [e, f, g, h, i, j, k, l]) = (ipv4, ipv6);
-        Self { ipv4: Ipv4Addr::new(a, b, c, d), ipv6: Ipv6Addr::new(e, f, g, h, i, j, k, l) }
+        Self { ipv4: Ipv4Addr::from_octets(ipv4), ipv6: Ipv6Addr::from_segments(ipv6) }
     }
 
     /// Those of the families that a cluster has, IPv4 first.

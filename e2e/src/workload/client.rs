@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::manifest::{ECHO_PORT, KUBE};
-use crate::{Cluster, config::OUTSIDE as OUTSIDE_HOST, process};
+use crate::{Cluster, config::addresses::OUTSIDE, process};
 
 pub(super) const PROGRAM: &str = "/netkeel-e2e-peer";
 
@@ -145,7 +145,8 @@ impl<'a> Client<'a> {
     /// A client outside the cluster.
     #[must_use]
     pub fn outside(cluster: &'a Cluster) -> Self {
-        Self { cluster, place: Place::Outside, address: OUTSIDE_HOST.to_string() }
+        let address = OUTSIDE.first(cluster.ip_family()).to_string();
+        Self { cluster, place: Place::Outside, address }
     }
 
     /// Opens that many connections, one after the other, and asks each server for its name.

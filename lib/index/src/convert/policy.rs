@@ -121,7 +121,9 @@ impl Reader {
         let read = rules.enumerate().map(|(index, (from, ports))| {
             let field = format!("{field}[{index}]");
             Ok(Rule {
-                peers: self.parts(&format!("{field}.{peers}"), from.as_deref(), Self::peer)?,
+                peers: self.parts(&format!("{field}.{peers}"), from.as_deref(), |_, field, of| {
+                    peer(field, of).map(Some)
+                })?,
                 ports: self.parts(&format!("{field}.ports"), ports.as_deref(), Self::ports)?,
             })
         });
@@ -141,21 +143,6 @@ impl Reader {
             parts.extend(read(self, &format!("{field}[{index}]"), part)?);
         }
         Ok(Some(parts))
-    }
-
-    fn peer(&mut self, field: &str, peer: &ApiPeer) -> Result<Option<Peer>, String> {
-        match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
-            (Some(of), None, None) => block(&format!("{field}.ipBlock"), of).map(Some),
-            (Some(_), _, _) => Err(format!("{field} has an ipBlock and a selector")),
-            (None, None, None) => Err(format!("{field} has no peer")),
-            (None, namespaces, pods) => {
-                let select = |of| selector(Some(of), &format!("{field}.namespaceSelector"));
-                Ok(Some(Peer::Pods {
-                    namespaces: namespaces.as_ref().map(select).transpose()?,
-                    pods: selector(pods.as_ref(), &format!("{field}.podSelector"))?,
-                }))
-            }
-        }
     }
 
     fn ports(&mut self, field: &str, port: &NetworkPolicyPort) -> Result<Option<Ports>, String> {
@@ -209,6 +196,21 @@ fn range(field: &str, port: &NetworkPolicyPort) -> Result<Result<RangeInclusive<
             } else {
                 Ok(Ok(first..=last))
             }
+        }
+    }
+}
+
+fn peer(field: &str, peer: &ApiPeer) -> Result<Peer, String> {
+    match (&peer.ip_block, &peer.namespace_selector, &peer.pod_selector) {
+        (Some(of), None, None) => block(&format!("{field}.ipBlock"), of),
+        (Some(_), _, _) => Err(format!("{field} has an ipBlock and a selector")),
+        (None, None, None) => Err(format!("{field} has no peer")),
+        (None, namespaces, pods) => {
+            let select = |of| selector(Some(of), &format!("{field}.namespaceSelector"));
+            Ok(Peer::Pods {
+                namespaces: namespaces.as_ref().map(select).transpose()?,
+                pods: selector(pods.as_ref(), &format!("{field}.podSelector"))?,
+            })
         }
     }
 }
