@@ -8,7 +8,9 @@ mod status;
 pub use crate::text::{Mtu, Upstream};
 pub use dns::Dns;
 pub use observability::{COLLECTOR, Observability, SamplingRatios, Traces};
-pub use pod_network::{AddressPool, BlockSizes, Encapsulation, Ipam, Masquerade, PodNetwork, PoolState, Vxlan};
+pub use pod_network::{
+    AddressPool, BlockSizes, Encapsulation, Ipam, Masquerade, PodNetwork, PoolState, Vxlan,
+};
 pub use status::{ClusterNetworkStatus, Effective, PoolPhase, PoolStatus, Rollout, Usage};
 
 use kube::CustomResource;

@@ -1,5 +1,5 @@
 //! A dual-stack cluster: pods, Services, names, policy, the outside and the kubelet's probes in each family.
-//! All tests share one cluster of their own.
+//! All tests share one cluster of their own, which ends with the program: no namespace is deleted.
 
 #[path = "families/bodies.rs"]
 mod bodies;
@@ -96,7 +96,6 @@ fn services_of_both_families_in_either_order_are_reached_in_both() {
             bodies::a_service_is_reached(&client, address, *family == "IPv6").unwrap();
         }
     }
-    workload.delete_namespace().unwrap();
 }
 
 #[test]
@@ -118,11 +117,18 @@ fn dns_answers_over_both_families_and_with_both() {
 }
 
 #[test]
-fn a_policy_holds_in_both_families() {
+fn a_policy_holds_in_both_families_and_a_block_in_its_own() {
     let workload = bodies::peers(cluster(), "families-policy").unwrap();
     bodies::isolate(&workload).unwrap();
+    bodies::isolate_by_block(&workload).unwrap();
     for ipv6 in [false, true] {
         bodies::the_isolation_holds(cluster(), &workload, ipv6).unwrap();
     }
-    workload.delete_namespace().unwrap();
+    bodies::the_block_holds(cluster(), &workload, "families-policy").unwrap();
+    let ipv4 = bodies::address(&workload, "second-1", false).unwrap();
+    bodies::is_closed(&workload.client("first-0").unwrap(), &ipv4).unwrap();
+    let asked = ["why", "families-policy/first-0", "families-policy/second-1:7000"];
+    let (code, text) = install::run_netkeel(cluster(), &asked).unwrap();
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("denied over IPv4") && text.contains("allowed over IPv6"), "{text}");
 }

@@ -1,5 +1,5 @@
 //! A cluster without IPv4: nodes, pods, Services, names, policy, the API server and the outside over IPv6 alone.
-//! All tests share one cluster of their own.
+//! All tests share one cluster of their own, which ends with the program: no namespace is deleted.
 
 #[path = "families/bodies.rs"]
 mod bodies;
@@ -82,7 +82,6 @@ fn a_service_is_reached_by_address_and_name_and_the_kubelets_probes_pass() {
     // The C library's resolver asks for A and AAAA at once.
     let page = client.text(&["wget", "-q", "-O-", &format!("http://web.ipv6-service:{HTTP_PORT}/")]).unwrap();
     assert!(page.contains("\"client\":\"fd00:10:244:"), "{page}");
-    workload.delete_namespace().unwrap();
 }
 
 #[test]
@@ -125,15 +124,15 @@ fn a_pod_reaches_the_api_server_through_its_service() {
         })
         .unwrap();
     }
-    workload.delete_namespace().unwrap();
 }
 
 #[test]
-fn a_policy_holds() {
+fn a_policy_holds_by_labels_and_by_blocks() {
     let workload = bodies::peers(cluster(), "ipv6-policy").unwrap();
     bodies::isolate(&workload).unwrap();
+    bodies::isolate_by_block(&workload).unwrap();
     bodies::the_isolation_holds(cluster(), &workload, true).unwrap();
-    workload.delete_namespace().unwrap();
+    bodies::the_block_holds(cluster(), &workload, "ipv6-policy").unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::{
     Cluster, wait_until,
-    workload::{Client, ECHO_PORT, Workload, node_names},
+    workload::{Client, ECHO_PORT, Workload, install, node_names},
 };
 use serde_json::json;
 
@@ -128,6 +128,32 @@ pub(crate) fn isolate(workload: &Workload<'_>) -> Result<()> {
         "spec": {"podSelector": {"matchLabels": {"app": "first-1"}}, "policyTypes": ["Ingress"],
                  "ingress": [{"from": [peer("first-0"), peer("second-1")]}]},
     })])
+}
+
+/// `second-1` lets in every IPv6 address but that of `second-0`, and no IPv4 address.
+pub(crate) fn isolate_by_block(workload: &Workload<'_>) -> Result<()> {
+    let except = format!("{}/128", address(workload, "second-0", true)?);
+    workload.apply(vec![json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "blocks"},
+        "spec": {"podSelector": {"matchLabels": {"app": "second-1"}}, "policyTypes": ["Ingress"],
+                 "ingress": [{"from": [{"ipBlock": {"cidr": "::/0", "except": [except]}}]}]},
+    })])
+}
+
+/// What [`isolate_by_block`] says holds over IPv6, and `netkeel why` says so.
+pub(crate) fn the_block_holds(cluster: &Cluster, workload: &Workload<'_>, namespace: &str) -> Result<()> {
+    let target = address(workload, "second-1", true)?;
+    is_closed(&workload.client("second-0")?, &target)?;
+    for friend in ["first-0", "first-1"] {
+        sources(&workload.client(friend)?, &target).with_context(|| format!("{friend} passes"))?;
+    }
+    let to = format!("[{target}]:{ECHO_PORT}");
+    for (from, expected) in [("first-0", Some(0)), ("second-0", Some(1))] {
+        let asked = ["why", &format!("{namespace}/{from}"), &to];
+        let (code, text) = install::run_netkeel(cluster, &asked)?;
+        ensure!(code == expected, "{asked:?}: {code:?} {text}");
+    }
+    Ok(())
 }
 
 /// What [`isolate`] says holds: for friends of both nodes, a stranger, and the pod's own node.
