@@ -8,12 +8,21 @@ mod status;
 pub use crate::text::{Mtu, Upstream};
 pub use dns::Dns;
 pub use observability::{COLLECTOR, Observability, SamplingRatios, Traces};
-pub use pod_network::{AddressPool, BlockSizes, Encapsulation, Masquerade, PodNetwork, Vxlan};
-pub use status::{ClusterNetworkStatus, Effective, PoolStatus, Rollout, Usage};
+pub use pod_network::{
+    AddressPool, BlockSizes, Encapsulation, Ipam, Masquerade, PodNetwork, PoolState, Vxlan,
+};
+pub use status::{ClusterNetworkStatus, Effective, PoolPhase, PoolStatus, Rollout, Usage};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// A pool goes only when the status says that nothing of it is in use.
+const POOLS_STAY: &str = "oldSelf.spec.podNetwork.pools.all(p, self.spec.podNetwork.pools.exists(q, q.name == p.name) || \
+    (p.state == 'Draining' && has(self.status) && has(self.status.pools) && \
+    self.status.pools.exists(s, s.name == p.name) && self.status.pools.all(s, s.name != p.name || s.state == 'Removable')))";
+const POOLS_STAY_MESSAGE: &str = "a pool that may be in use cannot be removed: set its state to Draining, delete or restart its pods, and \
+    remove it when status.pools says Removable";
 
 /// What the user wants of the cluster's network. The operator never writes it.
 #[derive(CustomResource, JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -27,6 +36,7 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     doc = "The network of the whole cluster. There is one, named `default`.",
     validation = Rule::new("self.metadata.name == 'default'").message("the one ClusterNetwork is named default"),
+    validation = Rule::new(POOLS_STAY).message(POOLS_STAY_MESSAGE),
     printcolumn = r#"{"name": "Available", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Available')].status"}"#,
     printcolumn = r#"{"name": "Progressing", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Progressing')].status"}"#,
     printcolumn = r#"{"name": "Degraded", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Degraded')].status"}"#,

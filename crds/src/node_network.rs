@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-pub use crate::cluster_network::{Encapsulation, Masquerade, Usage};
+pub use crate::cluster_network::{Encapsulation, Masquerade, PoolState, Usage};
 use crate::text::{CidrText, IpText};
 
 /// What one node has to do. Written by the operator alone.
@@ -39,10 +39,14 @@ pub struct NodeNetworkSpec {
     #[serde(default)]
     #[schemars(with = "Vec<CidrText>", length(max = 256))]
     pub blocks: Vec<IpNet>,
+    /// Blocks that the node gives back: pods get no address of them any more. One that `blocks` lacks is the node's no longer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
+    pub releasing: Vec<BlockRelease>,
     /// What is the same on all nodes.
     #[serde(default)]
     pub config: NodeConfig,
-    /// Hash of `nodeAddresses`, `blocks`, `config` and `state`; the agent repeats it in `status.appliedRevision`.
+    /// Hash of `nodeAddresses`, `blocks`, `releasing`, `config` and `state`; the agent repeats it in `status.appliedRevision`.
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub revision: String,
@@ -53,6 +57,18 @@ pub struct NodeNetworkSpec {
     /// Removing asks the agent to leave the node as it was before.
     #[serde(default)]
     pub state: State,
+}
+
+/// A block on its way back to its pool.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockRelease {
+    /// The block.
+    #[schemars(with = "CidrText")]
+    pub cidr: IpNet,
+    /// Another one each time that the block is marked: what an agent said of an earlier time does not count.
+    #[schemars(length(min = 1, max = 64))]
+    pub ticket: String,
 }
 
 /// Whether the node is to have a network.
@@ -71,10 +87,10 @@ pub enum State {
 pub struct NodeConfig {
     /// Addresses of all pods of the cluster.
     #[serde(rename = "podCIDRs")]
-    #[schemars(with = "Vec<CidrText>", length(max = 32))]
+    #[schemars(with = "Vec<CidrText>", length(max = 64))]
     pub pod_cidrs: Vec<IpNet>,
     /// The pools that these addresses are in, in the order in which they are used.
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub pools: Vec<NodePool>,
     /// How packets of pods travel to other nodes.
     pub encapsulation: Encapsulation,
@@ -106,6 +122,12 @@ pub struct NodePool {
     /// Namespaces whose pods may have its addresses; all where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Whether its pods are hidden behind the node's address; left out: as `config.masquerade.enabled` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<bool>,
+    /// Draining gives no pod an address.
+    #[serde(default, skip_serializing_if = "PoolState::is_active")]
+    pub state: PoolState,
 }
 
 /// What the node's agent did and found. Written by that agent alone.
@@ -123,12 +145,14 @@ pub struct NodeNetworkStatus {
     pub addresses: Option<Usage>,
     /// Use of each block of `spec.blocks` as `appliedRevision` has them.
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<BlockUsage>,
     /// Where pods wait for addresses that no block of the node has: CIDRs of pools that need another block here, or single addresses.
     #[schemars(with = "Vec<CidrText>", length(max = 64))]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub wanted: Vec<IpNet>,
+    /// Those of `spec.releasing`, each as it is marked there, in which no address is in use or at rest: the agent gives none of them to
+    /// a pod as long as they are marked so, not even after a restart.
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cidr"]))]
+    pub released: Vec<BlockRelease>,
     /// What the agent found and loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datapath: Option<Datapath>,
@@ -148,6 +172,9 @@ pub struct BlockUsage {
     pub used: u32,
     /// Addresses that pods can have.
     pub capacity: u32,
+    /// No pod has had an address of it for a minute.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
 }
 
 /// What the agent found and loaded.

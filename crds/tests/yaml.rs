@@ -31,9 +31,10 @@ fn an_empty_spec_is_the_default_network() {
             "podNetwork": {
                 "pools": [{
                     "name": "default", "cidrs": ["10.244.0.0/16"], "blockSizes": {"ipv4": 26, "ipv6": 122},
-                    "priority": 0, "reserved": [],
+                    "priority": 0, "reserved": [], "state": "Active",
                 }],
                 "encapsulation": "VXLAN",
+                "ipam": "Pools",
                 "vxlan": {"port": 8472},
                 "mtu": "Auto",
                 "masquerade": {"enabled": true, "excludedCIDRs": []},
@@ -54,10 +55,11 @@ fn every_object_survives_the_way_to_the_api_and_back() {
             "podNetwork": {
                 "pools": [
                     {"name": "default", "cidrs": ["10.128.0.0/14", "fd00:10::/56"], "blockSizes": {"ipv4": 24, "ipv6": 120},
-                     "priority": 0, "reserved": ["10.128.0.0/24", "fd00:10::7/128"]},
-                    {"name": "fast", "cidrs": ["10.1.0.0/16"], "blockSizes": {"ipv4": 26, "ipv6": 122}, "priority": 7, "reserved": [],
+                     "priority": 0, "reserved": ["10.128.0.0/24", "fd00:10::7/128"], "state": "Active"},
+                    {"name": "fast", "cidrs": ["10.1.0.0/16"], "blockSizes": {"ipv4": 26, "ipv6": 122}, "priority": 7, "reserved": [], "masquerade": true, "state": "Draining",
                      "nodeSelector": {"matchLabels": {"nic": "fast"}}, "namespaceSelector": {"matchLabels": {"team": "pay"}}},
                 ],
+                "ipam": "NodePodCIDRs",
                 "encapsulation": "VXLANCrossSubnet", "vxlan": {"port": 4789}, "mtu": 1400,
                 "masquerade": {"enabled": false, "excludedCIDRs": ["192.0.2.0/24", "2001:db8::/32"]},
             },
@@ -69,13 +71,14 @@ fn every_object_survives_the_way_to_the_api_and_back() {
     let node = json!({
         "apiVersion": "netkeel.io/v1alpha1", "kind": "NodeNetwork", "metadata": {"name": "a"},
         "spec": {
-            "nodeAddresses": ["192.0.2.1"], "blocks": ["10.244.0.64/26"], "revision": "abc", "state": "Removing",
+            "nodeAddresses": ["192.0.2.1"], "blocks": ["10.244.0.64/26"], "releasing": [{"cidr": "10.244.0.64/26", "ticket": "7"}], "revision": "abc", "state": "Removing",
             "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "config": {"podCIDRs": ["10.244.0.0/16"], "pools": [{"name": "default", "cidrs": ["10.244.0.0/16"], "reserved": ["10.244.0.7/32"]}], "encapsulation": "None", "vxlanPort": 8472, "mtu": 0, "masquerade": {"enabled": true, "excludedCIDRs": []}},
         },
         "status": {
             "appliedRevision": "abc", "conditions": [], "addresses": {"used": 3, "capacity": 63},
-            "blocks": [{"cidr": "10.244.0.64/26", "used": 3, "capacity": 63}], "wanted": ["10.244.0.0/16", "10.244.0.7/32"],
+            "blocks": [{"cidr": "10.244.0.64/26", "used": 0, "capacity": 63, "idle": true}], "wanted": ["10.244.0.0/16", "10.244.0.7/32"],
+            "released": [{"cidr": "10.244.0.64/26", "ticket": "7"}],
             "datapath": {"kernel": "6.6.1", "mtu": 1450, "programs": ["from_pod"], "vxlan": {"device": "netkeel.vxlan", "port": 8472, "address": "10.244.0.64"}},
         },
     });

@@ -9,12 +9,14 @@ use netkeel_e2e::workload::{Pod, Workload, install, node_names};
 use netkeel_e2e::{Cluster, IpFamily, wait_until};
 use serde_json::{Value, json};
 
-/// Seven addresses a node from `default`, three at a time from `fast`, and three in all from `pay`, which is for one team.
+/// Seven addresses a node from `default`, three at a time from `fast`, three in all from `pay`, which is for one team, and `old`, which
+/// gives addresses to those alone who ask for it.
 const POOLS: &str = r#"clusterNetwork.spec.podNetwork.pools=[
     {"name":"default","cidrs":["10.200.0.0/28"],"blockSizes":{"ipv4":29},"priority":10},
     {"name":"fast","cidrs":["10.201.0.0/24"],"blockSizes":{"ipv4":30},"priority":-1,"reserved":["10.201.0.1/32"]},
     {"name":"pay","cidrs":["10.202.0.0/30"],"blockSizes":{"ipv4":30},
-     "namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ipam-pay"}}}]"#;
+     "namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ipam-pay"}}},
+    {"name":"old","cidrs":["10.203.0.0/24"],"blockSizes":{"ipv4":30},"priority":-2}]"#;
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -135,6 +137,77 @@ fn a_node_without_a_free_address_says_so_and_goes_on_when_pods_go() {
     wait_until("the condition is good again", Duration::from_mins(3), || {
         let status = available(&node)?;
         (status == "True").then_some(()).context(status)
+    })
+    .unwrap();
+    workload.delete_namespace().unwrap();
+}
+
+/// What the ClusterNetwork says of a pool: `state, blocks that nodes have, addresses in use`.
+fn pool(name: &str) -> Result<String> {
+    let path = format!(
+        "jsonpath={{range .status.pools[?(@.name=='{name}')]}}{{.state}} {{.blocks.used}} {{.addresses.used}}{{end}}"
+    );
+    cluster().kubectl(&["get", "clusternetwork", "default", "-o", &path])
+}
+
+fn wait_pool(name: &str, says: &str, time: Duration) {
+    wait_until(&format!("pool {name} is {says}"), time, || {
+        let said = pool(name)?;
+        ensure!(said.starts_with(says), "{said}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Changes the pools of the spec.
+fn edit_pools(edit: impl FnOnce(&mut Vec<Value>)) -> Result<String> {
+    let text = cluster().kubectl(&[
+        "get",
+        "clusternetwork",
+        "default",
+        "-o",
+        "jsonpath={.spec.podNetwork.pools}",
+    ])?;
+    let mut pools: Vec<Value> = serde_json::from_str(&text)?;
+    edit(&mut pools);
+    let patch = json!({"spec": {"podNetwork": {"pools": pools}}}).to_string();
+    cluster().kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])
+}
+
+#[test]
+fn a_pool_is_drained_live_and_removed() {
+    let workload = Workload::new(cluster(), "ipam-drain").unwrap();
+    let node = node_names(cluster())[0].clone();
+    let asks = json!({"netkeel.io/pool": "old"});
+    workload.apply(vec![annotated("stays", &node, &asks), annotated("asks", &node, &json!({}))]).unwrap();
+    let stays = address(&workload, "stays").unwrap();
+    assert!(stays.starts_with("10.203.0."), "{stays}");
+    workload.wait_ready("asks").unwrap();
+    let without = || edit_pools(|pools| pools.retain(|pool| pool["name"] != "old"));
+    let refused = without().unwrap_err().to_string();
+    assert!(refused.contains("set its state to Draining"), "{refused}");
+    edit_pools(|pools| {
+        pools.iter_mut().filter(|pool| pool["name"] == "old").for_each(|p| p["state"] = json!("Draining"))
+    })
+    .unwrap();
+    wait_pool("old", "Draining 1 1", Duration::from_secs(20));
+    let drained = Instant::now();
+    workload.apply(vec![annotated("late", &node, &asks)]).unwrap();
+    told(&workload, "pool old is being drained");
+    let seen = workload.client("asks").unwrap().connect(&stays, netkeel_e2e::workload::ECHO_PORT, 5).unwrap();
+    assert_eq!(seen.failed, 0, "the pod keeps its address");
+    assert!(without().unwrap_err().to_string().contains("when status.pools says Removable"));
+    workload.delete_all("pod", &["stays".to_owned(), "late".to_owned()]).unwrap();
+    wait_pool("old", "Removable 0 0", Duration::from_mins(1));
+    println!("a pool was drained {:?} after its state was set", drained.elapsed());
+    without().unwrap();
+    wait_until("the pool is gone", Duration::from_secs(20), || {
+        let said = pool("old")?;
+        ensure!(said.is_empty(), "{said}");
+        let held =
+            cluster().kubectl(&["get", "nodenetworks", "-o", "jsonpath={.items[*].spec.config.podCIDRs}"])?;
+        ensure!(!held.contains("10.203"), "{held}");
+        Ok(())
     })
     .unwrap();
     workload.delete_namespace().unwrap();

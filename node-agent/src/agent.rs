@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netkeel_core::name::ObjectName;
+use netkeel_core::{ipam::Releasing, name::ObjectName};
 use netkeel_crds::node_network::{Datapath as DatapathFacts, Overlay};
 use netkeel_dataplane_loader::netns_cookie;
 use netkeel_index::{Nodes, Services};
@@ -91,9 +91,12 @@ pub struct Agent {
     install: Due,
     removal: Due,
     measure: Due,
+    save: Due,
     counted: HashMap<&'static str, u64>,
     /// Nodes changed since they were written to disk.
     unsaved: bool,
+    /// What the disk says of the blocks that this node gives back.
+    kept: Vec<Releasing>,
     report: Report,
     reports: watch::Sender<Report>,
     complaints: watch::Sender<Complaints>,
@@ -140,8 +143,10 @@ impl Agent {
             install: Due::now(LOOK),
             removal: Due::now(REPAIR),
             measure: Due::now(MEASURE),
+            save: Due::now(Duration::ZERO),
             counted: HashMap::new(),
             unsaved: false,
+            kept: Vec::new(),
             report: Report::default(),
             reports: watch::Sender::new(Report::default()),
             complaints: watch::Sender::default(),
@@ -149,6 +154,7 @@ impl Agent {
             alarm: Alarm::default(),
             fights,
         };
+        this.kept = this.releasing();
         this.nodes_known();
         this
     }
@@ -205,7 +211,7 @@ impl Agent {
             self.program(now);
             self.tell_node();
             self.install(now);
-            self.save();
+            self.save(now);
             self.save_policy(now);
             self.measure(now);
         }
@@ -381,13 +387,29 @@ impl Agent {
     }
 
     /// Keeps the nodes for a start without the API server.
-    fn save(&mut self) {
-        if !self.unsaved || self.applied.is_none() {
+    fn save(&mut self, now: Instant) {
+        if !self.unsaved || self.applied.is_none() || !self.save.is(now) {
             return;
         }
-        self.unsaved = false;
-        if let Err(error) = last_known::write(&self.with.config.state_folder, &self.nodes.objects()) {
-            tracing::warn!(error = chain(&error), "the nodes are not kept");
+        match last_known::write(&self.with.config.state_folder, &self.nodes.objects()) {
+            Ok(()) => {
+                self.unsaved = false;
+                self.save.done(now);
+                self.report.unkept = None;
+                self.kept = self.releasing();
+                self.measure_blocks();
+            }
+            Err(error) => {
+                self.save.failed(now);
+                let error = chain(&error);
+                tracing::warn!(error, "the nodes are not kept, trying again");
+                self.report.unkept = Some(error);
+            }
         }
+    }
+
+    /// The blocks that this node gives back.
+    fn releasing(&self) -> Vec<Releasing> {
+        self.own().map(|node| node.layout.releasing.clone()).unwrap_or_default()
     }
 }

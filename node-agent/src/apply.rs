@@ -162,6 +162,7 @@ impl Applier {
             .in_scope(|| -> Result<_, Error> { Ok(converge(&mut datapath.tunnels()?, &paths.tunnels)?) })?;
         let routes =
             part!("routes").in_scope(|| route::converge(&mut net, &paths.routes)).map_err(Error::Routes)?;
+        overlay::tidy(&mut net, ifindex, &device, &desired.former)?;
         let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
         tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu, "applied");
         let written = Written { device: anew, routes, table: table == masquerade::Outcome::Replaced };

@@ -52,6 +52,8 @@ pub struct Desired {
     pub node: Addresses,
     /// The node's own addresses inside the overlay.
     pub overlay: Addresses,
+    /// Those that it may have had before.
+    pub former: Vec<IpAddr>,
     /// Blocks of the node's own pods.
     pub blocks: Vec<IpNet>,
     /// The pools, and the node's blocks of them, from which its pods get addresses.
@@ -127,6 +129,7 @@ pub fn desired<'a>(own: &str, nodes: impl Iterator<Item = &'a Node>) -> Result<D
     Ok(Desired {
         node: mine.addresses,
         overlay: mine.overlay_addresses(),
+        former: mine.former_overlay_addresses().collect(),
         blocks: mine.blocks.clone(),
         layout: mine.layout.clone(),
         mtu: mine.config.mtu,
@@ -135,6 +138,7 @@ pub fn desired<'a>(own: &str, nodes: impl Iterator<Item = &'a Node>) -> Result<D
         masquerade: masquerade::Wanted {
             vxlan_port: mine.config.vxlan_port,
             pods: mine.config.pods.clone(),
+            masqueraded: mine.config.masqueraded.clone(),
             excluded: mine.config.not_masqueraded.clone(),
         },
         revision: mine.revision.clone(),
@@ -226,7 +230,8 @@ mod tests {
                 encapsulation: Encapsulation::Vxlan,
                 vxlan_port: 8472,
                 mtu: None,
-                not_masqueraded: Some(vec![]),
+                masqueraded: vec!["10.244.0.0/16".parse().unwrap()],
+                not_masqueraded: vec![],
                 traces_endpoint: None,
             },
             revision: "r1".to_owned(),

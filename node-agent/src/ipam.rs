@@ -19,17 +19,19 @@ use demand::Demand;
 use ipnet::IpNet;
 use netkeel_core::{
     address::Address,
-    ipam::{Allocator, Ask, Exhausted, Family, Held, Layout, Owner, Refused, Usage},
+    ipam::{Allocator, Ask, Exhausted, Family, Held, Layout, Owner, Refused, Releasing, Usage},
 };
 use record::Record;
 use store::Store;
 use tokio::sync::Notify;
 use wishes::Wishes;
 
-use crate::host_port::HostPort;
+use crate::{host_port::HostPort, node::NodeWatch};
 
 /// How long a refusal counts: the kubelet tries again within this time as long as it wants the pod.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// How long a block must have been empty to be idle.
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What can go wrong with the node's addresses.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +40,7 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The folder of the records cannot be read or written.
-    #[error("{verb} {}: the agent must own this folder, and its file system must have room", path.display())]
+    #[error("{verb} {}: the agent must own this folder, and its file system must be writable and have room", path.display())]
     Store { verb: &'static str, path: PathBuf, source: std::io::Error },
 }
 
@@ -81,6 +83,21 @@ struct State {
     demand: Demand,
     shortage: Option<Shortage>,
     refusals: u64,
+    /// Addresses that are in use without a record are held too.
+    complete: bool,
+    /// Since when blocks have been empty, since boot.
+    empty: HashMap<IpNet, Duration>,
+}
+
+/// How full one block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockUse {
+    /// The block.
+    pub block: IpNet,
+    /// Its addresses.
+    pub usage: Usage,
+    /// It has been empty for a minute.
+    pub idle: bool,
 }
 
 /// The node had no address for a pod.
@@ -120,6 +137,8 @@ impl Pool {
             demand: Demand::default(),
             shortage: None,
             refusals: 0,
+            complete: false,
+            empty: HashMap::new(),
         };
         let used = found.into_iter().filter(|record| matches!(record.held(), Held::By(_)));
         used.for_each(|record| state.note(record));
@@ -128,7 +147,20 @@ impl Pool {
 
     /// Takes over the pools and the node's blocks.
     pub fn set_layout(&self, layout: &Arc<Layout>) {
+        self.take_layout(&mut self.lock(), layout);
+    }
+
+    /// Takes over what the node has now. Of several that do so at once none brings back what another has replaced: from a block
+    /// that was empty a moment ago nothing may be given any more.
+    pub fn follow(&self, node: &NodeWatch) {
         let mut state = self.lock();
+        let layout = node.borrow().as_ref().map(|node| node.layout.clone());
+        if let Some(layout) = layout {
+            self.take_layout(&mut state, &layout);
+        }
+    }
+
+    fn take_layout(&self, state: &mut State, layout: &Arc<Layout>) {
         if state.allocator.layout() != layout {
             state.allocator.set_layout(layout.clone());
             state.demand.forget(layout);
@@ -171,10 +203,12 @@ impl Pool {
     }
 
     /// Holds addresses that are in use though nothing is written down of them, so that nobody is given them. Gives those that are new.
+    /// From then on all that is in use is known.
     /// They are freed as all others are: when they have been seen to be unused for long enough.
     pub fn hold(&self, used: impl IntoIterator<Item = Address>) -> Vec<Address> {
         let now = (self.clock)();
         let mut state = self.lock();
+        state.complete = true;
         let mut new = Vec::new();
         for address in used {
             let owner = unrecorded(address);
@@ -189,6 +223,12 @@ impl Pool {
             new.push(address);
         }
         new
+    }
+
+    /// Whether all that is in use is known: [`Pool::hold`] was called.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.lock().complete
     }
 
     /// Takes all addresses of the owner back; they rest. Empty where it holds nothing.
@@ -288,8 +328,25 @@ impl Pool {
 
     /// How full each block is.
     #[must_use]
-    pub fn usage_by_block(&self) -> Vec<(IpNet, Usage)> {
-        self.lock().allocator.usage_by_block((self.clock)())
+    pub fn usage_by_block(&self) -> Vec<BlockUse> {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        let all = state.allocator.usage_by_block(now);
+        let before = std::mem::take(&mut state.empty);
+        let use_of = |(block, usage): (IpNet, Usage)| {
+            let since = (usage.used + usage.resting == 0).then(|| before.get(&block).copied().unwrap_or(now));
+            state.empty.extend(since.map(|since| (block, since)));
+            let idle = since.is_some_and(|since| now.saturating_sub(since) >= IDLE);
+            BlockUse { block, usage, idle }
+        };
+        all.into_iter().map(use_of).collect()
+    }
+
+    /// The blocks to be given back that are empty. None before it is known what is in use.
+    #[must_use]
+    pub fn released(&self) -> Vec<Releasing> {
+        let state = self.lock();
+        if state.complete { state.allocator.released((self.clock)()) } else { Vec::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

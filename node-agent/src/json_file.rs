@@ -41,7 +41,11 @@ pub(crate) fn write(path: &Path, value: &(impl Serialize + ?Sized), lasting: Las
         if lasting == Lasting::OverReboots {
             fs::File::open(&fresh)?.sync_all()?;
         }
-        fs::rename(&fresh, path)
+        fs::rename(&fresh, path)?;
+        match path.parent() {
+            Some(folder) if lasting == Lasting::OverReboots => fs::File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
     });
     written.map_err(|source| Failed { verb: "write", source })
 }

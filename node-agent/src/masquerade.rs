@@ -27,8 +27,10 @@ pub struct Wanted {
     pub vxlan_port: u16,
     /// Where pods' addresses lie. Pods are not masqueraded towards each other.
     pub pods: Vec<IpNet>,
-    /// Destinations that see pods' own addresses; `None` switches masquerading off.
-    pub excluded: Option<Vec<IpNet>>,
+    /// Pods that are masqueraded towards others; none switches masquerading off.
+    pub masqueraded: Vec<IpNet>,
+    /// Destinations that see their own addresses all the same.
+    pub excluded: Vec<IpNet>,
 }
 
 /// What was done to the table.
@@ -66,12 +68,12 @@ fn table(wanted: &Wanted) -> Table {
     let mut table = Table::new(TABLE);
     table.chain("prerouting", "filter", Hook::Prerouting, RAW, untracked());
     table.chain("output", "filter", Hook::Output, RAW, untracked());
-    if let Some(excluded) = &wanted.excluded {
-        let inside = wanted.pods.iter().chain(excluded);
+    if !wanted.masqueraded.is_empty() {
+        let inside = wanted.pods.iter().chain(&wanted.excluded);
         let mut rules: Vec<Rule> = vec![Rule::new().output_device(overlay::DEVICE).accept()];
         rules.extend(inside.map(|&net| Rule::new().destination(net).accept()));
         let ports = ports(wanted.vxlan_port);
-        rules.extend(wanted.pods.iter().map(|&net| Rule::new().source(net).masquerade(&ports)));
+        rules.extend(wanted.masqueraded.iter().map(|&net| Rule::new().source(net).masquerade(&ports)));
         table.chain("postrouting", "nat", Hook::Postrouting, SRCNAT, rules);
     }
     table

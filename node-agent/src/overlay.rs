@@ -12,7 +12,7 @@ use rtnetlink::{
 };
 
 pub use self::interfaces::{Interface, Interfaces, Underlay};
-use self::seen::{Device, addresses, devices};
+use self::seen::{Device, Held, addresses, devices};
 use crate::{
     link::{
         self, address,
@@ -184,10 +184,23 @@ fn adjust(net: &mut Rtnetlink, device: &Device, wanted: &Wanted) -> Result<(), E
         let message = address::add(device.index, wanted);
         changes.push(Change::create(format!("set {wanted} on {DEVICE}"), message));
     }
-    for held in held.iter().filter(|held| !wanted.addresses.iter().any(|wanted| held.is_single(wanted))) {
-        let message = address::remove(device.index, held.address, held.prefix);
-        changes.push(Change::change(format!("remove {} from {DEVICE}", held.address), message));
-    }
+    if changes.is_empty() { Ok(()) } else { Ok(net.apply(changes)?) }
+}
+
+/// Removes addresses from the device that are neither wanted nor among `former`. Routes from there must be others by now: Linux drops
+/// them with the address.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn tidy(net: &mut Rtnetlink, index: u32, wanted: &Wanted, former: &[IpAddr]) -> Result<(), Error> {
+    let kept: Vec<IpAddr> = wanted.addresses.iter().chain(former.iter().copied()).collect();
+    let held = addresses(net)?.into_iter().filter(|held| held.index == index);
+    let remove = |held: Held| {
+        let message = address::remove(index, held.address, held.prefix);
+        Change::change(format!("remove {} from {DEVICE}", held.address), message)
+    };
+    let changes: Vec<_> =
+        held.filter(|held| !kept.iter().any(|kept| held.is_single(*kept))).map(remove).collect();
     if changes.is_empty() { Ok(()) } else { Ok(net.apply(changes)?) }
 }
 

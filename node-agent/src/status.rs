@@ -15,7 +15,7 @@ use netkeel_crds::{
         kind::{ADDRESSES_AVAILABLE, POLICY_READY, READY, REMOVED},
         set,
     },
-    node_network::{BlockUsage, Datapath, NodeNetwork, NodeNetworkStatus},
+    node_network::{BlockRelease, BlockUsage, Datapath, NodeNetwork, NodeNetworkStatus},
 };
 use serde_json::json;
 use tokio::{sync::watch, time::sleep};
@@ -91,8 +91,12 @@ pub struct Report {
     pub blocks: Vec<BlockUsage>,
     /// Where pods wait for a block.
     pub wanted: Vec<IpNet>,
+    /// Blocks that the node has emptied to give them back.
+    pub released: Vec<BlockRelease>,
     /// What pods lack; `None` where they get addresses.
     pub shortage: Option<Shortage>,
+    /// Why the nodes could not be kept on disk; `None` when they are.
+    pub unkept: Option<String>,
     /// What was found and loaded.
     pub datapath: Option<Datapath>,
     /// Trace of the span that applied the revision.
@@ -128,6 +132,7 @@ impl Report {
             addresses: self.addresses.or(before.addresses),
             blocks: if self.addresses.is_some() { self.blocks.clone() } else { before.blocks.clone() },
             wanted: self.wanted.clone(),
+            released: self.released.clone(),
             datapath: self.datapath.clone().or_else(|| before.datapath.clone()),
             traceparent: self.traceparent.clone().or_else(|| before.traceparent.clone()),
         }

@@ -1,10 +1,14 @@
 //! The plugin and the agent's CNI server on real links in namespaces; the kernel programs are a fake, so the host's
 //! routes alone carry the packets.
 
+#[path = "cni/disk.rs"]
+mod disk;
 #[path = "cni/drift.rs"]
 mod drift;
 #[path = "cni/dual.rs"]
 mod dual;
+#[path = "cni/full.rs"]
+mod full;
 #[path = "cni/host.rs"]
 mod host;
 #[path = "cni/ports.rs"]

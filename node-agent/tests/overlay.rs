@@ -39,7 +39,30 @@ fn device6() -> overlay::Wanted {
 }
 
 fn converge(node: &Namespace, wanted: &overlay::Wanted) -> Result<u32, overlay::Error> {
-    node.enter(|| Ok(overlay::converge(&mut Rtnetlink::open()?, wanted, Path::new(SETTINGS))?.index))
+    node.enter(|| {
+        let mut net = Rtnetlink::open()?;
+        let index = overlay::converge(&mut net, wanted, Path::new(SETTINGS))?.index;
+        overlay::tidy(&mut net, index, wanted, &[])?;
+        Ok(index)
+    })
+}
+
+#[test]
+fn a_former_address_stays_until_its_block_goes() {
+    let node = Namespace::new().unwrap();
+    let index = converge(&node, &device()).unwrap();
+    let moved = overlay::Wanted { addresses: Addresses::of([Ipv4Addr::new(10, 9, 0, 0).into()]), ..device() };
+    let former = [Ipv4Addr::new(10, 244, 0, 0).into()];
+    for (former, there) in [(&former[..], true), (&[], false)] {
+        node.enter(|| {
+            let mut net = Rtnetlink::open().unwrap();
+            assert_eq!(overlay::converge(&mut net, &moved, Path::new(SETTINGS)).unwrap().index, index);
+            overlay::tidy(&mut net, index, &moved, former).unwrap();
+        });
+        let shown = node.ip(&format!("addr show {DEVICE}")).unwrap();
+        assert!(shown.contains("inet 10.9.0.0/32"), "{shown}");
+        assert_eq!(shown.contains("inet 10.244.0.0/32"), there, "{shown}");
+    }
 }
 
 #[test]
@@ -280,7 +303,7 @@ fn table() -> masquerade::Wanted {
     let net = |a, b| IpNet::new_assert(Ipv4Addr::new(a, b, 0, 0).into(), 16);
     let pods = vec![net(10, 244), "fd00:10:244::/56".parse().expect("a network")];
     let excluded = vec![net(192, 168), "fd00:99::/32".parse().expect("a network")];
-    masquerade::Wanted { vxlan_port: 8472, pods, excluded: Some(excluded) }
+    masquerade::Wanted { vxlan_port: 8472, masqueraded: pods.clone(), pods, excluded }
 }
 
 #[test]
@@ -331,6 +354,11 @@ fn destinations_that_are_excluded_see_the_pods_own_address() {
     };
     assert_eq!(seen_by("192.168.0.1"), "10.244.0.2");
     assert_eq!(seen_by("192.0.2.2"), NODE.to_string());
+    let others = "10.245.0.0/16".parse().expect("a network");
+    let wanted =
+        masquerade::Wanted { pods: vec![others, table().pods[0]], masqueraded: vec![others], ..table() };
+    node.enter(|| masquerade::converge(&wanted)).unwrap();
+    assert_eq!(seen_by("192.0.2.2"), "10.244.0.2", "only pods of the other pool are masqueraded");
 }
 
 #[test]
@@ -343,7 +371,7 @@ fn a_masqueraded_datagram_never_leaves_from_the_overlays_port() {
     join((&node, "uplink", NODE), (&outside, "uplink", address(2)), 24).unwrap();
     pod.ip("route add default via 10.244.0.1").unwrap();
     node.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
-    let wanted = masquerade::Wanted { vxlan_port: 32_000, excluded: Some(Vec::new()), ..table() };
+    let wanted = masquerade::Wanted { vxlan_port: 32_000, excluded: Vec::new(), ..table() };
     node.enter(|| masquerade::converge(&wanted)).unwrap();
     let server = outside.enter(|| UdpSocket::bind((address(2), 9)).unwrap());
     server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
@@ -365,7 +393,7 @@ fn a_changed_or_damaged_table_is_replaced_whole_and_others_tables_stay() {
     node.run("nft", &["flush chain inet netkeel postrouting"]).unwrap();
     assert_eq!(node.enter(|| masquerade::converge(&table())).unwrap(), Outcome::Replaced);
 
-    let off = masquerade::Wanted { excluded: None, ..table() };
+    let off = masquerade::Wanted { masqueraded: Vec::new(), ..table() };
     assert_eq!(node.enter(|| masquerade::converge(&off)).unwrap(), Outcome::Replaced);
     let shown = node.run("nft", &["list", "ruleset"]).unwrap();
     assert!(

@@ -62,6 +62,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Its internal addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
+    /// Blocks that somebody gave it in `spec.podCIDRs`.
+    pub pod_cidrs: Vec<IpNet>,
     /// Whether its kubelet says that it is Ready.
     pub ready: bool,
     /// Whether its kubelet still reports at all.

@@ -3,8 +3,10 @@
 mod blocks;
 mod claims;
 mod dns;
+mod node_cidrs;
 mod nodes;
 mod pools;
+mod release;
 mod removal;
 mod validate;
 
@@ -37,8 +39,17 @@ pub enum Step {
     ClaimBlock { cidr: IpNet, node: String, node_uid: String },
     /// Gives a block back, if no NodeNetwork of that node is left.
     ReleaseBlock { name: String, uid: String, node: String, node_uid: String },
-    /// Writes the spec of a NodeNetwork, if it still is as it was seen.
-    WriteNodeNetwork { node: String, uid: String, resource_version: String, spec: Box<NodeNetworkSpec> },
+    /// Gives back a block that its node has emptied, if the claim still is as it was seen.
+    ReturnBlock { name: String, uid: String, resource_version: String },
+    /// Writes the spec of a NodeNetwork, if it still is as it was seen, after it has renewed the claims of the blocks that come into
+    /// it: names and UIDs.
+    WriteNodeNetwork {
+        node: String,
+        uid: String,
+        resource_version: String,
+        entering: Vec<(String, String)>,
+        spec: Box<NodeNetworkSpec>,
+    },
     /// Makes an object be as rendered.
     Apply(Box<Part>),
     /// Deletes a rendered object.
@@ -112,8 +123,9 @@ fn network_of(network: &ClusterNetwork, seen: &Observed, settings: &Settings) ->
     }
     out.problems.extend(validate::problems(&network.spec, seen));
     out.config = if out.problems.is_empty() { Some(config(network, seen)) } else { last_good(seen) };
+    out.problems.extend(validate::removed(&pools::removed(&network.spec.pod_network.pools, seen), seen));
     if let Some(config) = out.config.clone() {
-        nodes::plan(&config, &network.spec.pod_network.pools, seen, &mut out);
+        nodes::plan(&config, &network.spec.pod_network, seen, &mut out);
         agents(seen, settings, &mut out);
         dns::plan(network, seen, settings, &mut out);
     }
@@ -132,9 +144,11 @@ fn agents(seen: &Observed, settings: &Settings, out: &mut Outcome) {
 /// What the spec says to every node.
 fn config(network: &ClusterNetwork, seen: &Observed) -> NodeConfig {
     let pods = &network.spec.pod_network;
+    let removed = pools::removed(&pods.pools, seen);
+    let gone = removed.iter().flat_map(|pool| pool.cidrs.iter().copied());
     NodeConfig {
-        pod_cidrs: pods.pools.iter().flat_map(|pool| pool.cidrs.iter().copied()).collect(),
-        pools: pools::for_nodes(&pods.pools),
+        pod_cidrs: pods.pools.iter().flat_map(|pool| pool.cidrs.iter().copied()).chain(gone).collect(),
+        pools: pools::for_nodes(&pods.pools).into_iter().chain(removed).collect(),
         encapsulation: pods.encapsulation,
         vxlan_port: pods.vxlan.port,
         mtu: match pods.mtu {

@@ -1,6 +1,8 @@
 //! One pass: observe, plan, apply, report.
 
 #[cfg(test)]
+mod giving_back;
+#[cfg(test)]
 mod interleavings;
 
 use std::time::SystemTime;

@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use netkeel_crds::{
     ClusterNetwork, ClusterNetworkStatus, NodeNetwork,
-    cluster_network::{AddressPool, Effective, PoolStatus, Rollout, Usage},
+    cluster_network::{AddressPool, Effective, Ipam, PoolPhase, PoolState, PoolStatus, Rollout, Usage},
     condition::{self, kind},
+    node_network::NodePool,
 };
 
 use serde_json::Value;
@@ -294,30 +295,53 @@ fn effective(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Ef
     }
 }
 
-/// Use of each CIDR of the pools in force, in the spec's order.
+/// Use of each CIDR of the pools in force, in the spec's order, and of those that are not in the spec any more.
 fn pools(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Vec<PoolStatus> {
     let Some(config) = &outcome.config else { return Vec::new() };
-    let in_force = |name: &str| config.pools.iter().find(|pool| pool.name == name);
-    let pools = network.spec.pod_network.pools.iter().filter_map(|pool| Some((pool, in_force(&pool.name)?)));
-    let cidrs = pools.flat_map(|(pool, in_force)| in_force.cidrs.iter().map(move |cidr| (pool, *cidr)));
-    cidrs.map(|(pool, cidr)| pool_status(pool, cidr, seen)).collect()
+    let spec = &network.spec.pod_network.pools;
+    let known = spec.iter().filter_map(|pool| {
+        Some((config.pools.iter().find(|in_force| in_force.name == pool.name)?, Some(pool)))
+    });
+    let removed = config.pools.iter().filter(|pool| spec.iter().all(|other| other.name != pool.name));
+    let all = known.chain(removed.map(|pool| (pool, None)));
+    let ipam = network.spec.pod_network.ipam;
+    let of_cidrs = all.flat_map(|pool| pool.0.cidrs.iter().map(move |cidr| (pool, *cidr)));
+    of_cidrs.map(|(pool, cidr)| pool_status(pool, cidr, ipam, seen)).collect()
 }
 
-fn pool_status(pool: &AddressPool, cidr: IpNet, seen: &Observed) -> PoolStatus {
-    let blocks = seen.blocks.iter().filter(|block| cidr.contains(&block.spec.cidr)).count();
-    let bits = u32::from(pool.block_sizes.of(&cidr).saturating_sub(cidr.prefix_len()));
+/// How far a pool is on its way out.
+fn phase(pool: &NodePool, seen: &Observed) -> PoolPhase {
+    let of_pool = |block: &IpNet| pool.cidrs.iter().any(|cidr| cidr.contains(block));
+    let claimed = seen.blocks.iter().any(|block| of_pool(&block.spec.cidr));
+    let held = seen.node_networks.iter().flat_map(|network| &network.spec.blocks).any(of_pool);
+    let unknown = seen.unreadable("AddressBlock").chain(seen.unreadable("NodeNetwork")).next().is_some();
+    match pool.state {
+        PoolState::Active => PoolPhase::Active,
+        PoolState::Draining if claimed || held || unknown => PoolPhase::Draining,
+        PoolState::Draining => PoolPhase::Removable,
+    }
+}
+
+fn pool_status(
+    (in_force, pool): (&NodePool, Option<&AddressPool>),
+    cidr: IpNet,
+    ipam: Ipam,
+    seen: &Observed,
+) -> PoolStatus {
+    let blocks = count(seen.blocks.iter().filter(|block| cidr.contains(&block.spec.cidr)).count());
+    let given = seen.nodes.iter().flat_map(|node| &node.pod_cidrs).find(|given| cidr.contains(*given));
+    let given = given.filter(|_| ipam == Ipam::NodePodCIDRs).map(IpNet::prefix_len);
+    let size = |pool: &AddressPool| given.unwrap_or_else(|| pool.block_sizes.of(&cidr));
+    let bits = |pool: &AddressPool| u32::from(size(pool).saturating_sub(cidr.prefix_len()));
+    let capacity = pool.map_or(blocks, |pool| 1_u32.checked_shl(bits(pool)).unwrap_or(u32::MAX));
     let told = seen.node_networks.iter().filter_map(|node| node.status.as_ref());
     let told = told.flat_map(|status| &status.blocks).filter(|usage| cidr.contains(&usage.cidr));
     let addresses = told.fold(Usage::default(), |sum, usage| Usage {
         used: sum.used.saturating_add(usage.used),
         capacity: sum.capacity.saturating_add(usage.capacity),
     });
-    PoolStatus {
-        name: pool.name.clone(),
-        cidr: cidr.to_string(),
-        blocks: Usage { used: count(blocks), capacity: 1_u32.checked_shl(bits).unwrap_or(u32::MAX) },
-        addresses,
-    }
+    let (name, state) = (in_force.name.clone(), phase(in_force, seen));
+    PoolStatus { name, cidr: cidr.to_string(), state, blocks: Usage { used: blocks, capacity }, addresses }
 }
 
 fn rollout(seen: &Observed, outcome: &Outcome) -> Rollout {

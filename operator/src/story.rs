@@ -190,6 +190,7 @@ fn told(step: &Step) -> (&'static str, String) {
         Step::DeleteNodeNetwork { name, .. } => ("delete NodeNetwork", name.clone()),
         Step::ClaimBlock { cidr, .. } => ("claim AddressBlock", cidr.to_string()),
         Step::ReleaseBlock { name, .. } => ("release AddressBlock", name.clone()),
+        Step::ReturnBlock { name, .. } => ("return AddressBlock", name.clone()),
         Step::WriteNodeNetwork { node, .. } => ("write NodeNetwork", node.clone()),
         Step::Apply(part) => ("apply object", format!("{} {}", part.name.kind, part.name.name)),
         Step::Delete(name) => ("delete object", format!("{} {}", name.kind, name.name)),

@@ -18,6 +18,10 @@ const POOLS_DISJOINT: &str = "self.all(p, self.all(q, p.name == q.name || p.cidr
 /// Addresses of pods and the way packets travel between nodes.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.ipam == 'Pools' || (self.pools.size() == 1 && !has(self.pools[0].nodeSelector) && !has(self.pools[0].namespaceSelector))",
+     "with ipam NodePodCIDRs there is one pool, without selectors: its CIDRs are the --cluster-cidr of kube-controller-manager"),
+])))]
 pub struct PodNetwork {
     /// Where pods' addresses come from. Pools must not overlap; those of higher priority are used first.
     #[schemars(length(min = 1, max = 16))]
@@ -26,8 +30,9 @@ pub struct PodNetwork {
         "x-kubernetes-list-map-keys" = ["name"],
         "x-kubernetes-validations" = rules(&[
             (POOLS_DISJOINT, "pools must not overlap"),
-            ("oldSelf.all(p, self.exists(q, q.name == p.name && p.cidrs.all(o, q.cidrs.exists(n, cidr(n).containsCIDR(cidr(o))))))",
+            ("oldSelf.all(p, self.all(q, p.name != q.name || p.cidrs.all(o, q.cidrs.exists(n, cidr(n).containsCIDR(cidr(o))))))",
              "a pool may grow, it never shrinks or moves: the new CIDR must contain the old one"),
+            ("self.exists(p, p.state == 'Active')", "one pool at least must be Active, or no pod gets an address"),
             ("oldSelf.all(p, self.all(q, p.name != q.name || p.blockSizes == q.blockSizes))",
              "block sizes cannot be changed while the pool exists"),
         ]),
@@ -35,6 +40,12 @@ pub struct PodNetwork {
     pub pools: Vec<AddressPool>,
     /// How packets of pods travel between nodes. May be changed at any time; connections go on.
     pub encapsulation: Encapsulation,
+    /// Who gives nodes their blocks: Netkeel, from the pools, or `NodePodCIDRs`: whoever writes `spec.podCIDRs` of the Node objects, out of
+    /// the CIDRs of the one pool. It cannot be changed.
+    #[schemars(extend("x-kubernetes-validations" = rules(&[
+        ("self == oldSelf", "ipam cannot be changed while the network exists: uninstall Netkeel and install it anew"),
+    ])))]
+    pub ipam: Ipam,
     /// The overlay between nodes.
     pub vxlan: Vxlan,
     /// Largest packet of pods in bytes, 1280 to 9216; Auto takes that of each node's link, less the overlay's header unless `encapsulation` is
@@ -49,11 +60,22 @@ impl Default for PodNetwork {
         Self {
             pools: vec![AddressPool::default()],
             encapsulation: Encapsulation::default(),
+            ipam: Ipam::Pools,
             vxlan: Vxlan::default(),
             mtu: Mtu::Auto,
             masquerade: Masquerade::default(),
         }
     }
+}
+
+/// Who gives nodes their blocks of addresses.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ipam {
+    /// The operator, from the pools.
+    #[default]
+    Pools,
+    /// Whoever writes `spec.podCIDRs` of the Node objects.
+    NodePodCIDRs,
 }
 
 /// A range of addresses for pods, given to nodes in blocks.
@@ -80,7 +102,7 @@ pub struct AddressPool {
     pub cidrs: Vec<IpNet>,
     /// How many addresses a node gets at a time.
     pub block_sizes: BlockSizes,
-    /// Nodes whose pods get addresses of the pool; all nodes where it is left out. A node keeps the blocks that it has.
+    /// Nodes whose pods get addresses of the pool; all nodes where it is left out. A node keeps the blocks that its pods use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
     /// Namespaces whose pods may have addresses of the pool; all where it is left out. A node gets its first block of a pool with this
@@ -96,6 +118,31 @@ pub struct AddressPool {
         (DISJOINT, "reserved networks must not overlap: leave out the smaller one"),
     ])))]
     pub reserved: Vec<IpNet>,
+    /// Whether its pods are hidden behind their node's address when they talk to the outside. Left out: as `podNetwork.masquerade.enabled`
+    /// says. `excludedCIDRs` hold for every pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masquerade: Option<bool>,
+    /// Draining gives no pod an address any more and takes back blocks as they empty; pods that run keep theirs. When `status.pools` says
+    /// Removable, the pool can be taken out of the list.
+    pub state: PoolState,
+}
+
+/// Whether pods get addresses of a pool.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolState {
+    /// They do.
+    #[default]
+    Active,
+    /// They do not any more.
+    Draining,
+}
+
+impl PoolState {
+    /// Whether it is [`PoolState::Active`].
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
 }
 
 impl Default for AddressPool {
@@ -108,6 +155,8 @@ impl Default for AddressPool {
             namespace_selector: None,
             priority: 0,
             reserved: Vec::new(),
+            masquerade: None,
+            state: PoolState::Active,
         }
     }
 }
@@ -174,7 +223,7 @@ impl Default for Vxlan {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Masquerade {
-    /// Off where the outside has routes to pods.
+    /// Off where the outside has routes to pods. A pool may say otherwise for its own addresses.
     pub enabled: bool,
     /// Destinations that see the pod's own address all the same. Pods and their own node always do.
     #[serde(rename = "excludedCIDRs")]

@@ -22,7 +22,7 @@ pub struct ClusterNetworkStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effective: Option<Effective>,
     /// Use of each pool, one entry for each of its CIDRs.
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name", "cidr"]))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name", "cidr"]))]
     pub pools: Vec<PoolStatus>,
     /// How far the nodes follow the configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,7 +35,7 @@ pub struct ClusterNetworkStatus {
 pub struct Effective {
     /// Addresses of pods.
     #[serde(rename = "podCIDRs")]
-    #[schemars(with = "Vec<CidrText>", length(max = 32))]
+    #[schemars(with = "Vec<CidrText>", length(max = 64))]
     pub pod_cidrs: Vec<IpNet>,
     /// Addresses of Services, from the cluster's `ServiceCIDR` objects.
     #[serde(rename = "serviceCIDRs")]
@@ -57,13 +57,30 @@ pub struct Effective {
 #[serde(rename_all = "camelCase")]
 pub struct PoolStatus {
     /// Name of the pool.
+    #[schemars(length(max = 128))]
     pub name: String,
     /// CIDR of the pool in force.
+    #[schemars(length(max = 43))]
     pub cidr: String,
+    /// Active; Draining while blocks of the pool are some node's; Removable when none is.
+    #[serde(default)]
+    pub state: PoolPhase,
     /// Blocks given to nodes, and all there are.
     pub blocks: Usage,
     /// Addresses of pods in use, those at rest included, and those of the blocks given to nodes.
     pub addresses: Usage,
+}
+
+/// How far a pool is on its way out.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolPhase {
+    /// Pods get its addresses.
+    #[default]
+    Active,
+    /// Pods get none any more, and some may still have one.
+    Draining,
+    /// No node has a block of it: it can be taken out of the spec.
+    Removable,
 }
 
 /// Part of a whole that is taken.

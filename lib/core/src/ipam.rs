@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     choice::{Choice, Denied, Wish, choose},
-    layout::{Family, Layout, Pool},
+    layout::{Family, Layout, Pool, Releasing},
 };
 use crate::address::Address;
 
@@ -132,6 +132,12 @@ pub enum Refused {
         /// The address.
         address: IpAddr,
     },
+    /// The one asked for lies in a block that the node gives back.
+    #[error("{address} lies in a block that this node gives back")]
+    Releasing {
+        /// The address.
+        address: IpAddr,
+    },
     /// The one asked for is set aside for nodes.
     #[error("{address} is the first of its block, which is never a pod's")]
     First {
@@ -217,6 +223,7 @@ impl Allocator {
             Some(Held::By(owner)) => Err(Refused::Taken { address, owner: owner.clone() }),
             Some(resting) if !free::has_rested(resting, now) => Err(Refused::Resting { address }),
             _ if block.network() == address => Err(Refused::First { address }),
+            _ if self.layout.is_releasing(block) => Err(Refused::Releasing { address }),
             _ => Ok(address),
         }
     }
@@ -301,6 +308,20 @@ impl Allocator {
             (*block, held.fold(Usage { capacity, ..Usage::default() }, |usage, held| usage.with(held, now)))
         };
         self.layout.blocks.iter().map(of).collect()
+    }
+
+    /// Those of the blocks to be given back in which nothing is held and nothing rests at `now`.
+    #[must_use]
+    pub fn released(&self, now: Duration) -> Vec<Releasing> {
+        let mine = |releasing: &&Releasing| self.layout.blocks.contains(&releasing.block);
+        let all = self.layout.releasing.iter().filter(mine);
+        all.filter(|releasing| self.is_empty(&releasing.block, now)).cloned().collect()
+    }
+
+    /// Whether no address of the block is held or rests.
+    fn is_empty(&self, block: &IpNet, now: Duration) -> bool {
+        let mut held = self.held.range(block.network()..=block.broadcast());
+        held.all(|(_, held)| free::has_rested(held, now))
     }
 
     /// How many addresses of a block pods can have.

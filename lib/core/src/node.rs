@@ -1,6 +1,6 @@
 //! Nodes as the data path sees them: what each node's own agent has to do, and where the others' pods are.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -50,8 +50,10 @@ pub struct NodeConfig {
     pub vxlan_port: u16,
     /// MTU of pods, bytes; `None` takes the underlay's, less the overlay's headers where there may be some.
     pub mtu: Option<u32>,
-    /// Destinations that see pods' own addresses; `None` switches masquerading off.
-    pub not_masqueraded: Option<Vec<IpNet>>,
+    /// Pods that are hidden behind their node's address when they talk to the outside.
+    pub masqueraded: Vec<IpNet>,
+    /// Destinations that see pods' own addresses all the same.
+    pub not_masqueraded: Vec<IpNet>,
     /// Collector of traces.
     pub traces_endpoint: Option<String>,
 }
@@ -61,5 +63,10 @@ impl Node {
     #[must_use]
     pub fn overlay_addresses(&self) -> Addresses {
         Addresses::of(self.blocks.iter().map(IpNet::network))
+    }
+
+    /// Those that it may have had, in blocks that it gives back: connections from there go on until the block goes.
+    pub fn former_overlay_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.blocks.iter().filter(|block| self.layout.is_releasing(block)).map(IpNet::network)
     }
 }

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use ipnet::IpNet;
 use netkeel_core::{
     address::Addresses,
-    ipam::{Layout, Pool},
+    ipam::{Layout, Pool, Releasing},
     name::ObjectName,
     node::{Encapsulation, Node, NodeConfig},
 };
 use netkeel_crds::{
     DEFAULT,
-    node_network::{self, NodeNetwork, NodeNetworkSpec, NodePool, State},
+    node_network::{self, BlockRelease, NodeNetwork, NodeNetworkSpec, NodePool, State},
 };
 
 use crate::{Invalid, Problems, convert::policy::selector};
@@ -115,15 +115,24 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
             },
             vxlan_port: if config.vxlan_port == 0 { DEFAULT_PORT } else { config.vxlan_port },
             mtu: (config.mtu > 0).then_some(u32::from(config.mtu)),
-            not_masqueraded: masquerade
-                .enabled
-                .then(|| masquerade.excluded_cidrs.iter().map(IpNet::trunc).collect()),
+            masqueraded: masqueraded(config),
+            not_masqueraded: masquerade.excluded_cidrs.iter().map(IpNet::trunc).collect(),
             traces_endpoint: config.traces_endpoint.clone(),
         },
         revision: spec.revision.clone(),
         traceparent: spec.traceparent.clone(),
         removing: spec.state == State::Removing,
     })
+}
+
+/// The addresses of pods that are masqueraded. An operator that names no pools has one.
+fn masqueraded(config: &node_network::NodeConfig) -> Vec<IpNet> {
+    let enabled = config.masquerade.enabled;
+    if config.pools.is_empty() {
+        return if enabled { config.pod_cidrs.clone() } else { Vec::new() };
+    }
+    let pools = config.pools.iter().filter(|pool| pool.masquerade.unwrap_or(enabled));
+    pools.flat_map(|pool| pool.cidrs.iter().copied()).collect()
 }
 
 /// The pools, best first, and the node's blocks. An operator that names no pools has one.
@@ -133,12 +142,18 @@ fn layout(spec: &NodeNetworkSpec) -> Result<Layout, String> {
         let field = format!("spec.config.pools[{}].namespaceSelector", pool.name);
         let select = |of| selector(Some(of), &field);
         let namespaces = pool.namespace_selector.as_ref().map(select).transpose()?;
-        Ok(Pool { name: pool.name.as_str().into(), cidrs, reserved, namespaces })
+        let draining = !pool.state.is_active();
+        Ok(Pool { name: pool.name.as_str().into(), cidrs, reserved, namespaces, draining })
     };
     let named: Vec<Pool> = spec.config.pools.iter().map(pool).collect::<Result<_, String>>()?;
     let only = || Pool { name: DEFAULT.into(), cidrs: spec.config.pod_cidrs.clone(), ..Pool::default() };
     let pools = if named.is_empty() { vec![only()] } else { named };
-    Ok(Layout { pools, blocks: whole(&spec.blocks)? })
+    let releasing = |BlockRelease { cidr, ticket }: &BlockRelease| Releasing {
+        block: *cidr,
+        ticket: ticket.as_str().into(),
+    };
+    let releasing = spec.releasing.iter().map(releasing).collect();
+    Ok(Layout { pools, blocks: whole(&spec.blocks)?, releasing })
 }
 
 /// These networks; one with host bits is a mistake that must not be guessed away.
@@ -172,7 +187,8 @@ mod tests {
         assert_eq!(node.addresses.to_string(), "172.18.0.2, fd00::2");
         assert_eq!(node.overlay_addresses().to_string(), "10.244.0.64, fd00:10:244::40");
         assert_eq!(node.config.pods, ["10.244.0.0/16", "fd00:10:244::/56"].map(|net| net.parse().unwrap()));
-        assert_eq!(node.config.not_masqueraded, Some(vec!["192.168.0.0/16".parse().unwrap()]));
+        assert_eq!(node.config.masqueraded, node.config.pods);
+        assert_eq!(node.config.not_masqueraded, ["192.168.0.0/16".parse().unwrap()]);
         assert_eq!((node.config.vxlan_port, node.config.mtu), (4789, None));
         assert_eq!(node.config.encapsulation, Encapsulation::VxlanCrossSubnet);
         assert_eq!(
@@ -231,6 +247,29 @@ mod tests {
         assert_eq!(layout.pools.iter().map(|pool| &*pool.name).collect::<Vec<_>>(), ["fast", "default"]);
         assert_eq!(layout.pools[0].reserved, ["10.1.0.7/32".parse().unwrap()]);
         assert_eq!(layout.overlay_address(Family::V6).unwrap().to_string(), "fd00:10:244::40");
+    }
+
+    #[test]
+    fn a_pool_is_masqueraded_as_it_says_else_as_all_are() {
+        for (enabled, own, expected) in [
+            (true, None, &["10.1.0.0/16", "10.2.0.0/16"][..]),
+            (true, Some(false), &["10.2.0.0/16"]),
+            (false, None, &[]),
+            (false, Some(true), &["10.1.0.0/16"]),
+        ] {
+            let mut object = object("a", &[], "1");
+            let config = &mut object.spec.config;
+            config.masquerade.enabled = enabled;
+            config.pools = serde_json::from_value(json!([
+                {"name": "one", "cidrs": ["10.1.0.0/16"], "masquerade": own}, {"name": "two", "cidrs": ["10.2.0.0/16"]},
+            ]))
+            .unwrap();
+            let mut nodes = Nodes::default();
+            nodes.apply(&object);
+            let found: Vec<_> =
+                nodes.get("a").unwrap().config.masqueraded.iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{enabled} {own:?}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Agent {
         if changed {
             self.apply.hurry();
             self.unsaved = true;
+            self.save.hurry();
             self.follow_traces();
         }
     }

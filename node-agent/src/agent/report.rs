@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
-use ipnet::IpNet;
-use netkeel_core::ipam;
-use netkeel_crds::{cluster_network::Usage, node_network::BlockUsage};
+use netkeel_core::ipam::Releasing;
+use netkeel_crds::{
+    cluster_network::Usage,
+    node_network::{BlockRelease, BlockUsage},
+};
 
 use super::Agent;
 use crate::{
+    ipam::BlockUse,
     route,
     status::{Part, Problem},
 };
@@ -18,8 +21,12 @@ const NAMED: usize = 3;
 /// Reason while the operator has not written all that a node needs: nothing is wrong yet.
 pub(super) const WAITING: &str = "Waiting";
 
-fn block_usage((cidr, usage): (IpNet, ipam::Usage)) -> BlockUsage {
-    BlockUsage { cidr, used: usage.used + usage.resting, capacity: usage.capacity }
+fn block_usage(BlockUse { block, usage, idle }: BlockUse) -> BlockUsage {
+    BlockUsage { cidr: block, used: usage.used + usage.resting, capacity: usage.capacity, idle }
+}
+
+fn block_release(releasing: &Releasing) -> BlockRelease {
+    BlockRelease { cidr: releasing.block, ticket: releasing.ticket.to_string() }
 }
 
 impl Agent {
@@ -50,6 +57,10 @@ impl Agent {
         let pool = &self.with.pool;
         self.report.blocks = pool.usage_by_block().into_iter().map(block_usage).collect();
         self.report.wanted = pool.wanted();
+        // An agent that starts without the API server must know that it has given them back.
+        let released = pool.released();
+        let kept = released.iter().filter(|releasing| self.kept.contains(releasing));
+        self.report.released = kept.map(block_release).collect();
         self.report.shortage = pool.shortage();
     }
 
@@ -80,6 +91,7 @@ impl Agent {
             report.problems.insert(Part::Install, problem);
         }
         let invalid = self.services.problems().iter().chain(self.nodes.problems().iter());
+        report.notes.extend(report.unkept.clone());
         report.notes.extend(invalid.take(NAMED).map(ToString::to_string));
         report.notes.extend(self.fights.notes(Instant::now()));
         if let Some((wanted, applied)) = &self.applied {

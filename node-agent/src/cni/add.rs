@@ -107,7 +107,7 @@ impl<'a> Attempt<'a> {
     fn allocate(&mut self, node: &NodeState, details: &Details, who: &PodRef) -> Result<Addresses, Failure> {
         let pool = &self.server.context.pool;
         // The server follows the node by itself; this ADD may be faster.
-        pool.set_layout(&node.layout);
+        pool.follow(&self.server.context.node);
         let wish = pool.wishes.of(who, POD_WAIT);
         let choice = choose(&node.layout, &wish).map_err(|denied| {
             let msg = format!("pod {} cannot have the address that it asks for: {denied}", details.pod);
@@ -167,6 +167,7 @@ impl<'a> Attempt<'a> {
                 format!("{refused}, which is {node}"),
                 "see kubectl get addressblocks which node has it, and let the pod run there".to_owned(),
             ),
+            Refused::Releasing { .. } => (refused.to_string(), "wait until the operator has given it to a node again".to_owned()),
             Refused::Resting { .. } => (refused.to_string(), "wait".to_owned()),
             Refused::First { .. } => (refused.to_string(), "ask for another address".to_owned()),
         };
@@ -237,7 +238,7 @@ impl Drop for Attempt<'_> {
 
 /// Whether waiting for a moment may help.
 fn may_pass(refused: &Refused) -> bool {
-    matches!(refused, Refused::Exhausted(_) | Refused::Elsewhere { .. })
+    matches!(refused, Refused::Exhausted(_) | Refused::Elsewhere { .. } | Refused::Releasing { .. })
 }
 
 /// Makes the pair. A host side of that name is left from an earlier try of the same sandbox and makes room.

@@ -67,14 +67,19 @@ impl Server {
     fn restore_tables(&self) -> Result<usize, Failure> {
         let (links, routes) = Rtnetlink::open()
             .and_then(|mut host| Ok((seen::host_links(&mut host)?, seen::pod_routes(&mut host)?)))?;
-        for address in self.context.pool.hold(routes.into_keys().map(Address::from)) {
-            tracing::error!(%address, "a pod's route leads to an address of which no record is left, nobody is given it");
-        }
+        self.hold(&routes);
         let records = self.context.pool.records();
         let pods: Vec<_> = Holding::all(&records).iter().filter_map(|held| held.link(&links)).collect();
         self.context.datapath.restore(&pods)?;
         self.mend_ports();
         Ok(pods.len())
+    }
+
+    /// Addresses that are in use though no record says so.
+    fn hold(&self, routes: &Routes) {
+        for address in self.context.pool.hold(routes.keys().copied().map(Address::from)) {
+            tracing::error!(%address, "a pod's route leads to an address of which no record is left, nobody is given it");
+        }
     }
 
     /// Does the DELs of the journal; one that fails stays for the next time.
@@ -112,6 +117,9 @@ impl Server {
             tracing::error!(error = chain(&error), "records of rested addresses could not be removed");
         }
         let Some((records, links, routes)) = self.mend_pods(Look::Whole) else { return };
+        if !self.context.pool.is_complete() {
+            self.hold(&routes);
+        }
         let seen = Seen::of(&links, &routes);
         let now = crate::ipam::since_boot();
         let mut leaks = self.leaks.lock().unwrap_or_else(PoisonError::into_inner);

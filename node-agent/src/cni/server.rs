@@ -216,9 +216,7 @@ impl Server {
         let ready = state.is_some_and(|state| state.ready);
         let mut unready = self.unready.lock().unwrap_or_else(PoisonError::into_inner);
         *unready = if ready { None } else { unready.or_else(|| Some(Instant::now())) };
-        if let Some(state) = state {
-            self.context.pool.set_layout(&state.layout);
-        }
+        self.context.pool.follow(&self.context.node);
     }
 
     fn status(&self) -> Result<(), Failure> {

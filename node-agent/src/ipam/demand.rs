@@ -28,7 +28,8 @@ impl Demand {
 
     /// The node has other blocks: who still lacks something will say so.
     pub(super) fn forget(&mut self, layout: &Layout) {
-        self.0.retain(|wanted, _| !layout.blocks.iter().any(|b| b.contains(wanted) || wanted.contains(b)));
+        let open = layout.blocks.iter().filter(|block| !layout.is_releasing(block));
+        self.0.retain(|wanted, _| !open.clone().any(|b| b.contains(wanted) || wanted.contains(b)));
     }
 
     /// What has been asked for lately.
@@ -46,7 +47,7 @@ fn wanted(layout: &Layout, ask: &Ask<'_>, refused: &Refused) -> Option<IpNet> {
             let mut cidrs = pools.flat_map(|pool| &pool.cidrs);
             cidrs.find(|cidr| Family::of_net(cidr) == exhausted.family).copied()
         }
-        Refused::Elsewhere { address } => Some((*address).into()),
+        Refused::Elsewhere { address } | Refused::Releasing { address } => Some((*address).into()),
         _ => None,
     }
 }
@@ -65,7 +66,7 @@ mod tests {
             ..Pool::default()
         };
         let pools = vec![pool("v4", &["10.1.0.0/16"]), pool("both", &["10.2.0.0/16", "fd00::/64"])];
-        Layout { pools, blocks: blocks.iter().map(net).collect() }
+        Layout { pools, blocks: blocks.iter().map(net).collect(), ..Layout::default() }
     }
 
     fn exhausted(family: Family) -> Refused {

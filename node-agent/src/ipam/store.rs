@@ -53,7 +53,11 @@ impl Store {
         let (new, file) = (self.folder.join(format!(".{name}.new")), self.folder.join(&name));
         let renamed = fs::write(&new, record.to_json())
             .and_then(|()| Ok(renameat2(AT_FDCWD, &new, AT_FDCWD, &file, flags)?));
-        renamed.map_err(|source| self.error("write", &name, source))
+        renamed.map_err(|source| {
+            // What is half written takes room; where it cannot be removed the next start does it.
+            let _ = fs::remove_file(&new);
+            self.error("write", &name, source)
+        })
     }
 
     /// All records; what a crash left half written is removed.

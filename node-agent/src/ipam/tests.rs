@@ -22,7 +22,11 @@ fn layout() -> Arc<Layout> {
     let net = |text: &str| text.parse::<IpNet>().unwrap();
     let cidrs = vec![net("10.244.0.0/16"), net("fd00::/64")];
     let pool = ipam::Pool { name: "default".into(), cidrs, ..ipam::Pool::default() };
-    Arc::new(Layout { pools: vec![pool], blocks: vec![net("10.244.0.0/29"), net("fd00::/125")] })
+    Arc::new(Layout {
+        pools: vec![pool],
+        blocks: vec![net("10.244.0.0/29"), net("fd00::/125")],
+        ..Layout::default()
+    })
 }
 
 fn allocate_all(
@@ -135,7 +139,7 @@ fn half_an_allocation_is_none() {
     let refused = allocate_all(&pool, 1, &[Family::V4, Family::V6], &Details::default()).unwrap_err();
     assert!(matches!(refused, Error::Store { .. }), "{refused}");
     assert_eq!((pool.usage().used, pool.records().len()), (0, 0));
-    assert_eq!(files(folder.path()), [".fd00::1.new", "fd00::1"]);
+    assert_eq!(files(folder.path()), ["fd00::1"]);
 }
 
 #[test]
@@ -167,6 +171,74 @@ fn a_shortage_ends_with_an_address_a_block_or_the_patience_of_who_asked() {
     let more = Layout { blocks: vec!["10.244.0.0/28".parse().unwrap()], ..(*layout()).clone() };
     pool.set_layout(&Arc::new(more));
     assert_eq!(pool.shortage(), None);
+}
+
+fn releasing(ticket: &str) -> Arc<Layout> {
+    let mark = Releasing { block: "10.244.0.0/29".parse().unwrap(), ticket: ticket.into() };
+    Arc::new(Layout { releasing: vec![mark], ..(*layout()).clone() })
+}
+
+#[test]
+fn a_block_is_released_when_all_that_is_in_use_is_known_and_none_of_it_lies_there() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path(), || Duration::from_secs(NOW.load(Ordering::Relaxed)));
+    let address = allocate(&pool, 1).unwrap();
+    pool.hold([]);
+    pool.set_layout(&releasing("7"));
+    assert!(pool.released().is_empty());
+    pool.release(&owner(1)).unwrap();
+    NOW.store(30, Ordering::Relaxed);
+    assert_eq!(pool.released(), releasing("7").releasing);
+    assert!(matches!(allocate(&pool, 2), Err(Error::Refused(Refused::Exhausted(_)))));
+    // The next agent finds no record of a pod that runs: only its route tells.
+    let pool = open(folder.path(), || Duration::from_secs(60));
+    pool.set_layout(&releasing("7"));
+    assert!(pool.released().is_empty(), "it is not known yet what is in use");
+    pool.hold([address]);
+    assert!(pool.released().is_empty());
+}
+
+#[test]
+fn a_block_is_idle_a_minute_after_its_last_address_has_rested() {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path(), || Duration::from_secs(NOW.load(Ordering::Relaxed)));
+    let idle_at = |second| {
+        NOW.store(second, Ordering::Relaxed);
+        pool.usage_by_block().iter().map(|used| used.idle).collect::<Vec<_>>()
+    };
+    assert_eq!(idle_at(0), [false, false], "a block that has just come");
+    allocate(&pool, 1).unwrap();
+    assert_eq!(idle_at(70), [false, true]);
+    pool.release(&owner(1)).unwrap();
+    assert_eq!(idle_at(100), [false, true]);
+    assert_eq!(idle_at(159), [false, true]);
+    assert_eq!(idle_at(160), [true, true]);
+}
+
+#[test]
+fn a_call_that_was_under_way_does_not_bring_back_blocks_of_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = open(folder.path(), || Duration::ZERO);
+    let state = |layout: Arc<Layout>| {
+        let addresses = netkeel_core::address::Addresses::default();
+        Some(Arc::new(crate::node::NodeState {
+            ready: true,
+            layout,
+            addresses,
+            mtu: 1450,
+            revision: String::new(),
+        }))
+    };
+    let (sender, call) = tokio::sync::watch::channel(state(layout()));
+    pool.follow(&call);
+    allocate(&pool, 1).unwrap();
+    let of_the_call = call.clone();
+    sender.send_replace(state(releasing("7")));
+    pool.follow(&call);
+    pool.follow(&of_the_call);
+    assert!(allocate(&pool, 2).is_err());
 }
 
 proptest! {

@@ -21,7 +21,7 @@ fn dual() -> Host {
     let cidrs = nets(["10.244.0.0/16", "fd00:10:244::/56"]);
     let pools = vec![ipam::Pool { name: "default".into(), cidrs, ..ipam::Pool::default() }];
     let blocks = nets(["10.244.0.0/26", "fd00:10:244::/122"]);
-    let layout = Arc::new(ipam::Layout { pools, blocks });
+    let layout = Arc::new(ipam::Layout { pools, blocks, ..ipam::Layout::default() });
     host.node.send_replace(Some(Arc::new(NodeState {
         ready: true,
         layout,

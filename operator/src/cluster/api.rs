@@ -27,6 +27,8 @@ use crate::{
 
 /// Field manager of all that the operator writes.
 pub const MANAGER: &str = "netkeel-operator";
+/// Annotation of a claim: UID and version of the NodeNetwork that it came into last.
+const ENTERED: &str = "netkeel.io/entered";
 
 /// The cluster behind a client.
 pub struct ApiCluster {
@@ -159,15 +161,36 @@ impl ApiCluster {
         if still_owned {
             return Ok(Effect::Stale);
         }
-        self.delete::<AddressBlock>("AddressBlock", name, uid).await
+        self.delete::<AddressBlock>("AddressBlock", name, (uid, None)).await
     }
 
-    async fn delete<K>(&self, kind: &'static str, name: &str, uid: &str) -> Result<Effect, Error>
+    /// Writes the claim, so that nobody deletes it who has seen it before. It must still be there.
+    async fn renew(&self, name: &str, uid: &str, entered: &str) -> Result<Effect, Error> {
+        let api: Api<AddressBlock> = Api::all(self.client.clone());
+        let failed = |error| api_error("renewing", "AddressBlock", name)(error);
+        let found = api.get_metadata_opt(name).await.map_err(failed)?;
+        let Some(block) = found.filter(|block| block.uid().as_deref() == Some(uid)) else {
+            return Ok(Effect::Stale);
+        };
+        let change = json!({"metadata": {
+            "resourceVersion": block.resource_version(), "annotations": {ENTERED: entered},
+        }});
+        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        raced(api.patch_metadata(name, &parameters, &Patch::Merge(change)).await).map_err(failed)
+    }
+
+    async fn delete<K>(
+        &self,
+        kind: &'static str,
+        name: &str,
+        (uid, resource_version): (&str, Option<&str>),
+    ) -> Result<Effect, Error>
     where
         K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>,
         K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
     {
-        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let resource_version = resource_version.map(str::to_owned);
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let api: Api<K> = Api::all(self.client.clone());
         raced(api.delete(name, &parameters).await).map_err(api_error("deleting", kind, name))
@@ -177,8 +200,14 @@ impl ApiCluster {
         &self,
         node: &str,
         (uid, resource_version): (&str, &str),
+        entering: &[(String, String)],
         spec: &NodeNetworkSpec,
     ) -> Result<Effect, Error> {
+        for (name, claim) in entering {
+            if self.renew(name, claim, &format!("{uid}/{resource_version}")).await? == Effect::Stale {
+                return Ok(Effect::Stale);
+            }
+        }
         let body = json!({
             "apiVersion": NodeNetwork::api_version(&()),
             "kind": NodeNetwork::kind(&()),
@@ -211,15 +240,18 @@ impl Cluster for ApiCluster {
             Step::LetNetworkGo => self.finalizer(false).await,
             Step::CreateNodeNetwork { node, node_uid } => self.create_node_network(node, node_uid).await,
             Step::DeleteNodeNetwork { name, uid } => {
-                self.delete::<NodeNetwork>("NodeNetwork", name, uid).await
+                self.delete::<NodeNetwork>("NodeNetwork", name, (uid, None)).await
             }
             Step::ClaimBlock { cidr, node, node_uid } => {
                 let (node, node_uid) = (node.clone(), node_uid.clone());
                 self.claim(AddressBlockSpec { cidr: *cidr, node, node_uid }).await
             }
             Step::ReleaseBlock { name, uid, node, node_uid } => self.release(name, uid, node, node_uid).await,
-            Step::WriteNodeNetwork { node, uid, resource_version, spec } => {
-                self.write(node, (uid, resource_version), spec).await
+            Step::ReturnBlock { name, uid, resource_version } => {
+                self.delete::<AddressBlock>("AddressBlock", name, (uid, Some(resource_version))).await
+            }
+            Step::WriteNodeNetwork { node, uid, resource_version, entering, spec } => {
+                self.write(node, (uid, resource_version), entering, spec).await
             }
             Step::Apply(part) => self.apply_part(part).await,
             Step::Delete(name) => self.delete_part(name).await,

@@ -217,10 +217,19 @@ fn node(node: &v1::Node) -> Node {
         name: node.name_any(),
         uid: node.uid().unwrap_or_default(),
         labels: node.labels().clone(),
+        pod_cidrs: pod_cidrs(node),
         addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
         ready: ready.is_some_and(|condition| condition.status == "True"),
         reachable: ready.is_some_and(|condition| condition.status != "Unknown"),
     }
+}
+
+/// What a Node object says of its pods' addresses. What is no CIDR is left out.
+fn pod_cidrs(node: &v1::Node) -> Vec<IpNet> {
+    let Some(spec) = &node.spec else { return Vec::new() };
+    let all = spec.pod_cidrs.iter().flatten();
+    let one = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty));
+    all.chain(one).filter_map(|text| text.parse::<IpNet>().ok()).map(|net| net.trunc()).collect()
 }
 
 /// Those of `kubernetes`, which the API server made from its own flag, first.

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use netkeel_crds::{
     AddressBlock, AddressBlockSpec, CLEANUP, ClusterNetwork, ClusterNetworkSpec, ClusterNetworkStatus,
-    NodeNetwork, NodeNetworkSpec, block_name,
+    NodeNetwork, NodeNetworkSpec, NodeNetworkStatus, block_name,
 };
 use serde_json::Value;
 
@@ -48,6 +48,7 @@ impl State {
             uid,
             labels: BTreeMap::new(),
             addresses: vec![address],
+            pod_cidrs: Vec::new(),
             ready: true,
             reachable: true,
         });
@@ -83,8 +84,27 @@ impl State {
         }
         let mut block = AddressBlock::new(&name, spec);
         block.metadata.uid = Some(self.next());
+        block.metadata.resource_version = Some(self.next());
         self.blocks.insert(name, block);
         Effect::Done
+    }
+
+    fn renew(&mut self, name: &str, uid: &str) -> Effect {
+        let next = self.next();
+        match self.blocks.get_mut(name) {
+            Some(block) if block.uid().as_deref() == Some(uid) => {
+                block.metadata.resource_version = Some(next);
+                Effect::Done
+            }
+            _ => Effect::Stale,
+        }
+    }
+
+    fn return_block(&mut self, name: &str, uid: &str, version: &str) -> Effect {
+        let same = self.blocks.get(name).is_some_and(|block| {
+            block.uid().as_deref() == Some(uid) && block.resource_version().as_deref() == Some(version)
+        });
+        if same && self.blocks.remove(name).is_some() { Effect::Done } else { Effect::Stale }
     }
 
     fn create(&mut self, node: &str, node_uid: &str) -> Effect {
@@ -113,6 +133,15 @@ impl State {
                 Effect::Done
             }
             _ => Effect::Stale,
+        }
+    }
+
+    /// An agent writes its status, whatever the operators do.
+    pub(crate) fn report(&mut self, node: &str, status: NodeNetworkStatus) {
+        let next = self.next();
+        if let Some(network) = self.node_networks.get_mut(node) {
+            network.status = Some(status);
+            network.metadata.resource_version = Some(next);
         }
     }
 
@@ -230,7 +259,15 @@ impl Cluster for FakeCluster {
                 self.call(|state| state.claim(spec)).await
             }
             Step::ReleaseBlock { name, uid, node, node_uid } => self.release(name, uid, node, node_uid).await,
-            Step::WriteNodeNetwork { node, uid, resource_version, spec } => {
+            Step::ReturnBlock { name, uid, resource_version } => {
+                self.call(|state| state.return_block(name, uid, resource_version)).await
+            }
+            Step::WriteNodeNetwork { node, uid, resource_version, entering, spec } => {
+                for (name, claim) in entering {
+                    if self.call(|state| state.renew(name, claim)).await == Effect::Stale {
+                        return Ok(Effect::Stale);
+                    }
+                }
                 self.call(|state| state.write(node, uid, resource_version, spec)).await
             }
             Step::Apply(part) => {

@@ -6,7 +6,7 @@ use netkeel_crds::{cluster_network::AddressPool, condition::kind::DEGRADED};
 use super::{
     Outcome, Problem, Step,
     blocks::Free,
-    pools::{Holdings, in_order, selects},
+    pools::{Holdings, active, in_order, is_v4, selects},
 };
 use crate::observed::Node;
 
@@ -16,6 +16,8 @@ pub(super) struct Claims<'a, 'b, 'c> {
     pub(super) node: &'a Node,
     /// What it has.
     pub(super) holdings: Holdings<'a>,
+    /// Blocks that it was to give back and keeps.
+    pub(super) kept: &'b [IpNet],
     /// All pools.
     pub(super) pools: &'a [AddressPool],
     /// What is left.
@@ -30,11 +32,11 @@ impl Claims<'_, '_, '_> {
         let labels = &self.node.labels;
         let selected: Vec<&AddressPool> = in_order(self.pools)
             .into_iter()
-            .filter(|pool| selects(pool.node_selector.as_ref(), labels))
+            .filter(|pool| pool.state.is_active() && selects(pool.node_selector.as_ref(), labels))
             .collect();
         let mut done = Vec::new();
         for v4 in [true, false] {
-            if self.pools.iter().flat_map(|pool| &pool.cidrs).any(|cidr| is_v4(cidr) == v4) {
+            if active(self.pools).flat_map(|pool| &pool.cidrs).any(|cidr| is_v4(cidr) == v4) {
                 done.extend(self.for_everybody(&selected, v4));
             }
         }
@@ -42,7 +44,8 @@ impl Claims<'_, '_, '_> {
         for (pool, cidr) in selected.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (*pool, *cidr)))
         {
             let special = pool.namespace_selector.is_some() && self.holdings.runs_out(&cidr);
-            if (special || wanted.contains(&cidr)) && !done.contains(&cidr) && !self.claim(&cidr) {
+            let kept = self.kept.iter().any(|block| cidr.contains(block));
+            if (special || wanted.contains(&cidr)) && !kept && !done.contains(&cidr) && !self.claim(&cidr) {
                 self.exhausted(&[&pool.name]);
             }
         }
@@ -104,8 +107,4 @@ impl Claims<'_, '_, '_> {
         );
         self.out.problems.push(Problem { condition: DEGRADED, reason: "PoolExhausted", message });
     }
-}
-
-fn is_v4(cidr: &IpNet) -> bool {
-    matches!(cidr, IpNet::V4(_))
 }

@@ -6,15 +6,23 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 use netkeel_crds::{
     AddressBlock, NodeNetwork, NodeNetworkSpec,
-    cluster_network::AddressPool,
+    cluster_network::{Ipam, PodNetwork},
     node_network::{NodeConfig, State},
 };
 use sha2::{Digest, Sha256};
 
-use super::{Outcome, Step, blocks::Free, claims::Claims, pools::Holdings};
+use super::{
+    Outcome, Step,
+    blocks::Free,
+    claims::Claims,
+    node_cidrs,
+    pools::Holdings,
+    release::{self, Returns},
+};
 use crate::observed::{Node, Observed};
 
-pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, out: &mut Outcome) {
+pub(super) fn plan(config: &NodeConfig, spec: &PodNetwork, seen: &Observed, out: &mut Outcome) {
+    let (pools, given) = (spec.pools.as_slice(), spec.ipam == Ipam::NodePodCIDRs);
     let networks: HashMap<&str, &NodeNetwork> = seen.node_networks.iter().map(|n| (name_of(n), n)).collect();
     let claims = claims_by_node(seen);
     let mut free = Free::new(pools, &config.pod_cidrs, &seen.blocks, seen.unreadable("AddressBlock"));
@@ -25,15 +33,24 @@ pub(super) fn plan(config: &NodeConfig, pools: &[AddressPool], seen: &Observed, 
         }
         let owned = claims.get(node.uid.as_str()).map_or(&[][..], Vec::as_slice);
         let network = networks.get(node.name.as_str()).copied();
+        let own = network.filter(|network| owner_uid(network) == Some(&node.uid));
+        // what others give is not ours to give back
+        let returns = release::plan(node, own, (owned, all_known && !given), (pools, &config.pools));
         // a claim that cannot be read may be the node's
         let has_some = !owned.is_empty() || network.is_some_and(|n| !n.spec.blocks.is_empty());
-        if all_known || !has_some {
-            Claims { node, holdings: Holdings { owned, network }, pools, free: &mut free, out }.plan();
+        if given && all_known {
+            node_cidrs::plan(node, &seen.blocks, pools, out);
+        } else if !given && (all_known || !has_some) {
+            let active: Vec<_> =
+                owned.iter().copied().filter(|claim| !returns.has(&claim.spec.cidr)).collect();
+            let holdings = Holdings { owned: &active, network };
+            Claims { node, holdings, kept: &returns.kept, pools, free: &mut free, out }.plan();
         }
         match network {
             None => out.steps.push(create(node)),
             Some(network) if owner_uid(network) == Some(&node.uid) => {
-                out.steps.extend(write(network, node, (owned, all_known), config));
+                out.steps.extend(write(network, node, (owned, all_known), &returns, config));
+                out.steps.extend(returns.steps);
             }
             // of an older node of this name: its block is not inherited
             Some(network) => out.steps.extend(delete(network)),
@@ -89,21 +106,33 @@ fn write(
     network: &NodeNetwork,
     node: &Node,
     (owned, all_known): (&[&AddressBlock], bool),
+    returns: &Returns,
     config: &NodeConfig,
 ) -> Option<Step> {
-    let blocks = ordered(&network.spec.blocks, owned, all_known);
+    let owned: Vec<_> =
+        owned.iter().copied().filter(|claim| !returns.out.contains(&claim.spec.cidr)).collect();
+    let blocks = ordered(&network.spec.blocks, &owned, all_known, returns);
     if blocks.is_empty() {
         return None;
     }
     let mut wanted = NodeNetworkSpec {
         node_addresses: node.addresses.clone(),
         blocks,
+        releasing: returns.releasing.clone(),
         config: config.clone(),
         state: State::Active,
         ..NodeNetworkSpec::default()
     };
     wanted.revision = revision(&wanted);
-    rewrite(network, wanted)
+    let mut step = rewrite(network, wanted)?;
+    if let Step::WriteNodeNetwork { spec, entering, .. } = &mut step {
+        let new = owned.iter().filter(|claim| !network.spec.blocks.contains(&claim.spec.cidr));
+        let new = new.filter(|claim| spec.blocks.contains(&claim.spec.cidr));
+        entering.extend(
+            new.filter_map(|claim| Some((claim.metadata.name.clone()?, claim.metadata.uid.clone()?))),
+        );
+    }
+    Some(step)
 }
 
 /// The step that brings `wanted` to the node, if it is not there. Its trace is that of the pass that does it.
@@ -117,17 +146,20 @@ pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec) -> Opt
         node: name_of(network).to_owned(),
         uid: network.metadata.uid.clone()?,
         resource_version: network.metadata.resource_version.clone()?,
+        entering: Vec::new(),
         spec: Box::new(wanted),
     })
 }
 
-/// Blocks that the node has stay where they are: the first one of a family gives it its address on the overlay.
-fn ordered(present: &[IpNet], owned: &[&AddressBlock], all_known: bool) -> Vec<IpNet> {
+/// Blocks that the node has stay where they are: the first one of a family gives it its address on the overlay. Those that it gives
+/// back come last, so that the node talks from its new address before the old one goes.
+fn ordered(present: &[IpNet], owned: &[&AddressBlock], all_known: bool, returns: &Returns) -> Vec<IpNet> {
     let mut wanted: Vec<IpNet> = owned.iter().map(|block| block.spec.cidr).collect();
     wanted.sort_unstable();
     let kept = present.iter().copied().filter(|block| !all_known || wanted.contains(block));
     let added = wanted.iter().copied().filter(|block| !present.contains(block));
-    kept.chain(added).collect()
+    let (last, first): (Vec<_>, Vec<_>) = kept.chain(added).partition(|block| returns.has(block));
+    first.into_iter().chain(last).collect()
 }
 
 /// Hash of all that an agent acts on; the trace is not part of it.

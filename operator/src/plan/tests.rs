@@ -1,4 +1,7 @@
+mod drain;
+mod node_cidrs;
 mod pools;
+mod release;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -16,6 +19,7 @@ fn node(name: &str, last: u8) -> Node {
         uid: format!("uid-{name}"),
         labels: std::collections::BTreeMap::new(),
         addresses: vec![IpAddr::from([192, 0, 2, last])],
+        pod_cidrs: Vec::new(),
         ready: true,
         reachable: true,
     }
@@ -76,7 +80,7 @@ fn steps(outcome: &Outcome) -> Vec<&Step> {
 }
 
 fn usage(cidr: &str, used: u32) -> BlockUsage {
-    BlockUsage { cidr: cidr.parse().unwrap(), used, capacity: 63 }
+    BlockUsage { cidr: cidr.parse().unwrap(), used, capacity: 63, idle: false }
 }
 
 /// What is claimed, as `node cidr`.

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netkeel_crds::{
-    ClusterNetworkSpec,
+    AddressBlock, ClusterNetworkSpec,
     cluster_network::Encapsulation,
     condition::kind::{CONFLICTS, DEGRADED, SERVICE_NETWORK_READY},
+    node_network::NodePool,
 };
 
 use super::Problem;
@@ -64,6 +65,27 @@ fn unroutable(spec: &ClusterNetworkSpec, seen: &Observed) -> Option<Problem> {
                 node.name, pool.name
             ),
         })
+    })
+}
+
+/// Pools that are gone from the spec and not from the nodes.
+pub(super) fn removed<'a>(
+    pools: &'a [NodePool],
+    seen: &'a Observed,
+) -> impl Iterator<Item = Problem> + use<'a> {
+    pools.iter().map(|pool| {
+        let of_pool = |block: &&AddressBlock| pool.cidrs.iter().any(|cidr| cidr.contains(&block.spec.cidr));
+        let blocks = seen.blocks.iter().filter(of_pool).count();
+        let cidrs: Vec<String> = pool.cidrs.iter().map(ToString::to_string).collect();
+        Problem {
+            condition: DEGRADED,
+            reason: "PoolRemoved",
+            message: format!(
+                "pool {} of {} is not in spec.podNetwork.pools, and nodes have {blocks} blocks of it, which stay in force until \
+                 their pods are gone: delete or restart those pods, or add the pool again",
+                pool.name, cidrs.join(", ")
+            ),
+        }
     })
 }
 

@@ -22,13 +22,13 @@ use crate::{
 type Running = Pin<Box<dyn Future<Output = ()>>>;
 
 /// An operator that does passes for ever.
-struct Operator {
+pub(super) struct Operator {
     cluster: FakeCluster,
     running: Running,
 }
 
 impl Operator {
-    fn new(cluster: &FakeCluster) -> Self {
+    pub(super) fn new(cluster: &FakeCluster) -> Self {
         let running = Self::passes(cluster.clone());
         Self { cluster: cluster.clone(), running }
     }
@@ -44,19 +44,19 @@ impl Operator {
     }
 
     /// Goes on to its next call of the API.
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         let polled = self.running.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(polled, Poll::Pending);
     }
 
     /// Dies and starts anew: it forgets everything.
-    fn crash(&mut self) {
+    pub(super) fn crash(&mut self) {
         self.running = Self::passes(self.cluster.clone());
     }
 }
 
 /// A pool of `blocks` blocks, so that a released one is soon another's.
-fn spec(blocks: u32) -> ClusterNetworkSpec {
+pub(super) fn spec(blocks: u32) -> ClusterNetworkSpec {
     let mut spec = ClusterNetworkSpec::default();
     let pool = &mut spec.pod_network.pools[0];
     pool.block_sizes.ipv4 = 30;
@@ -64,7 +64,7 @@ fn spec(blocks: u32) -> ClusterNetworkSpec {
     spec
 }
 
-fn no_block_is_in_two_nodes(state: &State) {
+pub(super) fn no_block_is_in_two_nodes(state: &State) {
     let mut holders = HashMap::new();
     for (node, network) in &state.node_networks {
         for block in &network.spec.blocks {

@@ -31,7 +31,7 @@ fn node_network(name: &str, applied: &str, ready: bool, message: &str) -> NodeNe
         applied_revision: Some(applied.to_owned()),
         conditions: vec![condition(kind::READY, ready, "Reason", message, now(0))],
         addresses: Some(Usage { used: 3, capacity: 63 }),
-        blocks: vec![BlockUsage { cidr: block.parse().unwrap(), used: 3, capacity: 63 }],
+        blocks: vec![BlockUsage { cidr: block.parse().unwrap(), used: 3, capacity: 63, idle: false }],
         ..NodeNetworkStatus::default()
     });
     network
@@ -62,7 +62,7 @@ fn outcome() -> Outcome {
             name: "default".to_owned(),
             cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             reserved: Vec::new(),
-            namespace_selector: None,
+            ..NodePool::default()
         }],
         ..Default::default()
     };

@@ -38,6 +38,9 @@ pub enum Denied {
         "pool {0} is not open to the pod's namespace: see its namespaceSelector in spec.podNetwork.pools"
     )]
     NotOpen(String),
+    /// A pool that gives nothing any more.
+    #[error("pool {0} is being drained and gives no addresses: ask for another pool, or for none")]
+    Draining(Arc<str>),
     /// Text that is no address.
     #[error("{0:?} is no address")]
     NoAddress(String),
@@ -58,11 +61,14 @@ pub enum Denied {
 /// [`Denied`] when the pod asks for what it cannot have; it gets nothing else instead.
 pub fn choose(layout: &Layout, wish: &Wish) -> Result<Choice, Denied> {
     let pools = match items(wish.pools.as_deref()).as_slice() {
-        [] => layout.pools.iter().filter(|pool| is_open(pool, wish)).map(|pool| pool.name.clone()).collect(),
+        [] => layout.pools.iter().filter(|pool| is_open(pool, wish)).collect(),
         names => names.iter().map(|name| named(layout, wish, name)).collect::<Result<Vec<_>, _>>()?,
     };
+    let draining = pools.iter().find(|pool| pool.draining).map(|pool| pool.name.clone());
+    let pools: Vec<Arc<str>> =
+        pools.into_iter().filter(|pool| !pool.draining).map(|pool| pool.name.clone()).collect();
     if pools.is_empty() {
-        return Err(Denied::NoPool);
+        return Err(draining.map_or(Denied::NoPool, Denied::Draining));
     }
     let mut addresses: Vec<IpAddr> = Vec::new();
     for text in items(wish.addresses.as_deref()) {
@@ -71,8 +77,10 @@ pub fn choose(layout: &Layout, wish: &Wish) -> Result<Choice, Denied> {
         if let Some(other) = addresses.iter().find(|other| Family::of(**other) == family) {
             return Err(Denied::TwoOfAFamily(*other, address, family));
         }
-        if !layout.pool_of(address).is_some_and(|pool| pools.contains(&pool.name)) {
-            return Err(Denied::Outside(address));
+        match layout.pool_of(address) {
+            Some(pool) if pools.contains(&pool.name) => {}
+            Some(pool) if pool.draining => return Err(Denied::Draining(pool.name.clone())),
+            _ => return Err(Denied::Outside(address)),
         }
         if layout.is_reserved(address) {
             return Err(Denied::Reserved(address));
@@ -82,9 +90,9 @@ pub fn choose(layout: &Layout, wish: &Wish) -> Result<Choice, Denied> {
     Ok(Choice { pools, addresses })
 }
 
-fn named(layout: &Layout, wish: &Wish, name: &str) -> Result<Arc<str>, Denied> {
+fn named<'a>(layout: &'a Layout, wish: &Wish, name: &str) -> Result<&'a Pool, Denied> {
     let pool = layout.pool(name).ok_or_else(|| Denied::UnknownPool(name.to_owned()))?;
-    if is_open(pool, wish) { Ok(pool.name.clone()) } else { Err(Denied::NotOpen(name.to_owned())) }
+    if is_open(pool, wish) { Ok(pool) } else { Err(Denied::NotOpen(name.to_owned())) }
 }
 
 /// A pool with a selector is closed to a namespace that is not known.
@@ -112,13 +120,14 @@ mod tests {
             reserved: vec!["10.1.0.9/32".parse().unwrap()],
             namespaces: team
                 .map(|team| Selector(vec![Requirement::In("team".to_owned(), [team.to_owned()].into())])),
+            draining: false,
         };
         let pools = vec![
             pool("pay", &["10.2.0.0/16"], Some("pay")),
             pool("fast", &["10.1.0.0/16", "fd00:1::/64"], None),
             pool("default", &["10.244.0.0/16"], None),
         ];
-        Layout { pools, blocks: Vec::new() }
+        Layout { pools, blocks: Vec::new(), ..Layout::default() }
     }
 
     fn wish(team: Option<&str>, pools: &str, addresses: &str) -> Wish {
@@ -155,6 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_is_drained_gives_nothing_and_says_so_to_who_asks_for_it_alone() {
+        let mut layout = layout();
+        layout.pools[1].draining = true;
+        let names = |wish| choose(&layout, &wish).map(|choice| choice.pools.len());
+        assert_eq!(names(wish(None, "", "")), Ok(1));
+        assert_eq!(names(wish(None, "fast,default", "")), Ok(1), "the other one is asked for too");
+        for wish in [wish(None, "fast", ""), wish(None, "", "10.1.0.7"), wish(None, "default", "10.1.0.7")] {
+            assert_eq!(names(wish), Err(Denied::Draining("fast".into())));
+        }
+        layout.pools.iter_mut().for_each(|pool| pool.draining = true);
+        assert!(matches!(choose(&layout, &wish(None, "", "")), Err(Denied::Draining(_))));
+    }
+
+    #[test]
     fn what_cannot_be_is_denied_and_says_why() {
         let cases = [
             (wish(None, "slow", ""), "there is no pool slow"),
@@ -170,7 +193,7 @@ mod tests {
             let denied = choose(&layout(), &wish).unwrap_err().to_string();
             assert!(denied.contains(said), "{denied}");
         }
-        let closed = Layout { pools: layout().pools[..1].to_vec(), blocks: Vec::new() };
+        let closed = Layout { pools: layout().pools[..1].to_vec(), blocks: Vec::new(), ..Layout::default() };
         assert_eq!(choose(&closed, &Wish::default()), Err(Denied::NoPool));
     }
 }

@@ -52,6 +52,8 @@ pub struct Pool {
     pub reserved: Vec<IpNet>,
     /// Labels of the namespaces whose pods may have its addresses; `None` is open to all.
     pub namespaces: Option<Selector>,
+    /// Pods get none of its addresses any more.
+    pub draining: bool,
 }
 
 impl Pool {
@@ -64,6 +66,15 @@ impl Pool {
     }
 }
 
+/// A block that the node gives back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Releasing {
+    /// The block.
+    pub block: IpNet,
+    /// Tells this time from others at which the block was to be given back.
+    pub ticket: Arc<str>,
+}
+
 /// The pools of the cluster, best first, and the node's blocks of them, in the operator's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
@@ -71,6 +82,8 @@ pub struct Layout {
     pub pools: Vec<Pool>,
     /// The node's blocks. The first of each family gives the node its own address on the overlay.
     pub blocks: Vec<IpNet>,
+    /// Those of the blocks, and of former ones, that the node gives back: nobody gets an address of them.
+    pub releasing: Vec<Releasing>,
 }
 
 impl Layout {
@@ -99,11 +112,18 @@ impl Layout {
         self.blocks.iter().find(|block| Family::of_net(block) == family).map(|block| block.network().into())
     }
 
-    /// The node's blocks of one family that lie in the pool called `name`.
+    /// The node's blocks of one family that lie in the pool called `name` and that it does not give back.
     pub(super) fn blocks_of(&self, name: &str, family: Family) -> impl Iterator<Item = IpNet> {
         let pool = self.pool(name);
         let within = move |block: &IpNet| pool.is_some_and(|pool| pool.contains(block.addr()));
-        self.blocks.iter().copied().filter(move |block| Family::of_net(block) == family && within(block))
+        let open = self.blocks.iter().copied().filter(|block| !self.is_releasing(block));
+        open.filter(move |block| Family::of_net(block) == family && within(block))
+    }
+
+    /// Whether the node gives this block back.
+    #[must_use]
+    pub fn is_releasing(&self, block: &IpNet) -> bool {
+        self.releasing.iter().any(|releasing| releasing.block == *block)
     }
 
     /// Whether pods are never given this address.

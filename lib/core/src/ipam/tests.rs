@@ -23,7 +23,11 @@ fn pool(name: &str, cidrs: &[&str]) -> Pool {
 
 /// One pool of IPv4 and these blocks of it.
 fn layout(blocks: &[&str]) -> Arc<Layout> {
-    Arc::new(Layout { pools: vec![pool("default", &["10.244.0.0/16"])], blocks: nets(blocks) })
+    Arc::new(Layout {
+        pools: vec![pool("default", &["10.244.0.0/16"])],
+        blocks: nets(blocks),
+        ..Layout::default()
+    })
 }
 
 fn allocator(blocks: &[&str]) -> Allocator {
@@ -120,7 +124,7 @@ impl Model {
 
     fn layout(&self) -> Arc<Layout> {
         let pools = vec![pool("default", &["10.244.0.0/16"])];
-        Arc::new(Layout { pools, blocks: self.blocks.clone() })
+        Arc::new(Layout { pools, blocks: self.blocks.clone(), ..Layout::default() })
     }
 
     fn allocate(&mut self, allocator: &mut Allocator, number: u8) {
@@ -240,7 +244,7 @@ fn an_address_of_a_block_that_is_gone_stays_its_owners() {
 fn two_pools(reserved: &[&str]) -> Arc<Layout> {
     let fast = Pool { reserved: nets(reserved), ..pool("fast", &["10.1.0.0/16", "fd00:1::/64"]) };
     let blocks = nets(&["10.244.0.0/30", "10.1.0.0/30", "fd00:1::40/126"]);
-    Arc::new(Layout { pools: vec![fast, pool("default", &["10.244.0.0/16"])], blocks })
+    Arc::new(Layout { pools: vec![fast, pool("default", &["10.244.0.0/16"])], blocks, ..Layout::default() })
 }
 
 fn texts(addresses: &[Address]) -> Vec<String> {
@@ -346,4 +350,27 @@ fn an_address_asked_for_is_given_or_refused_with_the_reason() {
     let ask = Ask { families: &[V4], pools: &pools, addresses: &addresses };
     assert_eq!(allocator.allocate(&owner(2), &ask, at(30)), Err(Refused::Resting { address }));
     assert_eq!(texts(&allocator.allocate(&owner(2), &ask, at(31)).unwrap()), ["10.1.0.3"]);
+}
+
+#[test]
+fn a_block_that_is_given_back_gives_nothing_and_is_named_when_it_is_empty() {
+    let mut allocator = allocator(&["10.244.0.0/30", "10.244.1.0/30"]);
+    let taken: Vec<_> = (1..=4).map(|number| give(&mut allocator, number, at(0)).unwrap()).collect();
+    assert_eq!(taken[3].to_string(), "10.244.1.1");
+    let releasing = vec![Releasing { block: net("10.244.1.0/30"), ticket: "7".into() }];
+    let open = layout(&["10.244.0.0/30", "10.244.1.0/30"]);
+    allocator.set_layout(Arc::new(Layout { releasing: releasing.clone(), ..(*open).clone() }));
+    let full = give(&mut allocator, 5, at(1)).unwrap_err().to_string();
+    assert!(full.contains("all 3 IPv4 addresses of 10.244.0.0/30"), "{full}");
+    assert_eq!(give(&mut allocator, 4, at(1)).unwrap(), taken[3], "who has one keeps it");
+    let (pools, addresses) = (names(&["default"]), ["10.244.1.2".parse().unwrap()]);
+    let fixed = Ask { families: &[V4], pools: &pools, addresses: &addresses };
+    let refused = allocator.allocate(&owner(6), &fixed, at(1)).unwrap_err();
+    assert_eq!(refused, Refused::Releasing { address: addresses[0] });
+    assert!(allocator.released(at(1)).is_empty());
+    release(&mut allocator, 4, at(10));
+    assert!(allocator.released(at(39)).is_empty(), "it rests");
+    assert_eq!(allocator.released(at(40)), releasing);
+    allocator.set_layout(Arc::new(Layout { releasing, ..(*layout(&["10.244.0.0/30"])).clone() }));
+    assert!(allocator.released(at(40)).is_empty(), "it is the node's no longer");
 }

@@ -83,6 +83,17 @@ impl Model {
         self.freed.extend(held.into_iter().map(|address| (address, now())));
     }
 
+    /// CHECK goes by the records, and changes nothing.
+    fn check(&self, pool: &Pool, number: u8) {
+        let mut held = self.held.get(&number).cloned().unwrap_or_default();
+        held.sort_unstable_by_key(Address::ip);
+        let known: Vec<Address> =
+            pool.records_of(&owner(number)).iter().map(|record| record.address).collect();
+        assert_eq!(known, held);
+        let details = pool.record(&owner(number)).map(|record| record.details);
+        assert_eq!(details, (!held.is_empty()).then(Details::default));
+    }
+
     fn agrees(&self, pool: &Pool) {
         let mut known: BTreeMap<Address, Owner> = BTreeMap::new();
         for record in pool.records() {
@@ -122,7 +133,8 @@ fn ten_thousand_histories_end_as_the_model_says() {
                     let asked = Model::all(family).nth(random.below(40));
                     model.add(&pool, number, families, asked);
                 }
-                8..14 => model.del(&pool, number),
+                8..13 => model.del(&pool, number),
+                13 => model.check(&pool, number),
                 14..17 => NOW.set(NOW.get() + random.below(40) as u64),
                 17 => pool = crash(folder.path(), &mut random),
                 18 => pool.wake().unwrap(),
