@@ -26,8 +26,7 @@ use store::Store;
 use tokio::sync::Notify;
 use wishes::Wishes;
 
-use crate::host_port::HostPort;
-use crate::node::NodeWatch;
+use crate::{host_port::HostPort, node::NodeWatch};
 
 /// How long a refusal counts: the kubelet tries again within this time as long as it wants the pod.
 const PATIENCE: Duration = Duration::from_mins(2);

@@ -11,9 +11,7 @@ use netkeel_core::{
 };
 use netkeel_crds::{
     DEFAULT,
-    node_network::{
-        self, BlockRelease, NodeConfig as NodeNetworkConfig, NodeNetwork, NodeNetworkSpec, NodePool, State,
-    },
+    node_network::{self, BlockRelease, NodeNetwork, NodeNetworkSpec, NodePool, State},
 };
 
 use crate::{Invalid, Problems, convert::policy::selector};
@@ -128,7 +126,7 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
 }
 
 /// The addresses of pods that are masqueraded. An operator that names no pools has one.
-fn masqueraded(config: &NodeNetworkConfig) -> Vec<IpNet> {
+fn masqueraded(config: &node_network::NodeConfig) -> Vec<IpNet> {
     let enabled = config.masquerade.enabled;
     if config.pools.is_empty() {
         return if enabled { config.pod_cidrs.clone() } else { Vec::new() };
