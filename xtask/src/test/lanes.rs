@@ -37,6 +37,7 @@ const OWN: &[Own] = &[
     Own { part: &["agents::"], ..own("survival", "agents") },
     own("observability", "observed"),
     own("ipam", "ipam"),
+    own("ipv6", "ipv6"),
     own("families", "families"),
     own("docs", "docs"),
     own("cluster", "harness"),
