@@ -35,7 +35,6 @@ fn an_empty_spec_is_the_default_network() {
                 }],
                 "ipam": "Pools",
                 "encapsulation": "VXLAN",
-                "ipam": "Pools",
                 "vxlan": {"port": 8472},
                 "mtu": "Auto",
                 "masquerade": {"enabled": true, "excludedCIDRs": []},

@@ -46,12 +46,6 @@ pub struct PodNetwork {
     pub ipam: Ipam,
     /// How packets of pods travel between nodes. May be changed at any time; connections go on.
     pub encapsulation: Encapsulation,
-    /// Who gives nodes their blocks: Netkeel, from the pools, or `NodePodCIDRs`: whoever writes `spec.podCIDRs` of the Node objects, out of
-    /// the CIDRs of the one pool. It cannot be changed.
-    #[schemars(extend("x-kubernetes-validations" = rules(&[
-        ("self == oldSelf", "ipam cannot be changed while the network exists: uninstall Netkeel and install it anew"),
-    ])))]
-    pub ipam: Ipam,
     /// The overlay between nodes.
     pub vxlan: Vxlan,
     /// Largest packet of pods in bytes, 1280 to 9216; Auto takes that of each node's link, less the overlay's header unless `encapsulation` is
@@ -67,7 +61,6 @@ impl Default for PodNetwork {
             pools: vec![AddressPool::default()],
             ipam: Ipam::Pools,
             encapsulation: Encapsulation::default(),
-            ipam: Ipam::Pools,
             vxlan: Vxlan::default(),
             mtu: Mtu::Auto,
             masquerade: Masquerade::default(),
