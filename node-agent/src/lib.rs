@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod node;
 pub mod overlay;
+pub mod path;
 pub mod pods;
 pub mod policy;
 pub mod reach;

@@ -9,7 +9,7 @@ use netkeel_crds::{cluster_network::Usage, node_network::BlockUsage};
 use super::Agent;
 use crate::{
     route,
-    status::{Part, Problem},
+    status::{Part, Paths, Problem},
 };
 
 /// So many impossible objects are named in the condition; the metric counts all.
@@ -86,6 +86,12 @@ impl Agent {
             report.notes.extend(applied.underlay.too_small_for(applied.mtu, wanted.overhead()));
             report.notes.extend(route::unprovided(&applied.elsewhere));
         }
+        let proof = self.proof.borrow().clone();
+        self.with.metrics.paths(&proof, &mut self.paths_counted);
+        report.paths = match proof.problem() {
+            Some(message) => Some(Paths::TooLarge(message)),
+            None => (proof.mtu != 0).then_some(Paths::Proven(proof.mtu)),
+        };
         match report.problems.values().next() {
             Some(problem) => self.with.ready.fail(&*problem.message),
             None => self.with.ready.pass(),
