@@ -25,6 +25,9 @@ pub mod kind {
     pub const READY: &str = "Ready";
     /// Of a `NodeNetwork`: pods of the node get addresses; the message says which blocks are full and what to do.
     pub const ADDRESSES_AVAILABLE: &str = "AddressesAvailable";
+    /// Of a `NodeNetwork`: packets as large as pods send them reach other nodes; the message names a node that they do not reach, the size, and what
+    /// to do.
+    pub const PATHS_READY: &str = "PathsReady";
     /// Of a `NodeNetwork`: the agent has removed everything it made on the node.
     pub const REMOVED: &str = "Removed";
 }

@@ -137,7 +137,7 @@ pub struct NodeNetworkStatus {
     /// `spec.revision` that is in force on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied_revision: Option<String>,
-    /// Ready, `PolicyReady`, `AddressesAvailable`, and Removed once the node is as before; each message says what to do.
+    /// Ready, `PolicyReady`, `AddressesAvailable`, `PathsReady`, and Removed once the node is as before; each message says what to do.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Use of the node's blocks.

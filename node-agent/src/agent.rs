@@ -40,7 +40,9 @@ use crate::{
     metrics::Metrics,
     monitor::Alarm,
     node::{NodeState, NodeWatch},
-    overlay, settings,
+    overlay,
+    path::{Proof, Targets},
+    settings,
     status::{Part, Report},
     sysctl::Fights,
 };
@@ -103,6 +105,9 @@ pub struct Agent {
     node: watch::Sender<Option<Arc<NodeState>>>,
     alarm: Alarm,
     fights: Arc<Fights>,
+    targets: watch::Sender<Targets>,
+    proof: watch::Sender<Proof>,
+    paths_counted: [u64; 3],
 }
 
 /// Which kinds have been listed once.
@@ -153,6 +158,9 @@ impl Agent {
             node: watch::Sender::new(None),
             alarm: Alarm::default(),
             fights,
+            targets: watch::Sender::default(),
+            proof: watch::Sender::default(),
+            paths_counted: [0; 3],
         };
         this.kept = this.releasing();
         this.nodes_known();
@@ -181,6 +189,12 @@ impl Agent {
     #[must_use]
     pub fn alarm(&self) -> Alarm {
         self.alarm.clone()
+    }
+
+    /// Who is to be asked whether full-size packets arrive, and where the answers go.
+    #[must_use]
+    pub fn paths(&self) -> (watch::Receiver<Targets>, watch::Sender<Proof>) {
+        (self.targets.subscribe(), self.proof.clone())
     }
 
     /// Something of the node's network may have changed: the next [`Self::work`] looks.
@@ -352,6 +366,16 @@ impl Agent {
         }
         self.report.revision = Some(wanted.revision.clone());
         self.report.datapath = Some(self.facts(&applied));
+        self.targets.send_if_modified(|targets| {
+            let now = Targets {
+                own: wanted.overlay,
+                mtu: applied.mtu,
+                peers: self.nodes.overlay_of_others(&self.with.config.node_name),
+            };
+            let new = *targets != now;
+            *targets = now;
+            new
+        });
         self.applied = Some((wanted, applied));
     }
 

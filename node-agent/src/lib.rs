@@ -20,6 +20,7 @@ pub mod monitor;
 pub mod nftables;
 pub mod node;
 pub mod overlay;
+pub mod path;
 pub mod pods;
 pub mod policy;
 pub mod reach;

@@ -5,6 +5,8 @@ use std::{collections::HashMap, sync::Once};
 use netkeel_dataplane_loader::{Datapath, Error};
 use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Registry, SECONDS};
 
+use crate::path::Proof;
+
 /// The agent's figures. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -48,6 +50,9 @@ pub struct Metrics {
     pub addresses_resting: Gauge,
     /// Pods that were sent away for want of an address.
     pub address_refusals: Counter,
+    path_probes: Family<Labels, Counter>,
+    /// Nodes that full-size packets do not reach.
+    pub paths_too_large: Gauge,
 }
 
 impl Metrics {
@@ -107,7 +112,24 @@ impl Metrics {
                 "netkeel_agent_address_refusals",
                 "Attempts to start a pod that found no free address on the node",
             ),
+            path_probes: registry.counters(
+                "netkeel_agent_path_probes",
+                "Full-size packets to other nodes by result: arrived, lost where smaller ones are answered, silent where nothing is",
+                &["result"],
+            ),
+            paths_too_large: gauge("paths_too_large", "Nodes that packets as large as pods send them do not reach"),
         }
+    }
+
+    /// Takes over what is known of the ways to other nodes, of which `counted` was told before.
+    pub fn paths(&self, proof: &Proof, counted: &mut [u64; 3]) {
+        let counts = [("arrived", proof.arrived), ("lost", proof.lost), ("silent", proof.silent)];
+        for ((result, count), before) in counts.into_iter().zip(counted) {
+            let labels = vec![("result", result.to_owned())];
+            self.path_probes.get_or_create(&labels).inc_by(count.saturating_sub(*before));
+            *before = count;
+        }
+        self.paths_too_large.set(i64::try_from(proof.too_large.len()).unwrap_or(i64::MAX));
     }
 
     /// Counts a failure.

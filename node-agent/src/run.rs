@@ -38,6 +38,7 @@ use crate::{
     ipam::{self, Pool},
     metrics::Metrics,
     monitor::{Alarm, Monitor},
+    path,
     pods::SlimPod,
     shortage, status,
 };
@@ -158,6 +159,8 @@ pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: C
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (moved, pool, alarm) = (agent.pods_moved(), agent.pool(), agent.alarm());
     watch_kernel(alarm.clone(), &stop);
+    let (targets, proof) = agent.paths();
+    tokio::spawn(path::prove(targets, proof, path::Pace::default(), stop.clone()));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,

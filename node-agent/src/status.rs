@@ -12,7 +12,7 @@ use netkeel_crds::{
     cluster_network::Usage,
     condition::{
         condition,
-        kind::{ADDRESSES_AVAILABLE, POLICY_READY, READY, REMOVED},
+        kind::{ADDRESSES_AVAILABLE, PATHS_READY, POLICY_READY, READY, REMOVED},
         set,
     },
     node_network::{BlockRelease, BlockUsage, Datapath, NodeNetwork, NodeNetworkStatus},
@@ -51,6 +51,15 @@ pub struct Enforcement {
     pub reason: &'static str,
     /// What is not in force: policy, field, and what happens instead.
     pub message: String,
+}
+
+/// Whether full-size packets reach other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// They do: packets of so many bytes.
+    Proven(u32),
+    /// Some do not: which, and what to do.
+    TooLarge(String),
 }
 
 /// Parts of the agent, in the order in which they come up. The first that has a problem gives the reason.
@@ -97,6 +106,8 @@ pub struct Report {
     pub shortage: Option<Shortage>,
     /// Why the nodes could not be kept on disk; `None` when they are.
     pub unkept: Option<String>,
+    /// Whether full-size packets reach other nodes; `None` before one has answered.
+    pub paths: Option<Paths>,
     /// What was found and loaded.
     pub datapath: Option<Datapath>,
     /// Trace of the span that applied the revision.
@@ -119,6 +130,20 @@ impl Report {
             Some(Shortage { message, .. }) => (false, "Exhausted", format!("{message}: {ENOUGH}")),
         };
         set(&mut conditions, condition(ADDRESSES_AVAILABLE, available, reason, message, Time(now)));
+        let (proven, reason, message) = match &self.paths {
+            Some(Paths::TooLarge(message)) => {
+                (false, "MtuTooLarge", &message[..message.floor_char_boundary(MESSAGE)])
+            }
+            Some(Paths::Proven(mtu)) => {
+                (true, "Proven", &*format!("packets of {mtu} bytes reach the nodes that were asked"))
+            }
+            None => (true, "", ""),
+        };
+        if self.paths.is_some() {
+            set(&mut conditions, condition(PATHS_READY, proven, reason, message, Time(now)));
+        }
+        conditions
+            .retain(|condition| condition.type_ != PATHS_READY || self.paths.is_some() && !self.removed);
         conditions.retain(|condition| condition.type_ != ADDRESSES_AVAILABLE || !self.removed);
         conditions.retain(|condition| condition.type_ != REMOVED || self.removed);
         conditions.retain(|condition| condition.type_ != POLICY_READY || !self.removed);
@@ -243,6 +268,24 @@ mod tests {
         let kinds: Vec<_> = removed.conditions.iter().map(|c| (&*c.type_, &*c.status)).collect();
         assert_eq!(kinds, [(READY, "False"), (REMOVED, "True")]);
         assert_eq!(report(&[]).status(&removed, at(2)).conditions.len(), 2);
+    }
+
+    #[test]
+    fn packets_that_are_lost_are_told_apart_from_readiness_and_nothing_is_said_before_anything_is_known() {
+        let paths = |paths| Report { paths, ..report(&[]) };
+        let told = |status: &NodeNetworkStatus| {
+            let found = status.conditions.iter().find(|condition| condition.type_ == PATHS_READY);
+            found.map(|it| (it.status.clone(), it.reason.clone()))
+        };
+        let quiet = paths(None).status(&NodeNetworkStatus::default(), at(1));
+        assert_eq!(told(&quiet), None);
+        let lost = paths(Some(Paths::TooLarge("x".repeat(5000)))).status(&quiet, at(2));
+        assert_eq!(told(&lost), Some(("False".to_owned(), "MtuTooLarge".to_owned())));
+        assert!(lost.conditions.iter().any(|it| it.type_ == READY && it.status == "True"));
+        let proven = paths(Some(Paths::Proven(1450))).status(&lost, at(3));
+        assert_eq!(told(&proven), Some(("True".to_owned(), "Proven".to_owned())));
+        let removed = Report { removed: true, ..paths(Some(Paths::Proven(1450))) };
+        assert_eq!(told(&removed.status(&proven, at(4))), None);
     }
 
     #[test]

@@ -81,6 +81,13 @@ impl Nodes {
         self.nodes.values().map(|(node, _)| node)
     }
 
+    /// Addresses on the overlay of all nodes but this one, by name.
+    #[must_use]
+    pub fn overlay_of_others(&self, own: &str) -> BTreeMap<Arc<str>, Addresses> {
+        let others = self.iter().filter(|node| *node.name != *own && !node.removing);
+        others.map(|node| (node.name.clone(), node.overlay_addresses())).collect()
+    }
+
     /// The objects again, as far as [`Nodes::reset`] needs them: what an agent keeps for a start without the API.
     #[must_use]
     pub fn objects(&self) -> Vec<NodeNetwork> {

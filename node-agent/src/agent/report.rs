@@ -12,7 +12,7 @@ use super::Agent;
 use crate::{
     ipam::BlockUse,
     route,
-    status::{Part, Problem},
+    status::{Part, Paths, Problem},
 };
 
 /// So many impossible objects are named in the condition; the metric counts all.
@@ -98,6 +98,12 @@ impl Agent {
             report.notes.extend(applied.underlay.too_small_for(applied.mtu, wanted.overhead()));
             report.notes.extend(route::unprovided(&applied.elsewhere));
         }
+        let proof = self.proof.borrow().clone();
+        self.with.metrics.paths(&proof, &mut self.paths_counted);
+        report.paths = match proof.problem() {
+            Some(message) => Some(Paths::TooLarge(message)),
+            None => (proof.mtu != 0).then_some(Paths::Proven(proof.mtu)),
+        };
         match report.problems.values().next() {
             Some(problem) => self.with.ready.fail(&*problem.message),
             None => self.with.ready.pass(),
