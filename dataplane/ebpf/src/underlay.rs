@@ -44,7 +44,7 @@ fn arrive<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     }
     let Some(ifindex) = maps::local_pod(first.destination) else { return Ok(NEXT) };
     // Where the host stack sends, it has to see the answers too: somebody's firewall may count them.
-    if !maps::peer(first.source).is_some_and(|peer| peer.way != tunnels::STACK) {
+    if maps::peer(first.source).is_none_or(|peer| peer.way == tunnels::STACK) {
         return Ok(NEXT);
     }
     let packet = F::read(ctx)?;
