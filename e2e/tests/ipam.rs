@@ -156,7 +156,7 @@ fn wait_pool(name: &str, says: &str, time: Duration) {
         ensure!(said.starts_with(says), "{said}");
         Ok(())
     })
-    .unwrap();
+    .expect(says);
 }
 
 /// Changes the pools of the spec.
@@ -187,7 +187,7 @@ fn a_pool_is_drained_live_and_removed() {
     let refused = without().unwrap_err().to_string();
     assert!(refused.contains("set its state to Draining"), "{refused}");
     edit_pools(|pools| {
-        pools.iter_mut().filter(|pool| pool["name"] == "old").for_each(|p| p["state"] = json!("Draining"))
+        pools.iter_mut().filter(|pool| pool["name"] == "old").for_each(|p| p["state"] = json!("Draining"));
     })
     .unwrap();
     wait_pool("old", "Draining 1 1", Duration::from_secs(20));

@@ -192,7 +192,7 @@ fn a_block_is_released_when_all_that_is_in_use_is_known_and_none_of_it_lies_ther
     assert_eq!(pool.released(), releasing("7").releasing);
     assert!(matches!(allocate(&pool, 2), Err(Error::Refused(Refused::Exhausted(_)))));
     // The next agent finds no record of a pod that runs: only its route tells.
-    let pool = open(folder.path(), || Duration::from_secs(60));
+    let pool = open(folder.path(), || Duration::from_mins(1));
     pool.set_layout(&releasing("7"));
     assert!(pool.released().is_empty(), "it is not known yet what is in use");
     pool.hold([address]);

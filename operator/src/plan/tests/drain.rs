@@ -17,7 +17,7 @@ fn pools(seen: &mut Observed) -> &mut Vec<AddressPool> {
     &mut seen.network.as_mut().unwrap().spec.pod_network.pools
 }
 
-/// Does what is planned: claims, and what is written to NodeNetworks. Agents have applied it, and say that `used` addresses of each
+/// Does what is planned: claims, and what is written to `NodeNetworks`. Agents have applied it, and say that `used` addresses of each
 /// block are in use.
 fn follow(seen: &mut Observed, used: u32) {
     for step in planned(seen).steps {
@@ -28,7 +28,7 @@ fn follow(seen: &mut Observed, used: u32) {
                 seen.blocks.push(claim);
             }
             Step::ReturnBlock { name, .. } => {
-                seen.blocks.retain(|block| block.metadata.name.as_ref() != Some(&name))
+                seen.blocks.retain(|block| block.metadata.name.as_ref() != Some(&name));
             }
             Step::WriteNodeNetwork { node, spec, .. } => {
                 let network = seen.node_networks.iter_mut().find(|n| n.metadata.name.as_ref() == Some(&node));

@@ -14,7 +14,7 @@ fn with_two(used: u32) -> Observed {
     seen
 }
 
-/// Does what is planned with NodeNetworks.
+/// Does what is planned with `NodeNetworks`.
 fn write_all(seen: &mut Observed) {
     for step in planned(seen).steps {
         if let Step::WriteNodeNetwork { node, spec, .. } = step {
