@@ -83,7 +83,6 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         after: &["ebpf"],
-        beside: true,
         ..step("image", "the container image, and one of another build to upgrade to", image)
     },
     Step {
