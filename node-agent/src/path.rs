@@ -148,8 +148,9 @@ impl Prover {
                 match Echo::open(begun.own, &self.targets) {
                     Ok(echo) => self.rounds(&echo, &mut last).await,
                     Err(error) => {
+                        // The addresses are on their way, or the last sockets not closed yet.
                         tracing::debug!(%error, "full-size packets are not tried yet");
-                        sleep(self.pace.pause).await;
+                        sleep(self.pace.settle).await;
                     }
                 }
             };
