@@ -41,7 +41,7 @@ use crate::{
     monitor::Alarm,
     node::{NodeState, NodeWatch},
     overlay,
-    path::{Proof, Targets},
+    path::{Peer, Proof, Targets},
     settings,
     status::{Part, Report},
     sysctl::Fights,
@@ -366,12 +366,14 @@ impl Agent {
         }
         self.report.revision = Some(wanted.revision.clone());
         self.report.datapath = Some(self.facts(&applied));
+        let others = self.nodes.overlay_of_others(&self.with.config.node_name).into_iter();
+        let peers = others.map(|(name, addresses)| {
+            let mtu = applied.mtu_to(&name);
+            (name, Peer { addresses, mtu })
+        });
+        let peers = peers.collect();
         self.targets.send_if_modified(|targets| {
-            let now = Targets {
-                own: wanted.overlay,
-                mtu: applied.mtu,
-                peers: self.nodes.overlay_of_others(&self.with.config.node_name),
-            };
+            let now = Targets { own: wanted.overlay, mtu: applied.mtu, peers };
             let new = *targets != now;
             *targets = now;
             new

@@ -10,7 +10,7 @@ use netkeel_dataplane_common::{
 use netkeel_dataplane_loader::{self as loader, Table, TableError, converge};
 
 use crate::{
-    desired::Desired,
+    desired::{Desired, Paths},
     link::{self, netlink::Rtnetlink},
     masquerade, overlay, route, settings,
     sysctl::Fights,
@@ -99,8 +99,18 @@ pub struct Applied {
     pub mtu: u32,
     /// Nodes to whose blocks somebody else has to provide routes.
     pub elsewhere: BTreeSet<Arc<str>>,
+    /// Nodes that are reached through the tunnel.
+    pub tunnelled: BTreeSet<Arc<str>>,
     /// What had to be written.
     pub written: Written,
+}
+
+impl Applied {
+    /// The largest packets that pods get to another node, bytes. While nodes change over the tunnel may carry less than pods' links.
+    #[must_use]
+    pub fn mtu_to(&self, node: &str) -> u32 {
+        if self.tunnelled.contains(node) { self.mtu.min(self.device.mtu) } else { self.mtu }
+    }
 }
 
 /// What had to be written to the kernel. Where nothing else was wanted than before, somebody had taken it.
@@ -166,6 +176,7 @@ impl Applier {
         let table = part!("masquerade").in_scope(|| masquerade::converge(&desired.masquerade))?;
         tracing::debug!(?tunnels, ?routes, ?table, ifindex, mtu, "applied");
         let written = Written { device: anew, routes, table: table == masquerade::Outcome::Replaced };
-        Ok(Applied { device, underlay, mtu, elsewhere: paths.elsewhere, written })
+        let Paths { elsewhere, tunnelled, .. } = paths;
+        Ok(Applied { device, underlay, mtu, elsewhere, tunnelled, written })
     }
 }

@@ -96,6 +96,8 @@ pub struct Paths {
     pub devices: BTreeSet<u32>,
     /// Nodes to whose blocks somebody else has to provide routes.
     pub elsewhere: BTreeSet<Arc<str>>,
+    /// Nodes that are reached through the tunnel.
+    pub tunnelled: BTreeSet<Arc<str>>,
 }
 
 /// What a node has to hold.
@@ -186,7 +188,10 @@ impl Desired {
             let source = self.overlay.like(remote.block.network());
             let (tunnel, way) =
                 match reach((self.encapsulation, remote.encapsulation), remote.gateway, subnets) {
-                    Reach::Tunnel => (node, source.map(|source| Way::Overlay { ifindex, source })),
+                    Reach::Tunnel => {
+                        paths.tunnelled.insert(remote.name.clone());
+                        (node, source.map(|source| Way::Overlay { ifindex, source }))
+                    }
                     Reach::Direct { ifindex, gateway } => {
                         paths.devices.insert(ifindex);
                         let way = source.map(|source| Way::Direct { ifindex, gateway, source });
@@ -364,6 +369,8 @@ mod tests {
         let (cross, four, six, far) = paths(Encapsulation::VxlanCrossSubnet, Encapsulation::VxlanCrossSubnet);
         assert_eq!((four, six, far), (hop, hop6, (node_3, over)));
         assert!(cross.elsewhere.is_empty());
+        let names = |paths: &Paths| paths.tunnelled.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!((names(&native), names(&cross)), (vec![], vec!["node-3".to_owned()]));
 
         for modes in
             [(Encapsulation::None, Encapsulation::Vxlan), (Encapsulation::Vxlan, Encapsulation::None)]
@@ -371,6 +378,7 @@ mod tests {
             let (switching, four, _, far) = paths(modes.0, modes.1);
             assert_eq!((four, far), ((node_2, over), (node_3, over)), "{modes:?}: one is not told yet");
             assert!(switching.devices.is_empty() && switching.elsewhere.is_empty());
+            assert_eq!(names(&switching), ["node-2", "node-3"]);
         }
     }
 

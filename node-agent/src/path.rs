@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::echo::Echo;
 pub use self::{
     echo::PORT,
-    round::{Asked, Found, Search, next},
+    round::{Asked, Found, Search, Turn, next},
 };
 
 /// Nodes that are asked in a round, whatever the size of the cluster.
@@ -48,8 +48,24 @@ pub struct Targets {
     pub own: Addresses,
     /// MTU of pods, bytes.
     pub mtu: u32,
-    /// Other nodes by name, with their addresses on the overlay.
-    pub peers: BTreeMap<Arc<str>, Addresses>,
+    /// Other nodes by name.
+    pub peers: BTreeMap<Arc<str>, Peer>,
+}
+
+impl Targets {
+    /// What goes to every node, bytes.
+    fn least(&self) -> u32 {
+        self.peers.values().map(|peer| peer.mtu).min().unwrap_or(self.mtu)
+    }
+}
+
+/// Another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Its addresses on the overlay.
+    pub addresses: Addresses,
+    /// The largest packets that go there, bytes: the MTU of pods, or that of the tunnel where there is one and it carries less.
+    pub mtu: u32,
 }
 
 /// A node that full-size packets do not reach.
@@ -66,7 +82,7 @@ pub struct TooLarge {
 /// What is known of the ways to other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// The MTU that was tried, bytes; 0 before any node has answered.
+    /// The size that was tried with all nodes, bytes; 0 before any has answered.
     pub mtu: u32,
     /// Nodes that it does not reach.
     pub too_large: BTreeMap<Arc<str>, TooLarge>,
@@ -94,20 +110,16 @@ impl Proof {
         ))
     }
 
+    /// Takes in what was found with packets of `full` bytes. A node that answers nothing says nothing of sizes either.
     fn note(&mut self, name: &Arc<str>, address: IpAddr, full: u32, found: Found) {
+        self.too_large.retain(|of, it| of != name || it.address != address);
         match found {
-            Found::Arrives => {
-                self.arrived += 1;
-                self.too_large.retain(|of, it| of != name || it.address != address);
-            }
+            Found::Arrives => self.arrived += 1,
             Found::Silent => self.silent += 1,
             Found::UpTo(fits) => {
                 self.lost += 1;
                 self.too_large.insert(name.clone(), TooLarge { address, full, fits });
             }
-        }
-        if found != Found::Silent {
-            self.mtu = full;
         }
     }
 }
@@ -139,14 +151,14 @@ struct Prover {
 impl Prover {
     /// Begins anew when the node's addresses or the MTU change: all that was learned may be different then.
     async fn run(mut self) {
-        let mut last = None;
+        let mut turn = Turn::default();
         loop {
             let begun = self.targets.borrow_and_update().clone();
             let mut targets = self.targets.clone();
             let is_other = |now: &Targets| (now.own, now.mtu) != (begun.own, begun.mtu);
             let work = async {
                 match Echo::open(begun.own, &self.targets) {
-                    Ok(echo) => self.rounds(&echo, &mut last).await,
+                    Ok(echo) => self.rounds(&echo, &mut turn).await,
                     Err(error) => {
                         // The addresses are on their way, or the last sockets not closed yet.
                         tracing::debug!(%error, "full-size packets are not tried yet");
@@ -162,21 +174,24 @@ impl Prover {
         }
     }
 
-    async fn rounds(&self, echo: &Echo, last: &mut Option<Arc<str>>) {
+    async fn rounds(&self, echo: &Echo, turn: &mut Turn) {
         sleep(self.pace.settle).await;
         loop {
             let targets = self.targets.borrow().clone();
             self.proof.send_if_modified(|proof| forget(proof, &targets));
             let doubted: BTreeSet<Arc<str>> = self.proof.borrow().too_large.keys().cloned().collect();
-            for name in next(targets.peers.keys(), last.as_ref(), &doubted, SAMPLE) {
-                let addresses = targets.peers.get(&name).copied().unwrap_or_default();
+            for name in next(targets.peers.keys(), turn, &doubted, SAMPLE) {
+                let Peer { addresses, mtu } = targets.peers.get(&name).copied().unwrap_or_default();
                 for address in addresses.iter().filter(|address| targets.own.like(*address).is_some()) {
-                    let found = search(echo, Search::new(address, targets.mtu), address).await;
-                    self.proof.send_modify(|proof| proof.note(&name, address, targets.mtu, found));
+                    let found = search(echo, Search::new(address, mtu), address).await;
+                    self.proof.send_modify(|proof| {
+                        proof.note(&name, address, mtu, found);
+                        if found != Found::Silent {
+                            proof.mtu = targets.least();
+                        }
+                    });
                 }
-                if !doubted.contains(&name) {
-                    *last = Some(name);
-                }
+                turn.pass(name, &doubted);
             }
             sleep(self.pace.pause).await;
         }
@@ -192,13 +207,14 @@ async fn search(echo: &Echo, mut search: Search, address: IpAddr) -> Found {
     }
 }
 
-/// Nodes that are gone, and another MTU, take with them what was known.
+/// Nodes that are gone, and another MTU of pods or of the way to a node, take with them what was known.
 fn forget(proof: &mut Proof, targets: &Targets) -> bool {
     let before = proof.clone();
-    if proof.mtu != targets.mtu {
-        (proof.mtu, proof.too_large) = (0, BTreeMap::new());
+    if proof.mtu != targets.least() {
+        proof.mtu = 0;
     }
-    proof.too_large.retain(|name, it| targets.peers.get(name).is_some_and(|of| of.contains(it.address)));
+    let is_asked = |it: &TooLarge, of: &Peer| of.addresses.contains(it.address) && of.mtu == it.full;
+    proof.too_large.retain(|name, it| targets.peers.get(name).is_some_and(|of| is_asked(it, of)));
     *proof != before
 }
 
@@ -233,11 +249,15 @@ mod tests {
     fn what_was_known_of_another_mtu_or_of_nodes_that_are_gone_is_forgotten() {
         let address = IpAddr::from([10, 244, 1, 0]);
         let mut targets = Targets { mtu: 1450, ..Targets::default() };
-        targets.peers.insert("n1".into(), Addresses::of([address]));
-        let mut proof = Proof::default();
+        let peer = Peer { addresses: Addresses::of([address]), mtu: 1450 };
+        targets.peers.insert("n1".into(), peer);
+        let mut proof = Proof { mtu: 1450, ..Proof::default() };
         proof.note(&"n1".into(), address, 1450, Found::UpTo(1400));
         assert!(!forget(&mut proof, &targets) && proof.problem().is_some());
-        assert!(forget(&mut proof.clone(), &Targets { mtu: 1400, ..targets.clone() }));
+        let mut other = proof.clone();
+        let peers = BTreeMap::from([("n1".into(), Peer { mtu: 1400, ..peer })]);
+        assert!(forget(&mut other, &Targets { peers, ..targets.clone() }));
+        assert_eq!((other.mtu, other.problem()), (0, None), "another size goes there");
         targets.peers.clear();
         assert!(forget(&mut proof, &targets) && proof.problem().is_none());
     }
@@ -245,7 +265,13 @@ mod tests {
     #[test]
     fn a_node_that_says_nothing_is_another_matter() {
         let mut proof = Proof::default();
-        proof.note(&"n1".into(), IpAddr::from([10, 244, 1, 0]), 1450, Found::Silent);
+        let [one, two] = [1, 2].map(|n| IpAddr::from([10, 244, n, 0]));
+        proof.note(&"n1".into(), one, 1450, Found::Silent);
         assert_eq!((proof.problem(), proof.mtu, proof.silent), (None, 0, 1));
+        proof.note(&"n1".into(), one, 1450, Found::UpTo(1400));
+        proof.note(&"n1".into(), two, 1450, Found::Silent);
+        assert!(proof.problem().is_some(), "the other address is silent");
+        proof.note(&"n1".into(), one, 1450, Found::Silent);
+        assert_eq!((proof.problem(), proof.lost, proof.silent), (None, 1, 3));
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netkeel_agent::path::{self, PORT, Pace, Proof, Targets};
+use netkeel_agent::path::{self, PORT, Pace, Peer, Proof, Targets};
 use netkeel_core::address::Addresses;
 use netkeel_testkit::lab::{Namespace, join};
 use tokio::sync::watch;
@@ -81,7 +81,8 @@ impl Lab {
         stop: &CancellationToken,
     ) -> (watch::Receiver<Proof>, thread::JoinHandle<()>) {
         let other = 3 - number;
-        let peers = BTreeMap::from([(format!("node-{other}").into(), overlay(other))]);
+        let peer = Peer { addresses: overlay(other), mtu: MTU };
+        let peers = BTreeMap::from([(format!("node-{other}").into(), peer)]);
         let targets = watch::Sender::new(Targets { own: overlay(number), mtu: MTU, peers });
         let (proof, found) = watch::channel(Proof::default());
         let stop = stop.clone();

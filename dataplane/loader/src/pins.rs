@@ -91,13 +91,13 @@ impl Pins {
         self.links().join(link_name(program, device))
     }
 
-    /// The program and the device (as in the pin's name) of every pinned link of a device.
+    /// The program and the device of every pinned link of a device.
     pub(crate) fn device_links(&self) -> Result<Vec<(String, String)>, PinError> {
         let names = list(&self.links())?;
         Ok(names
             .iter()
             .filter_map(|name| name.split_once('-'))
-            .map(|(p, d)| (p.to_owned(), d.to_owned()))
+            .map(|(program, device)| (program.to_owned(), swap(device, [('_', '.'), (':', '_')])))
             .collect())
     }
 
@@ -113,9 +113,16 @@ impl Pins {
 }
 
 /// The name of a link's pin. A dot in a device's name becomes `_`: the BPF file system refuses dots
-/// (`bpf_lookup`, "reserved for future extensions").
+/// (`bpf_lookup`, "reserved for future extensions"). A `_` becomes a colon, which no device's name has (`dev_valid_name`).
 fn link_name(program: &str, device: Option<&str>) -> String {
-    device.map_or_else(|| program.to_owned(), |device| format!("{program}-{}", device.replace('.', "_")))
+    let name = |device| format!("{program}-{}", swap(device, [('.', '_'), ('_', ':')]));
+    device.map_or_else(|| program.to_owned(), name)
+}
+
+/// Puts other characters in the place of some, each looked at once.
+fn swap(text: &str, characters: [(char, char); 2]) -> String {
+    let other = |one| characters.iter().find(|(from, _)| *from == one).map_or(one, |(_, to)| *to);
+    text.chars().map(other).collect()
 }
 
 /// Removes a pin; one that is not there is no error.
@@ -192,6 +199,22 @@ mod tests {
     #[test]
     fn a_dot_in_a_device_name_is_no_dot_in_a_pin() {
         assert_eq!(link_name("to_overlay", Some("netkeel.vxlan")), "to_overlay-netkeel_vxlan");
+    }
+
+    #[test]
+    fn every_device_has_a_pin_of_its_own_which_says_what_it_is_called() {
+        let folder = std::env::temp_dir().join(format!("netkeel-pin-names-{}", std::process::id()));
+        let pins = Pins::at(&folder);
+        pins.create().unwrap();
+        let mut devices = ["bond0-1", "bond0.100", "bond0._", "bond0_.", "bond0_100"];
+        for device in devices {
+            fs::write(pins.link("from_underlay", Some(device)), "").unwrap();
+        }
+        let mut found = pins.device_links().unwrap();
+        found.sort();
+        devices.sort_unstable();
+        assert_eq!(found, devices.map(|device| ("from_underlay".to_owned(), device.to_owned())));
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -52,11 +52,14 @@ impl Server {
         }
         let _one = self.lock_ports();
         self.ports.there.store(true, Ordering::Relaxed);
-        if table::add(&forwards).is_err() {
-            table::converge(&self.forwards()).map_err(|error| refused(&error))?;
-        }
         let node = node_addresses()?;
-        begin_anew(&forwards, &node);
+        if table::add(&forwards).is_err() {
+            let all = self.forwards();
+            table::converge(&all).map_err(|error| refused(&error))?;
+            begin_anew(&all, &node);
+        } else {
+            begin_anew(&forwards, &node);
+        }
         Ok(self.context.datapath.open_ports(&self.sockets(&forwards, &node))?)
     }
 
@@ -67,8 +70,9 @@ impl Server {
             return Ok(None);
         }
         let closed = self.lock_ports();
-        table::take(&forwards).map_err(|error| refused(&error))?;
-        begin_anew(&forwards, &node_addresses()?);
+        // Where another pod has the port its flows go on.
+        let taken = table::take(&forwards).map_err(|error| refused(&error))?;
+        begin_anew(&taken, &node_addresses()?);
         let held = self.context.datapath.ports()?;
         let to: BTreeSet<Backend> = forwards.iter().map(backend).collect();
         let gone = held.into_iter().filter(|(_, backend)| to.contains(backend)).map(|(asked, _)| asked);
@@ -91,15 +95,20 @@ impl Server {
             return Ok(());
         }
         let written = table::converge(&forwards).map_err(|error| refused(&error))?;
+        let node = node_addresses()?;
+        if written {
+            begin_anew(&forwards, &node);
+        }
         let forwards: Vec<_> = forwards.into_iter().collect();
-        let wanted = self.sockets(&forwards, &node_addresses()?);
+        let wanted = self.sockets(&forwards, &node);
         let datapath = &self.context.datapath;
         let held = datapath.ports()?;
         let new: HashMap<_, _> =
             wanted.iter().filter(|(asked, to)| held.get(asked) != Some(to)).map(|(a, b)| (*a, *b)).collect();
         let gone: Vec<_> = held.into_keys().filter(|asked| !wanted.contains_key(asked)).collect();
-        datapath.open_ports(&new)?;
+        // The room of those that go may be what the new ones need.
         datapath.close_ports(&gone)?;
+        datapath.open_ports(&new)?;
         self.ports.there.store(!forwards.is_empty(), Ordering::Relaxed);
         if written || !new.is_empty() || !gone.is_empty() {
             tracing::warn!(
@@ -151,9 +160,9 @@ fn node_addresses() -> Result<Vec<IpAddr>, link::Error> {
 
 /// Flows of UDP to these ports must find another way than the one by which they began. What cannot be forgotten ends when
 /// nobody has sent for three minutes.
-fn begin_anew(forwards: &[Forward], node: &[IpAddr]) {
+fn begin_anew<'a>(forwards: impl IntoIterator<Item = &'a Forward>, node: &[IpAddr]) {
     let ports: HashSet<_> =
-        forwards.iter().filter(|forward| forward.protocol == UDP).map(|forward| forward.port).collect();
+        forwards.into_iter().filter(|forward| forward.protocol == UDP).map(|forward| forward.port).collect();
     if ports.is_empty() {
         return;
     }

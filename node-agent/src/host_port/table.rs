@@ -1,6 +1,7 @@
 //! The nftables table of host ports: what comes from outside to a port of the node gets the pod's address, and keeps its
 //! own source. A port more or less is one element of a map. Another table than that of masquerading: either can be
-//! replaced without the other's losing anything.
+//! replaced without the other's losing anything. Ports at a loopback address are none of its business: the translation comes
+//! before the kernel refuses such destinations, so somebody outside would reach what is meant for the node's own processes.
 
 use std::collections::BTreeSet;
 
@@ -32,6 +33,7 @@ const MAPS: [(&str, MapType); 4] = [
 
 /// Makes the table hold these and nothing else, where it does not. Whether anything was written.
 pub(crate) fn converge(wanted: &BTreeSet<Forward>) -> Result<bool, Error> {
+    let wanted: BTreeSet<Forward> = from_outside(wanted).copied().collect();
     let mut kernel = Nfnetlink::open()?;
     if wanted.is_empty() {
         let there = kernel.has(TABLE)?;
@@ -41,38 +43,48 @@ pub(crate) fn converge(wanted: &BTreeSet<Forward>) -> Result<bool, Error> {
         return Ok(there);
     }
     let table = table();
-    if kernel.holds(&table)? && &held(&mut kernel)? == wanted {
+    if kernel.holds(&table)? && held(&mut kernel)? == wanted {
         return Ok(false);
     }
     let mut messages = encode::replace(&table);
-    messages.extend(changes(NEWSETELEM, wanted));
+    messages.extend(changes(NEWSETELEM, &wanted));
     kernel.commit(&messages).map(|()| true)
 }
 
 /// Adds forwards to the table. Refused where there is no table, or it holds others for the same ports: [`converge`] then.
 pub(crate) fn add(forwards: &[Forward]) -> Result<(), Error> {
-    Nfnetlink::open()?.commit(&changes(NEWSETELEM, forwards))
+    let new = changes(NEWSETELEM, from_outside(forwards));
+    if new.is_empty() { Ok(()) } else { Nfnetlink::open()?.commit(&new) }
 }
 
 /// Takes forwards out of the table. One that is not there is fine, and one to another pod is left alone: the kernel
-/// itself would go by protocol and port.
-pub(crate) fn take(forwards: &[Forward]) -> Result<(), Error> {
+/// itself would go by protocol and port. Gives those that were there.
+pub(crate) fn take(forwards: &[Forward]) -> Result<Vec<Forward>, Error> {
     let mut kernel = Nfnetlink::open()?;
     let held = held(&mut kernel)?;
-    let gone = changes(DELSETELEM, forwards.iter().filter(|forward| held.contains(forward)));
-    if gone.is_empty() { Ok(()) } else { kernel.commit(&gone) }
+    let gone: Vec<Forward> =
+        from_outside(forwards).filter(|forward| held.contains(forward)).copied().collect();
+    if !gone.is_empty() {
+        kernel.commit(&changes(DELSETELEM, &gone))?;
+    }
+    Ok(gone)
 }
 
 /// Whether the table is there and holds all of these.
 pub(crate) fn holds(forwards: &[Forward]) -> Result<bool, Error> {
     let mut kernel = Nfnetlink::open()?;
     let held = if kernel.holds(&table())? { held(&mut kernel)? } else { BTreeSet::new() };
-    Ok(forwards.iter().all(|forward| held.contains(forward)))
+    Ok(from_outside(forwards).all(|forward| held.contains(forward)))
 }
 
 /// Deletes the table; none is no error.
 pub(crate) fn remove() -> Result<(), Error> {
     converge(&BTreeSet::new()).map(drop)
+}
+
+/// Those that somebody outside may use.
+fn from_outside<'a>(forwards: impl IntoIterator<Item = &'a Forward>) -> impl Iterator<Item = &'a Forward> {
+    forwards.into_iter().filter(|forward| forward.at.is_none_or(|at| !at.is_loopback()))
 }
 
 fn held(kernel: &mut Nfnetlink) -> Result<BTreeSet<Forward>, Error> {
@@ -95,16 +107,15 @@ fn changes<'a>(kind: u16, forwards: impl IntoIterator<Item = &'a Forward>) -> Ve
 }
 
 /// Pods are left out: sockets have sent them to the right place already, and what they send past them would get answers
-/// that nobody translates back, because those take the short way between pods.
+/// that nobody translates back, because those take the short way between pods. What is forwarded to somebody else stays his,
+/// whatever address a pod asks for.
 fn table() -> Table {
     let mut table = Table::new(TABLE);
     let mut rules =
         vec![Rule::new().input_devices(PODS).accept(), Rule::new().input_devices(overlay::DEVICE).accept()];
     for (name, map) in MAPS {
         table.map(name, map);
-        let rule = Rule::new().family(map.family);
-        let rule = if map.at { rule } else { rule.for_this_host() };
-        rules.push(rule.translated_by(name, map));
+        rules.push(Rule::new().family(map.family).for_this_host().translated_by(name, map));
     }
     table.chain("prerouting", "nat", Hook::Prerouting, DSTNAT, rules);
     table

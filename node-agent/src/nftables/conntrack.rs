@@ -32,16 +32,21 @@ pub(crate) fn forget(ports: &HashSet<u16>, at: &[IpAddr]) -> Result<usize, Error
     let mut kernel = Nfnetlink::open()?;
     let mut forgotten = 0;
     for family in [Family::V4, Family::V6] {
-        let found = kernel.ask_any(GET, DUMP, family as u8, &[]).map_err(Error::Conntrack)?;
-        for tuple in found.iter().filter_map(|body| original(body)) {
-            let Some((ip, port)) = destination(tuple) else { continue };
-            if !(ports.contains(&port) && at.contains(&ip)) {
-                continue;
-            }
+        // A node may know a million flows; those to be forgotten are few.
+        let mut found = Vec::new();
+        let meant = |tuple: &&[u8]| {
+            destination(tuple).is_some_and(|(ip, port)| ports.contains(&port) && at.contains(&ip))
+        };
+        kernel
+            .each(GET, DUMP, family as u8, &[], |body| {
+                found.extend(original(body).filter(meant).map(<[u8]>::to_vec));
+            })
+            .map_err(Error::Conntrack)?;
+        for tuple in found {
             let mut body = Vec::new();
-            put(&mut body, ORIGINAL | NESTED, tuple);
-            match kernel.ask_any(DELETE, ACK, family as u8, &body) {
-                Ok(_) => forgotten += 1,
+            put(&mut body, ORIGINAL | NESTED, &tuple);
+            match kernel.each(DELETE, ACK, family as u8, &body, |_| ()) {
+                Ok(()) => forgotten += 1,
                 // It has ended by itself.
                 Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => {}
                 Err(error) => return Err(Error::Conntrack(error)),

@@ -13,7 +13,7 @@ use nix::sys::{
     time::TimeVal,
 };
 
-use super::encode::{self, Element, Message, Table};
+use super::encode::{self, Element, Message, Table, within};
 
 const REQUEST: u16 = 0x1;
 pub(crate) const ACK: u16 = 0x4;
@@ -128,26 +128,28 @@ impl Nfnetlink {
     }
 
     fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        self.ask_any(SUBSYSTEM << 8 | kind, flags, INET, body)
+        let mut found = Vec::new();
+        self.each(SUBSYSTEM << 8 | kind, flags, INET, body, |body| found.push(body.to_vec()))?;
+        Ok(found)
     }
 
-    /// Asks any subsystem of netfilter; gives the bodies of its answers, with the netfilter header.
-    pub(crate) fn ask_any(
+    /// Asks any subsystem of netfilter; gives the bodies of its answers, with the netfilter header, one after the other.
+    pub(crate) fn each(
         &mut self,
         kind: u16,
         flags: u16,
         family: u8,
         body: &[u8],
-    ) -> io::Result<Vec<Vec<u8>>> {
+        mut see: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
         let question = self.message(kind, REQUEST | flags, family, 0, body);
         self.write(&question)?;
-        let mut found = Vec::new();
         loop {
             for answer in self.read()?.into_iter().filter(|answer| answer.sequence == self.sequence) {
                 match answer.kind {
-                    ERROR => return error_of(&answer.body).map_or(Ok(found), Err),
-                    DONE => return Ok(found),
-                    _ => found.push(answer.body),
+                    ERROR => return error_of(&answer.body).map_or(Ok(()), Err),
+                    DONE => return Ok(()),
+                    _ => see(&answer.body),
                 }
             }
         }
@@ -210,15 +212,5 @@ fn error_of(body: &[u8]) -> Option<io::Error> {
 
 /// The payload of the first attribute of a kind, behind the netfilter header.
 fn attribute(body: &[u8], wanted: u16) -> Option<&[u8]> {
-    let mut rest = body.get(4..)?;
-    while let Some(([a, b, c, d], _)) = rest.split_first_chunk::<4>() {
-        let (length, kind) =
-            (usize::from(u16::from_ne_bytes([*a, *b])), u16::from_ne_bytes([*c, *d]) & 0x3fff);
-        let payload = rest.get(4..length)?;
-        if kind == wanted {
-            return Some(payload);
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    None
+    within(body.get(4..)?, wanted)
 }

@@ -2,7 +2,7 @@
 //! few bytes, never more than the question, and goes to known nodes alone.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -68,7 +68,7 @@ impl Echo {
             own.iter().map(|address| open(address).map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
         let (waiting, mut answering) = (Waiting::default(), JoinSet::new());
         for socket in &sockets {
-            answering.spawn(serve(socket.clone(), targets.clone(), waiting.clone()));
+            answering.spawn(serve(socket.clone(), Known::new(targets.clone()), waiting.clone()));
         }
         Ok(Self { sockets, waiting, _answering: answering })
     }
@@ -115,7 +115,7 @@ fn open(address: IpAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-async fn serve(socket: Arc<UdpSocket>, targets: watch::Receiver<Targets>, waiting: Waiting) {
+async fn serve(socket: Arc<UdpSocket>, mut known: Known, waiting: Waiting) {
     let mut buffer = vec![0; BUFFER];
     loop {
         // An error is an answer to an earlier packet; whoever waits for it waits no longer than for others.
@@ -127,7 +127,7 @@ async fn serve(socket: Arc<UdpSocket>, targets: watch::Receiver<Targets>, waitin
                     let _: Result<(), ()> = tell.send(());
                 }
             }
-            Some((QUESTION, number)) if knows(&targets.borrow(), from.ip()) => {
+            Some((QUESTION, number)) if known.has(from.ip()) => {
                 let _: io::Result<usize> = socket.try_send_to(&message(ANSWER, number), from);
             }
             _ => {}
@@ -135,8 +135,30 @@ async fn serve(socket: Arc<UdpSocket>, targets: watch::Receiver<Targets>, waitin
     }
 }
 
-fn knows(targets: &Targets, address: IpAddr) -> bool {
-    targets.peers.values().any(|of| of.contains(address))
+/// The addresses of known nodes, for anybody may ask.
+struct Known {
+    targets: watch::Receiver<Targets>,
+    addresses: HashSet<IpAddr>,
+}
+
+impl Known {
+    fn new(targets: watch::Receiver<Targets>) -> Self {
+        let mut known = Self { targets, addresses: HashSet::new() };
+        known.read();
+        known
+    }
+
+    fn read(&mut self) {
+        let targets = self.targets.borrow_and_update();
+        self.addresses = targets.peers.values().flat_map(|peer| peer.addresses.iter()).collect();
+    }
+
+    fn has(&mut self, address: IpAddr) -> bool {
+        if self.targets.has_changed().is_ok_and(|changed| changed) {
+            self.read();
+        }
+        self.addresses.contains(&address)
+    }
 }
 
 fn message(kind: [u8; 8], number: u64) -> [u8; LENGTH] {
@@ -153,7 +175,7 @@ fn read(packet: &[u8]) -> Option<([u8; 8], u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Peer, *};
 
     #[test]
     fn an_answer_is_never_longer_than_its_question() {
@@ -167,10 +189,14 @@ mod tests {
 
     #[test]
     fn only_nodes_that_are_known_are_answered() {
-        let mut targets = Targets::default();
+        let targets = watch::Sender::new(Targets::default());
+        let mut known = Known::new(targets.subscribe());
         let address = IpAddr::from([10, 244, 1, 0]);
-        assert!(!knows(&targets, address));
-        targets.peers.insert("n1".into(), Addresses::of([address]));
-        assert!(knows(&targets, address) && !knows(&targets, IpAddr::from([10, 244, 1, 1])));
+        assert!(!known.has(address));
+        let peer = Peer { addresses: Addresses::of([address]), mtu: 1450 };
+        targets.send_modify(|targets| targets.peers.extend([("n1".into(), peer)]));
+        assert!(known.has(address) && !known.has(IpAddr::from([10, 244, 1, 1])));
+        targets.send_modify(|targets| targets.peers.clear());
+        assert!(!known.has(address));
     }
 }

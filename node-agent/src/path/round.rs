@@ -91,21 +91,41 @@ impl Search {
     }
 }
 
-/// At most `count` of `nodes`, which are in their order: for one half those that are doubted, then the ones behind `last`, round and round.
+/// Who was asked last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Of those that are not doubted.
+    pub last: Option<Arc<str>>,
+    /// Of those that are.
+    pub last_doubted: Option<Arc<str>>,
+}
+
+impl Turn {
+    /// The turn after that of a node.
+    pub fn pass(&mut self, node: Arc<str>, doubted: &BTreeSet<Arc<str>>) {
+        let last = if doubted.contains(&node) { &mut self.last_doubted } else { &mut self.last };
+        *last = Some(node);
+    }
+}
+
+/// At most `count` of `nodes`, which are in their order: for one half those that are doubted, then others, both from the ones behind the
+/// last of their kind, round and round.
 #[must_use]
 pub fn next<'a>(
-    nodes: impl Iterator<Item = &'a Arc<str>> + Clone,
-    last: Option<&Arc<str>>,
+    nodes: impl Iterator<Item = &'a Arc<str>>,
+    turn: &Turn,
     doubted: &BTreeSet<Arc<str>>,
     count: usize,
 ) -> Vec<Arc<str>> {
-    let mut chosen: Vec<Arc<str>> =
-        nodes.clone().filter(|node| doubted.contains(*node)).take(count.div_ceil(2)).cloned().collect();
-    let others = nodes.filter(|node| !doubted.contains(*node));
-    let (behind, before): (Vec<_>, Vec<_>) = others.partition(|node| Some(*node) > last);
-    let rest = count - chosen.len();
-    chosen.extend(behind.into_iter().chain(before).take(rest).cloned());
+    let (suspects, others): (Vec<_>, Vec<_>) = nodes.partition(|node| doubted.contains(*node));
+    let mut chosen = behind(suspects, turn.last_doubted.as_ref(), count.div_ceil(2));
+    chosen.extend(behind(others, turn.last.as_ref(), count - chosen.len()));
     chosen
+}
+
+fn behind(nodes: Vec<&Arc<str>>, last: Option<&Arc<str>>, count: usize) -> Vec<Arc<str>> {
+    let (behind, before): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| Some(*node) > last);
+    behind.into_iter().chain(before).take(count).cloned().collect()
 }
 
 #[cfg(test)]
@@ -159,18 +179,30 @@ mod tests {
         let nodes: BTreeSet<Arc<str>> = (0..20).map(|n| Arc::from(format!("n{n:02}"))).collect();
         let doubted =
             |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<BTreeSet<Arc<str>>>();
-        let (mut seen, mut last) = (BTreeSet::new(), None);
-        for _ in 0..5 {
-            let chosen = next(nodes.iter(), last.as_ref(), &doubted(&[]), 4);
-            assert_eq!(chosen.len(), 4);
-            last = chosen.last().cloned();
-            seen.extend(chosen);
+        // None is doubted, then all are, and half as many asked in a round.
+        for (doubted, asked, rounds) in [(doubted(&[]), 4, 5), (nodes.clone(), 2, 10)] {
+            let (mut seen, mut turn) = (BTreeSet::new(), Turn::default());
+            for _ in 0..rounds {
+                let chosen = next(nodes.iter(), &turn, &doubted, 4);
+                assert_eq!(chosen.len(), asked);
+                for node in chosen {
+                    seen.insert(node.clone());
+                    turn.pass(node, &doubted);
+                }
+            }
+            assert_eq!(seen, nodes, "all of them after {rounds} rounds");
         }
-        assert_eq!(seen, nodes, "all of them after five rounds");
-        let two = doubted(&["n03", "n07", "n11"]);
-        let chosen = next(nodes.iter(), Some(&"n18".into()), &two, 4);
-        assert_eq!(chosen.iter().map(|name| &**name).collect::<Vec<_>>(), ["n03", "n07", "n19", "n00"]);
-        assert_eq!(next(nodes.iter().take(2), None, &doubted(&[]), 8).len(), 2, "no node twice");
-        assert!(next(nodes.iter().take(0), None, &two, 8).is_empty());
+        let three = doubted(&["n03", "n07", "n11"]);
+        let mut turn = Turn { last: Some("n18".into()), last_doubted: None };
+        for expected in [["n03", "n07", "n19", "n00"], ["n11", "n03", "n01", "n02"]] {
+            let chosen = next(nodes.iter(), &turn, &three, 4);
+            assert_eq!(chosen.iter().map(|name| &**name).collect::<Vec<_>>(), expected);
+            for node in chosen {
+                turn.pass(node, &three);
+            }
+        }
+        let first = Turn::default();
+        assert_eq!(next(nodes.iter().take(2), &first, &doubted(&[]), 8).len(), 2, "no node twice");
+        assert!(next(nodes.iter().take(0), &first, &three, 8).is_empty());
     }
 }

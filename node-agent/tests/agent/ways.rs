@@ -73,6 +73,10 @@ fn each_node_is_reached_as_the_mode_says_and_changes_are_followed_at_once() {
             found.sort();
             assert_eq!(found, wanted, "{encapsulation:?}");
             assert_eq!(report.datapath.expect("facts").mtu, mtu, "{encapsulation:?}");
+            let asked: Vec<_> = agent.paths().0.borrow().peers.values().map(|peer| peer.mtu).collect();
+            let carried = |tunnelled| if tunnelled { 1450 } else { u32::from(mtu) };
+            let sizes = [carried(near[0] == near_tunnelled[0]), carried(!far.is_empty())];
+            assert_eq!(asked, sizes, "{encapsulation:?}: the tunnel carries less while nodes change over");
             let of_node_3 =
                 report.notes.iter().any(|note| note.contains("is on a subnet of node-3, whose pods"));
             assert_eq!(of_node_3, told, "{encapsulation:?}: {:?}", report.notes);

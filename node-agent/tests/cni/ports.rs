@@ -117,6 +117,52 @@ fn a_port_at_one_address_leads_nowhere_at_another() {
 }
 
 #[test]
+fn a_port_at_a_loopback_address_is_for_the_nodes_own_processes_alone() {
+    let (host, outside) = node();
+    let (one, two) = (Pod::new("a"), Pod::new("b"));
+    let to = address(&add(&host, &one, &[mapping("tcp", 8080, 80, "127.0.0.1")]).ok());
+    serve(&one, 80);
+    assert_eq!(sockets(&host), HashSet::from([format!("127.0.0.1:8080/6 {to} 80")]));
+    host.check(&one).ok();
+    add(&host, &two, &[mapping("tcp", 8081, 80, "")]).ok();
+    host.check(&one).ok();
+    assert!(shown(&host).contains("8081") && !shown(&host).contains("8080"), "{}", shown(&host));
+    // Somebody on the same link writes any destination on a packet.
+    outside.ip("route del local 127.0.0.0/8 dev lo table local").unwrap();
+    outside.ip("route del local 127.0.0.1 dev lo table local").unwrap();
+    outside.ip(&format!("route add 127.0.0.1/32 via {NODE} dev eth0 src {OUTSIDE}")).unwrap();
+    outside.sysctl("ipv4/conf/eth0/route_localnet", "1").unwrap();
+    outside.sysctl("ipv4/conf/all/route_localnet", "1").unwrap();
+    for at in [Ipv4Addr::LOCALHOST, NODE, SECOND] {
+        assert!(ask(&outside, (at, 8080)).is_err(), "{at}");
+    }
+    host.del(&two).ok();
+    host.del(&one).ok();
+    assert_eq!(sockets(&host).len(), 0);
+}
+
+#[test]
+fn a_port_at_an_address_of_somebody_else_takes_nothing_from_him() {
+    let (host, outside) = node();
+    let (pod, server) = (Pod::new("a"), Namespace::new().unwrap());
+    let (near, far) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2));
+    join((&host.namespace, "behind", near), (&server, "eth0", far), 24).unwrap();
+    server.ip(&format!("route add default via {near}")).unwrap();
+    outside.ip(&format!("route add {far}/32 via {NODE}")).unwrap();
+    let listener = server.enter(|| TcpListener::bind((far, 8080))).unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.write_all(b"the right one");
+        }
+    });
+    assert_eq!(ask(&outside, (far, 8080)).unwrap(), "the right one");
+    add(&host, &pod, &[mapping("tcp", 8080, 80, &far.to_string())]).ok();
+    serve(&pod, 80);
+    host.check(&pod).ok();
+    assert_eq!(ask(&outside, (far, 8080)).unwrap(), "the right one");
+}
+
+#[test]
 fn sockets_of_the_node_and_its_pods_are_told_and_forget_with_the_pod() {
     let (host, outside) = node();
     let (one, two) = (Pod::new("a"), Pod::new("b"));
@@ -156,6 +202,36 @@ fn a_port_that_another_pod_has_is_refused_by_name_and_stays_the_others() {
     add(&host, &two, &[mapping("tcp", 8080, 81, "")]).ok();
     serve(&two, 81);
     assert!(ask(&outside, (NODE, 8080)).is_ok());
+}
+
+#[test]
+fn flows_of_a_pod_go_on_when_another_is_refused_its_port() {
+    let (host, outside) = node();
+    let (one, two) = (Pod::new("a"), Pod::new("b"));
+    add(&host, &one, &[mapping("udp", 5353, 53, "")]).ok();
+    for rule in [
+        "add table ip seen",
+        "add chain ip seen new { type filter hook prerouting priority -150; }",
+        "add rule ip seen new udp dport 5353 ct state new counter",
+    ] {
+        host.namespace.run("nft", &[rule]).unwrap();
+    }
+    let server = one.namespace.enter(|| UdpSocket::bind("0.0.0.0:53")).unwrap();
+    let client = outside.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let exchange = || {
+        for socket in [&server, &client] {
+            socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        }
+        client.send_to(b"hello", (NODE, 5353)).unwrap();
+        let (_, from) = server.recv_from(&mut [0; 9]).unwrap();
+        server.send_to(b"hello", from).unwrap();
+        client.recv_from(&mut [0; 9]).unwrap();
+        host.namespace.run("nft", &["list", "chain", "ip", "seen", "new"]).unwrap()
+    };
+    assert!(exchange().contains("counter packets 1 "));
+    assert_eq!(add(&host, &two, &[mapping("udp", 5353, 54, "")]).refused().0, 11);
+    let seen = exchange();
+    assert!(seen.contains("counter packets 1 "), "the flow began anew: {seen}");
 }
 
 #[test]

@@ -75,6 +75,15 @@ fn judge<P: Packet>(lab: &Lab, (remote, outside): (P::Ip, P::Ip), segment: impl 
         assert_eq!(scene.run("from_underlay", &other_host, uplink.into()), Next, "{way}: not for this host");
         for to in [P::A, remote, outside] {
             assert_eq!(arrive(P::B, to), Drop(Reason::SpoofedSource), "{way}: in the name of an own pod");
+            for mac in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [2, 0, 0, 0, 9, 8]] {
+                let forged = segment(P::B, to).between(([2, 0, 0, 0, 9, 9], mac));
+                let outcome = scene.run("from_underlay", &forged, uplink.into());
+                assert_eq!(
+                    outcome,
+                    Drop(Reason::SpoofedSource),
+                    "{way}: in the name of an own pod to {mac:?}"
+                );
+            }
         }
     }
     scene.a(OPEN, OPEN);
@@ -252,7 +261,7 @@ fn a_connection_goes_on_while_each_node_changes_its_way_by_itself() {
 fn an_interface_that_carries_nothing_more_loses_the_program_and_a_new_one_gets_it() {
     isolated(|lab| {
         let datapath = lab.load();
-        for device in ["eth0", "eth1"] {
+        for device in ["eth0", "eth1", "eth.1", "eth_1"] {
             ip(&format!("link add {device} type veth peer name {device}-peer"));
         }
         let device = |name: &str| (ifindex(name), name.to_owned());
@@ -275,6 +284,10 @@ fn an_interface_that_carries_nothing_more_loses_the_program_and_a_new_one_gets_i
         datapath.attach_underlay(&[device("eth1")]).unwrap();
         let links = netkeel_dataplane_loader::pinned_links(&lab.options.bpffs).unwrap();
         assert!(links.iter().any(|link| link.name == "from_underlay-eth1" && link.attached), "{links:?}");
+        datapath.attach_underlay(&[device("eth.1"), device("eth_1")]).unwrap();
+        assert_eq!(pinned(), ["from_underlay-eth:1", "from_underlay-eth_1"]);
+        lab.load().attach_underlay(&[device("eth_1")]).unwrap();
+        assert_eq!(pinned(), ["from_underlay-eth:1"], "that of eth.1 is gone");
     });
 }
 
