@@ -63,6 +63,8 @@ pub(crate) struct Pool {
     pub(crate) name: String,
     /// In CIDR notation.
     pub(crate) cidr: String,
+    /// `Active`, `Draining` or `Removable`, as the operator wrote it last; none while it has not, or the pool is not in force.
+    pub(crate) state: Option<String>,
     /// Blocks that nodes have, and all there are.
     pub(crate) blocks: Usage,
     /// Addresses of pods in use, and those of the blocks that nodes have.

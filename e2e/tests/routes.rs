@@ -3,17 +3,15 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use netkeel_e2e::Cluster;
 use netkeel_e2e::workload::client::Streams;
 use netkeel_e2e::workload::prober::{Forbidden, Numbers, Probe};
-use netkeel_e2e::workload::{Client, ECHO_PORT, Prober, Workload, node_names, shared};
-use netkeel_e2e::{Cluster, wait_until};
+use netkeel_e2e::workload::{Client, ECHO_PORT, Prober, Workload, install, node_names, shared};
 use serde_json::json;
 
-/// Every node says that it has changed within this.
-const CHANGED: Duration = Duration::from_secs(30);
 /// Traffic goes on for so long after each change.
 const AFTER: Duration = Duration::from_secs(2);
 const STREAMS: u32 = 8;
@@ -32,25 +30,7 @@ impl Mode {
 
     /// Changes the mode and waits until every agent has applied it; returns how long that took.
     fn set(&self, encapsulation: &str) -> Result<Duration> {
-        let start = Instant::now();
-        let patch = json!({"spec": {"podNetwork": {"encapsulation": encapsulation}}}).to_string();
-        self.cluster.kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])?;
-        wait_until(&format!("every node has {encapsulation}"), CHANGED, || {
-            let nodes = self.cluster.kubectl_json(&["get", "nodenetworks"])?;
-            let nodes = nodes["items"].as_array().context("a list")?;
-            for node in nodes {
-                let told = &node["spec"]["config"]["encapsulation"];
-                ensure!(told == encapsulation, "{} is told {told}", node["metadata"]["name"]);
-                let (wanted, applied) = (&node["spec"]["revision"], &node["status"]["appliedRevision"]);
-                ensure!(
-                    wanted == applied,
-                    "{}: {wanted} is wanted, {applied} applied",
-                    node["metadata"]["name"]
-                );
-            }
-            Ok(())
-        })?;
-        Ok(start.elapsed())
+        install::set_encapsulation(self.cluster, encapsulation)
     }
 
     /// A node's routes to the other nodes' blocks.
@@ -67,7 +47,11 @@ impl Mode {
 
 impl Drop for Mode {
     fn drop(&mut self) {
-        self.set("VXLAN").expect("the shared cluster is given back with the tunnel");
+        // Another panic while one is under way would end the program.
+        if let Err(error) = self.set("VXLAN") {
+            assert!(thread::panicking(), "{error:#}");
+            eprintln!("{error:#}");
+        }
     }
 }
 

@@ -16,7 +16,9 @@ mod tests;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netkeel_crds::{CLEANUP, ClusterNetwork, NodeNetworkSpec, node_network::NodeConfig};
+use netkeel_crds::{
+    CLEANUP, ClusterNetwork, NodeNetworkSpec, cluster_network::AddressPool, node_network::NodeConfig,
+};
 use serde_json::Value;
 
 use crate::{observed::Observed, render, settings::Settings};
@@ -123,7 +125,9 @@ fn network_of(network: &ClusterNetwork, seen: &Observed, settings: &Settings) ->
     }
     out.problems.extend(validate::problems(&network.spec, seen));
     out.config = if out.problems.is_empty() { Some(config(network, seen)) } else { last_good(seen) };
-    out.problems.extend(validate::removed(&pools::removed(&network.spec.pod_network.pools, seen), seen));
+    let pools = &network.spec.pod_network.pools;
+    out.problems.extend(validate::removed(&pools::removed(pools, seen), seen));
+    out.problems.extend(validate::last_of_family(pools, seen));
     if let Some(config) = out.config.clone() {
         nodes::plan(&config, &network.spec.pod_network, seen, &mut out);
         agents(seen, settings, &mut out);
@@ -146,9 +150,11 @@ fn config(network: &ClusterNetwork, seen: &Observed) -> NodeConfig {
     let pods = &network.spec.pod_network;
     let removed = pools::removed(&pods.pools, seen);
     let gone = removed.iter().flat_map(|pool| pool.cidrs.iter().copied());
+    let known = pods.pools.iter().filter(|pool| !validate::is_stillborn(pool, seen));
+    let known: Vec<AddressPool> = known.cloned().collect();
     NodeConfig {
-        pod_cidrs: pods.pools.iter().flat_map(|pool| pool.cidrs.iter().copied()).chain(gone).collect(),
-        pools: pools::for_nodes(&pods.pools).into_iter().chain(removed).collect(),
+        pod_cidrs: known.iter().flat_map(|pool| pool.cidrs.iter().copied()).chain(gone).collect(),
+        pools: pools::for_nodes(&known).into_iter().chain(removed).collect(),
         encapsulation: pods.encapsulation,
         vxlan_port: pods.vxlan.port,
         mtu: match pods.mtu {

@@ -122,7 +122,7 @@ async fn operate(config: Config) -> Result<(), Error> {
         telemetry,
     };
     let work = async {
-        operator.install().await;
+        operator.install(false).await;
         reached.pass();
         let wake = Arc::new(Notify::new());
         tokio::join!(wake::watch_all(&operator.client, &wake), operator.lead(leads, &wake));
@@ -177,26 +177,31 @@ struct Operator {
 
 impl Operator {
     /// What must be there before anything else, tried until it is.
-    async fn install(&self) {
-        while let Err(error) = install::install(&self.client, &self.config.namespace).await {
+    async fn install(&self, leads: bool) {
+        while let Err(error) = install::install(&self.client, &self.config.namespace, leads).await {
             tracing::warn!(error = chain(&error), "CRDs are not up to date, trying again");
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Passes, while this operator leads.
+    /// Passes, while this operator leads. The first time it brings the CRDs up to its own before them.
     async fn lead(&self, mut leads: watch::Receiver<bool>, wake: &Notify) {
+        let mut installed = false;
         while leads.wait_for(|leads| *leads).await.is_ok() {
             self.metrics.leading.set(1);
             tokio::select! {
-                () = self.act(wake) => {}
+                () = self.act(wake, &mut installed) => {}
                 _ = leads.wait_for(|leads| !*leads) => {}
             }
             self.metrics.rests();
         }
     }
 
-    async fn act(&self, wake: &Notify) {
+    async fn act(&self, wake: &Notify, installed: &mut bool) {
+        if !*installed {
+            self.install(true).await;
+            *installed = true;
+        }
         loop {
             let began = Instant::now();
             let pause = self.once().await;

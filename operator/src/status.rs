@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     observed::{Observed, Unreadable},
-    plan::Outcome,
+    plan::{Outcome, Step},
 };
 
 /// How many nodes a message names.
@@ -295,18 +295,29 @@ fn effective(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Ef
     }
 }
 
-/// Use of each CIDR of the pools in force, in the spec's order, and of those that are not in the spec any more.
+/// Use of each CIDR of the pools in force, in the spec's order, of those on their way out that no node knows, and of those that are
+/// not in the spec any more.
 fn pools(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Vec<PoolStatus> {
     let Some(config) = &outcome.config else { return Vec::new() };
     let spec = &network.spec.pod_network.pools;
+    let unknown = |pool: &AddressPool| NodePool {
+        name: pool.name.clone(),
+        cidrs: pool.cidrs.clone(),
+        state: pool.state,
+        ..NodePool::default()
+    };
     let known = spec.iter().filter_map(|pool| {
-        Some((config.pools.iter().find(|in_force| in_force.name == pool.name)?, Some(pool)))
+        let in_force = config.pools.iter().find(|in_force| in_force.name == pool.name).cloned();
+        let in_force = in_force.or_else(|| (!pool.state.is_active()).then(|| unknown(pool)))?;
+        Some((in_force, Some(pool)))
     });
     let removed = config.pools.iter().filter(|pool| spec.iter().all(|other| other.name != pool.name));
-    let all = known.chain(removed.map(|pool| (pool, None)));
+    let all: Vec<_> = known.chain(removed.map(|pool| (pool.clone(), None))).collect();
     let ipam = network.spec.pod_network.ipam;
-    let of_cidrs = all.flat_map(|pool| pool.0.cidrs.iter().map(move |cidr| (pool, *cidr)));
-    of_cidrs.map(|(pool, cidr)| pool_status(pool, cidr, ipam, seen)).collect()
+    let of_cidrs = all.iter().flat_map(|(pool, of_spec)| {
+        pool.cidrs.iter().map(move |cidr| pool_status((pool, *of_spec), *cidr, ipam, seen))
+    });
+    of_cidrs.collect()
 }
 
 /// How far a pool is on its way out.
@@ -344,8 +355,17 @@ fn pool_status(
     PoolStatus { name, cidr: cidr.to_string(), state, blocks: Usage { used: blocks, capacity }, addresses }
 }
 
+/// A node that was written to after it was seen has still to apply that.
 fn rollout(seen: &Observed, outcome: &Outcome) -> Rollout {
-    let updated = count(seen.node_networks.iter().filter(|network| is_updated(network)).count());
+    let told = |network: &&NodeNetwork| {
+        let name = network.metadata.name.as_ref();
+        outcome
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::WriteNodeNetwork { node, .. } if Some(node) == name))
+    };
+    let updated = seen.node_networks.iter().filter(|network| is_updated(network) && !told(network));
+    let updated = count(updated.count());
     let total = count(seen.nodes.len());
     let revision = outcome.config.as_ref().map(|config| {
         crate::plan::revision(&netkeel_crds::NodeNetworkSpec { config: config.clone(), ..Default::default() })

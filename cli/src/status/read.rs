@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::{Node as KubeNode, Pod as KubePod, PodSpec},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as KubeCondition;
 use kube::{Resource, ResourceExt, api::DynamicObject};
-use netkeel_crds::{ClusterNetwork, DEFAULT, NodeNetwork};
+use netkeel_crds::{ClusterNetwork, DEFAULT, NodeNetwork, cluster_network::PoolPhase};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -172,30 +173,45 @@ pub(super) fn read_network(object: DynamicObject) -> (Installation, Vec<Conditio
     }
 }
 
-/// Use of each CIDR of the pools as the nodes tell it, which is true without the operator as well.
+/// Use of each CIDR of the pools as the nodes tell it, which is true without the operator as well. State and size are as the operator
+/// says, who also knows pools that are not in the spec any more.
 fn pools_of(network: &ClusterNetwork, nodes: &[NodeNetwork]) -> Vec<Pool> {
-    let pools = network.spec.pod_network.pools.iter();
-    let cidrs = pools.flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, *cidr)));
-    cidrs
-        .map(|(pool, cidr)| {
-            let blocks = nodes.iter().flat_map(|node| &node.spec.blocks);
-            let told = nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.blocks);
-            let told = told.filter(|usage| cidr.contains(&usage.cidr));
-            let bits = u32::from(pool.block_sizes.of(&cidr).saturating_sub(cidr.prefix_len()));
-            Pool {
-                name: pool.name.clone(),
-                cidr: cidr.to_string(),
-                blocks: Usage {
-                    used: blocks.filter(|block| cidr.contains(*block)).count() as u64,
-                    total: 1_u64.checked_shl(bits).unwrap_or(u64::MAX),
-                },
-                addresses: told.fold(Usage::default(), |sum, usage| Usage {
-                    used: sum.used + u64::from(usage.used),
-                    total: sum.total + u64::from(usage.capacity),
-                }),
-            }
-        })
-        .collect()
+    let spec = &network.spec.pod_network.pools;
+    let told = network.status.as_ref().map_or(&[][..], |status| &status.pools);
+    let cidrs = spec.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, *cidr)));
+    let known = cidrs.map(|(pool, cidr)| {
+        let text = cidr.to_string();
+        let told = told.iter().find(|told| told.name == pool.name && told.cidr == text);
+        let bits = u32::from(pool.block_sizes.of(&cidr).saturating_sub(cidr.prefix_len()));
+        let total = told.map_or_else(
+            || 1_u64.checked_shl(bits).unwrap_or(u64::MAX),
+            |told| u64::from(told.blocks.capacity),
+        );
+        pool_of(&pool.name, cidr, told.map(|told| told.state), total, nodes)
+    });
+    let gone = told.iter().filter(|told| spec.iter().all(|pool| pool.name != told.name));
+    let gone = gone.filter_map(|told| {
+        let cidr = told.cidr.parse().ok()?;
+        let pool = pool_of(&told.name, cidr, Some(told.state), u64::from(told.blocks.capacity), nodes);
+        (pool.blocks.used > 0).then_some(pool)
+    });
+    known.chain(gone).collect()
+}
+
+fn pool_of(name: &str, cidr: IpNet, state: Option<PoolPhase>, total: u64, nodes: &[NodeNetwork]) -> Pool {
+    let blocks = nodes.iter().flat_map(|node| &node.spec.blocks);
+    let told = nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.blocks);
+    let told = told.filter(|usage| cidr.contains(&usage.cidr));
+    Pool {
+        name: name.to_owned(),
+        cidr: cidr.to_string(),
+        state: state.map(|state| format!("{state:?}")),
+        blocks: Usage { used: blocks.filter(|block| cidr.contains(*block)).count() as u64, total },
+        addresses: told.fold(Usage::default(), |sum, usage| Usage {
+            used: sum.used + u64::from(usage.used),
+            total: sum.total + u64::from(usage.capacity),
+        }),
+    }
 }
 
 pub(super) fn read_node(node: Node, object: DynamicObject) -> Node {

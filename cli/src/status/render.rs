@@ -36,7 +36,7 @@ fn text(status: &Status) -> String {
     if status.installation != Installation::Absent {
         section(titled(["COMPONENT", "READY", "VERSION", "RUN BY"], status.components.iter().map(component)));
         section(table(&status.conditions.iter().map(condition).collect::<Vec<_>>()));
-        section(titled(["POOL", "CIDR", "BLOCKS", "ADDRESSES"], status.pools.iter().map(pool)));
+        section(titled(["POOL", "CIDR", "STATE", "BLOCKS", "ADDRESSES"], status.pools.iter().map(pool)));
         let header = ["NODE", "ADDRESS", "MTU", "BLOCKS", "PODS", "REVISION", "AGENT", "STATE"];
         section(titled(header, status.nodes.iter().map(node)));
     }
@@ -64,8 +64,9 @@ fn condition(condition: &Condition) -> [String; 3] {
     [condition.kind.clone(), condition.status.clone(), told.clone()]
 }
 
-fn pool(pool: &Pool) -> [String; 4] {
-    [pool.name.clone(), pool.cidr.clone(), pool.blocks.to_string(), pool.addresses.to_string()]
+fn pool(pool: &Pool) -> [String; 5] {
+    let Pool { name, cidr, state, blocks, addresses } = pool;
+    [name.clone(), cidr.clone(), or_dash(state.clone()), blocks.to_string(), addresses.to_string()]
 }
 
 fn node(node: &Node) -> [String; 8] {

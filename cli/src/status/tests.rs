@@ -31,7 +31,13 @@ fn network(observed: u32) -> Value {
         "metadata": {"name": "default", "generation": 2}, "spec": {},
         "status": {"observedGeneration": observed, "conditions": [{"type": "Available", "status": "True",
             "reason": "Ready", "message": "pods, Services and names work on every node",
-            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            "pools": [pool("default", "10.244.0.0/16", "Active", 1024)]}})
+}
+
+fn pool(name: &str, cidr: &str, state: &str, capacity: u32) -> Value {
+    json!({"name": name, "cidr": cidr, "state": state, "blocks": {"used": 2, "capacity": capacity},
+        "addresses": {"used": 0, "capacity": 0}})
 }
 
 fn node_network(number: u8) -> Value {
@@ -92,8 +98,8 @@ dns        2/2    0.1.0    deployment/netkeel-dns in kube-system
 
 Available  True  pods, Services and names work on every node
 
-POOL     CIDR           BLOCKS  ADDRESSES
-default  10.244.0.0/16  2/1024  6/126
+POOL     CIDR           STATE   BLOCKS  ADDRESSES
+default  10.244.0.0/16  Active  2/1024  6/126
 
 NODE    ADDRESS    MTU   BLOCKS         PODS  REVISION  AGENT  STATE
 node-1  192.0.2.1  1450  10.244.1.0/26  3/63  01234567  ready  ok
@@ -121,7 +127,7 @@ async fn the_json_has_the_shape_that_the_reference_documents() {
     );
     assert_eq!(
         first("pools"),
-        json!({"name": "default", "cidr": "10.244.0.0/16", "blocks": {"used": 2, "total": 1024},
+        json!({"name": "default", "cidr": "10.244.0.0/16", "state": "Active", "blocks": {"used": 2, "total": 1024},
             "addresses": {"used": 6, "total": 126}})
     );
     assert_eq!(
@@ -132,6 +138,27 @@ async fn the_json_has_the_shape_that_the_reference_documents() {
             "agent": {"pod": {"namespace": OURS, "name": "netkeel-agent-1", "ready": true, "state": "Running",
                 "restarts": 4, "version": "0.1.0"}},
             "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "fine"}]})
+    );
+}
+
+#[tokio::test]
+async fn pools_have_the_state_and_size_that_the_operator_says_and_those_that_are_gone_are_told() {
+    let api = cluster().await;
+    let mut network = network(2);
+    network["spec"] = json!({"podNetwork": {"pools": [
+        {"name": "default", "cidrs": ["10.244.0.0/17"], "state": "Draining"}, {"name": "new", "cidrs": ["10.9.0.0/16"]},
+    ]}});
+    network["status"]["pools"] = json!([
+        pool("default", "10.244.0.0/17", "Removable", 128),
+        pool("old (removed)", "10.244.2.0/24", "Draining", 1),
+        pool("unused (removed)", "10.8.0.0/16", "Draining", 1),
+    ]);
+    api.put(network);
+    let pools = asked(&api).await.pools;
+    let told = pools.iter().map(|pool| format!("{} {:?} {}", pool.name, pool.state.as_deref(), pool.blocks));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [r#"default Some("Removable") 2/128"#, "new None 0/1024", r#"old (removed) Some("Draining") 1/1"#]
     );
 }
 

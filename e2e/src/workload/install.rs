@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use crate::{Cluster, IpFamily, Options, Progress, images, wait_until};
 
@@ -69,6 +70,31 @@ pub fn wait_available(cluster: &Cluster) -> Result<()> {
             _ => bail!("not ready: {}", nodes.join(", ")),
         })
     })
+}
+
+/// Every agent has applied another way between nodes within this.
+const CHANGED: Duration = Duration::from_mins(1);
+
+/// Changes the way between nodes and waits until every agent has applied it; returns how long that took.
+pub fn set_encapsulation(cluster: &Cluster, encapsulation: &str) -> Result<Duration> {
+    let start = Instant::now();
+    let patch = json!({"spec": {"podNetwork": {"encapsulation": encapsulation}}}).to_string();
+    cluster.kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])?;
+    wait_until(&format!("every node has {encapsulation}"), CHANGED, || {
+        encapsulated(&cluster.kubectl_json(&["get", "nodenetworks"])?, encapsulation)
+    })?;
+    Ok(start.elapsed())
+}
+
+/// Whether all these `NodeNetworks` have that way between nodes in force.
+fn encapsulated(networks: &Value, encapsulation: &str) -> Result<()> {
+    for network in networks["items"].as_array().context("a list")? {
+        let (name, told) = (&network["metadata"]["name"], &network["spec"]["config"]["encapsulation"]);
+        ensure!(told == encapsulation, "{name} is told {told}");
+        let (wanted, applied) = (&network["spec"]["revision"], &network["status"]["appliedRevision"]);
+        ensure!(wanted == applied, "{name}: {wanted} is wanted, {applied} applied");
+    }
+    Ok(())
 }
 
 /// Names of the nodes that are not Ready.
@@ -143,8 +169,9 @@ pub fn installed(name: &str, ip_family: IpFamily) -> Result<Cluster> {
 /// The same with these arguments for helm.
 pub fn installed_with(name: &str, ip_family: IpFamily, values: &[&str]) -> Result<Cluster> {
     let instead = std::env::var("NETKEEL_E2E_CLUSTER").ok();
-    if let Some(cluster) = instead.as_deref().and_then(|name| Cluster::attach(name).ok()) {
-        return Ok(cluster);
+    // One that is there and damaged is not made anew: it may be what somebody wants to look at.
+    if let Some(name) = instead.as_ref().filter(|name| Cluster::list().contains(name)) {
+        return Cluster::attach(name);
     }
     let cluster = bare_of(instead.as_deref().unwrap_or(name), ip_family)?;
     if !is_installed(&cluster) {
@@ -152,4 +179,23 @@ pub fn installed_with(name: &str, ip_family: IpFamily, values: &[&str]) -> Resul
     }
     wait_available(&cluster)?;
     Ok(cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_between_nodes_is_in_force_when_every_agent_has_applied_it() {
+        let network = |encapsulation: &str, applied: &str| {
+            json!({"metadata": {"name": "a"}, "spec": {"revision": "2", "config": {"encapsulation": encapsulation}},
+                   "status": {"appliedRevision": applied}})
+        };
+        let list = |networks: &[Value]| json!({"items": networks});
+        encapsulated(&list(&[network("None", "2"), network("None", "2")]), "None").unwrap();
+        for (late, said) in [(network("VXLAN", "2"), "is told"), (network("None", "1"), "is wanted")] {
+            let error = encapsulated(&list(&[network("None", "2"), late]), "None").unwrap_err();
+            assert!(error.to_string().contains(said), "{error:#}");
+        }
+    }
 }

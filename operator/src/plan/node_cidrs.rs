@@ -8,7 +8,12 @@ use crate::observed::Node;
 
 /// Claims what the Node object says, so that no two nodes have it, whoever gave it to both.
 pub(super) fn plan(node: &Node, claims: &[AddressBlock], pools: &[AddressPool], out: &mut Outcome) {
-    let mut problem = |reason, message| out.problems.push(Problem { condition: DEGRADED, reason, message });
+    let Outcome { steps, problems, .. } = out;
+    let mut problem = |reason, message| problems.push(Problem { condition: DEGRADED, reason, message });
+    let planned = steps.iter().filter_map(|step| match step {
+        Step::ClaimBlock { cidr, node, node_uid } => Some((cidr, node, node_uid)),
+        _ => None,
+    });
     if node.pod_cidrs.is_empty() {
         problem(
             "NoPodCIDR",
@@ -30,19 +35,31 @@ pub(super) fn plan(node: &Node, claims: &[AddressBlock], pools: &[AddressPool], 
             );
             continue;
         }
-        match claims.iter().find(|claim| overlap(&claim.spec.cidr, cidr)) {
+        let claimed = claims.iter().map(|claim| (&claim.spec.cidr, &claim.spec.node, &claim.spec.node_uid));
+        match claimed.chain(planned.clone()).find(|(claim, ..)| overlap(claim, cidr)) {
+            None if pools.iter().flat_map(|pool| &pool.reserved).any(|net| net.contains(&cidr.network())) => {
+                problem(
+                    "PodCIDRReserved",
+                    format!(
+                        "{} would be the own address of node {} and is reserved: take it out of reserved in spec.podNetwork.pools, \
+                         or make the Node anew, so that it gets another spec.podCIDRs",
+                        cidr.network(),
+                        node.name
+                    ),
+                );
+            }
             None => new.push(*cidr),
-            Some(claim) if claim.spec.node_uid == node.uid && claim.spec.cidr == *cidr => {}
-            Some(claim) => problem(
+            Some((claim, _, uid)) if *uid == node.uid && claim == cidr => {}
+            Some((claim, other, _)) => problem(
                 "PodCIDRTaken",
                 format!(
-                    "{cidr} of node {} overlaps {} of node {}: delete the Node that should not have it",
-                    node.name, claim.spec.cidr, claim.spec.node
+                    "{cidr} of node {} overlaps {claim} of node {other}: delete the Node that should not have it",
+                    node.name
                 ),
             ),
         }
     }
-    out.steps.extend(new.into_iter().map(|cidr: IpNet| Step::ClaimBlock {
+    steps.extend(new.into_iter().map(|cidr: IpNet| Step::ClaimBlock {
         cidr,
         node: node.name.clone(),
         node_uid: node.uid.clone(),

@@ -2,6 +2,7 @@ mod drain;
 mod node_cidrs;
 mod pools;
 mod release;
+mod removal;
 
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -205,7 +206,7 @@ fn overlaps_are_told_and_the_last_good_configuration_stays() {
         let outcome = planned(&fresh);
         assert_eq!(reasons(&outcome), [(kind::DEGRADED, reason)]);
         let said = &outcome.problems[0].message;
-        assert!(said.contains(message) && said.contains("another CIDR in spec.podNetwork.pools"), "{said}");
+        assert!(said.contains(message) && said.contains("add a pool with another CIDR"), "{said}");
         assert!(
             outcome.config.is_none() && outcome.steps.is_empty(),
             "nothing begins with an impossible network"
@@ -296,83 +297,6 @@ fn a_dns_address_outside_the_services_is_refused() {
     let mut seen = seen();
     seen.network.as_mut().unwrap().spec.dns.cluster_ip = "10.1.0.10".parse().ok();
     assert_eq!(reasons(&planned(&seen)), [(kind::DNS_READY, "AddressOutsideServices")]);
-}
-
-#[test]
-fn removal_waits_for_the_nodes_but_not_for_ever() {
-    let mut seen = settled();
-    seen.network.as_mut().unwrap().metadata.deletion_timestamp =
-        serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
-    let at = |seen: &Observed, age| plan(seen, &Settings::default(), age);
-    let asked = at(&seen, 0);
-    assert!(asked.steps.iter().all(|step| matches!(step, Step::WriteNodeNetwork { spec, .. } if spec.state == netkeel_crds::node_network::State::Removing)));
-    assert_eq!(asked.steps.len(), 2);
-    assert_eq!(reasons(&asked), [(kind::DEGRADED, "Removing")]);
-    let deletes = |outcome: &Outcome| outcome.steps.iter().any(|step| matches!(step, Step::Delete(_)));
-    assert!(!deletes(&at(&seen, NODE_WAIT - 1)) && deletes(&at(&seen, NODE_WAIT)));
-    assert_eq!(reasons(&at(&seen, NODE_WAIT)), [(kind::DEGRADED, "NodesNotCleaned")]);
-    seen.nodes.iter_mut().for_each(|node| node.reachable = false);
-    assert!(deletes(&at(&seen, 60)), "a node that is down is not waited for as long");
-}
-
-/// `seen` with the network on its way out.
-fn removing(mut seen: Observed) -> Observed {
-    seen.network.as_mut().unwrap().metadata.deletion_timestamp =
-        serde_json::from_str("\"2026-01-01T00:00:00Z\"").unwrap();
-    seen
-}
-
-#[test]
-fn only_what_is_there_is_deleted_and_pods_that_can_end_are_waited_for() {
-    let there = Workload::default();
-    let ending = Workload { pods: 1, deleted: true, ..there };
-    let cases = [
-        (Some(there), Some(there), vec!["netkeel-dns"]),
-        (Some(ending), Some(there), vec![]),
-        (None, Some(there), vec!["netkeel-agent"]),
-        (None, Some(ending), vec![]),
-        (None, None, vec!["network"]),
-    ];
-    for (servers, agents, wanted) in cases {
-        let mut seen = removing(seen());
-        (seen.dns.servers, seen.agents) = (servers, agents);
-        let planned = plan(&seen, &Settings::default(), 0);
-        let names = planned.steps.iter().map(|step| match step {
-            Step::Delete(part) => part.name,
-            Step::LetNetworkGo => "network",
-            _ => "another",
-        });
-        assert_eq!(names.collect::<Vec<_>>(), wanted, "{servers:?} {agents:?}");
-    }
-}
-
-#[test]
-fn deleted_agents_come_back_while_a_node_that_had_one_is_dirty() {
-    type Change = fn(&mut Observed);
-    let cases: [(&str, u64, bool, Change); 5] = [
-        ("dirty", 0, true, |_| {}),
-        ("pods are left", 0, true, |seen| {
-            seen.agents = Some(Workload { pods: 1, deleted: true, ..Workload::default() });
-        }),
-        ("too late", NODE_WAIT, false, |_| {}),
-        ("clean", 0, false, |seen| {
-            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH);
-            let removed = netkeel_crds::condition::condition(kind::REMOVED, true, "Removed", "", now);
-            seen.node_networks[0].status.get_or_insert_default().conditions = vec![removed];
-        }),
-        ("never had one", 0, false, |seen| seen.node_networks[0].status = None),
-    ];
-    for (name, age, back, change) in cases {
-        let mut seen = removing(settled());
-        seen.agents = None;
-        seen.node_networks[0].status = Some(netkeel_crds::NodeNetworkStatus::default());
-        change(&mut seen);
-        let steps = plan(&seen, &Settings::default(), age).steps;
-        let applied = |step: &Step| matches!(step, Step::Apply(part) if part.name.kind == "DaemonSet");
-        assert_eq!(steps.iter().any(applied), back, "{name}");
-        let goes = |step: &Step| matches!(step, Step::DeleteNodeNetwork { .. });
-        assert_eq!(steps.iter().any(goes), !back, "{name}");
-    }
 }
 
 #[test]

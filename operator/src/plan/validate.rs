@@ -10,8 +10,35 @@ use netkeel_crds::{
     node_network::NodePool,
 };
 
-use super::Problem;
+use super::{
+    Problem,
+    pools::{active, is_v4},
+};
 use crate::observed::{Observed, Rival};
+
+/// What to do about a pool that has addresses of others.
+const AWAY: &str = "add a pool with another CIDR, set the state of this one to Draining, and remove it when status.pools says Removable";
+
+/// The CIDRs of the pools that pods get addresses of. What is wrong with a pool on its way out keeps nobody.
+fn active_cidrs(pools: &[AddressPool]) -> impl Iterator<Item = (&AddressPool, &IpNet)> {
+    active(pools).flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)))
+}
+
+/// Whether a pool on its way out has addresses of others, and no node a block of it: then no node needs to know of it.
+pub(super) fn is_stillborn(pool: &AddressPool, seen: &Observed) -> bool {
+    let of_others = |cidr: &IpNet| {
+        seen.service_cidrs.iter().any(|services| overlap(cidr, services))
+            || seen.nodes.iter().flat_map(|node| &node.addresses).any(|address| cidr.contains(address))
+    };
+    !pool.state.is_active() && !is_used(pool, seen) && pool.cidrs.iter().any(of_others)
+}
+
+/// Whether a node has a block of the pool.
+fn is_used(pool: &AddressPool, seen: &Observed) -> bool {
+    let claimed = seen.blocks.iter().map(|block| &block.spec.cidr);
+    let held = seen.node_networks.iter().flat_map(|network| &network.spec.blocks);
+    claimed.chain(held).any(|block| pool.cidrs.iter().any(|cidr| cidr.contains(block)))
+}
 
 /// Why the spec cannot be brought to the nodes.
 pub(super) fn problems(spec: &ClusterNetworkSpec, seen: &Observed) -> Vec<Problem> {
@@ -25,18 +52,26 @@ pub(super) fn problems(spec: &ClusterNetworkSpec, seen: &Observed) -> Vec<Proble
     }
     let pools = &spec.pod_network.pools;
     problems.extend(strangers(pools, &seen.service_cidrs));
-    for (pool, cidr) in pools.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr))) {
-        problems.extend(seen.service_cidrs.iter().filter(|services| overlap(cidr, services)).map(|services| Problem {
-            condition: DEGRADED,
-            reason: "PoolOverlapsServices",
-            message: format!("pool {} ({cidr}) overlaps the service addresses {services}: give it another CIDR in spec.podNetwork.pools", pool.name),
-        }));
+    for (pool, cidr) in active_cidrs(pools) {
+        problems.extend(seen.service_cidrs.iter().filter(|services| overlap(cidr, services)).map(
+            |services| Problem {
+                condition: DEGRADED,
+                reason: "PoolOverlapsServices",
+                message: format!(
+                    "pool {} ({cidr}) overlaps the service addresses {services}: {AWAY}",
+                    pool.name
+                ),
+            },
+        ));
         problems.extend(seen.nodes.iter().filter_map(|node| {
             let address = node.addresses.iter().find(|address| cidr.contains(*address))?;
             Some(Problem {
                 condition: DEGRADED,
                 reason: "PoolOverlapsNode",
-                message: format!("pool {} ({cidr}) contains {address}, the address of node {}: give it another CIDR in spec.podNetwork.pools", pool.name, node.name),
+                message: format!(
+                    "pool {} ({cidr}) contains {address}, the address of node {}: {AWAY}",
+                    pool.name, node.name
+                ),
             })
         }));
     }
@@ -44,14 +79,15 @@ pub(super) fn problems(spec: &ClusterNetworkSpec, seen: &Observed) -> Vec<Proble
     problems
 }
 
-/// Without a tunnel a node is the next hop to its pods in each of their families.
+/// Without a tunnel a node is the next hop to its pods in each of their families, also to those of a pool on its way out.
 fn unroutable(spec: &ClusterNetworkSpec, seen: &Observed) -> Option<Problem> {
     if spec.pod_network.encapsulation != Encapsulation::None {
         return None;
     }
-    let cidrs =
-        spec.pod_network.pools.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)));
-    cidrs.into_iter().find_map(|(pool, cidr)| {
+    let pools = spec.pod_network.pools.iter();
+    let pools = pools.filter(|pool| pool.state.is_active() || is_used(pool, seen));
+    let mut cidrs = pools.flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)));
+    cidrs.find_map(|(pool, cidr)| {
         let lacks = |addresses: &[IpAddr]| {
             !addresses.is_empty() && !addresses.iter().any(|address| address.is_ipv4() == cidr.addr().is_ipv4())
         };
@@ -90,12 +126,39 @@ pub(super) fn removed<'a>(
     })
 }
 
+/// Pools that cannot be drained, since no other has addresses of a family of which nodes have blocks.
+pub(super) fn last_of_family(pools: &[AddressPool], seen: &Observed) -> impl Iterator<Item = Problem> {
+    let held = |cidr: &IpNet| {
+        let blocks = seen.node_networks.iter().flat_map(|network| &network.spec.blocks);
+        blocks.into_iter().any(|block| cidr.contains(block))
+    };
+    let draining = pools.iter().filter(|pool| !pool.state.is_active());
+    let cidrs = draining.flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)));
+    let last = cidrs.filter(move |(_, cidr)| {
+        held(cidr) && !active_cidrs(pools).any(|(_, other)| is_v4(other) == is_v4(cidr))
+    });
+    last.map(|(pool, cidr)| {
+        let family = if is_v4(cidr) { "IPv4" } else { "IPv6" };
+        Problem {
+            condition: DEGRADED,
+            reason: "LastOfFamily",
+            message: format!(
+                "pool {} cannot be drained of {family}: no Active pool has {family} addresses, and each node keeps one block of a family; \
+                 add a pool with an {family} CIDR, or set its state to Active",
+                pool.name
+            ),
+        }
+    })
+}
+
 /// Services and pods that have no family in common: no Service could have an endpoint.
 fn strangers(pools: &[AddressPool], services: &[IpNet]) -> Option<Problem> {
     let is_v6 = |cidr: &IpNet| cidr.network().is_ipv6();
     let first = services.first()?;
-    let of_pools: Vec<&IpNet> = pools.iter().flat_map(|pool| &pool.cidrs).collect();
-    if of_pools.iter().any(|cidr| services.iter().any(|services| is_v6(services) == is_v6(cidr))) {
+    let mut of_pools = active_cidrs(pools).map(|(_, cidr)| cidr).peekable();
+    if of_pools.peek().is_none()
+        || of_pools.any(|cidr| services.iter().any(|services| is_v6(services) == is_v6(cidr)))
+    {
         return None;
     }
     let (has, lacks, example) =

@@ -113,6 +113,22 @@ fn a_node_in_trouble_is_named_with_what_its_agent_says() {
 }
 
 #[test]
+fn a_node_that_is_written_to_in_this_pass_is_not_counted_as_updated() {
+    let mut outcome = outcome();
+    outcome.steps = vec![Step::WriteNodeNetwork {
+        node: "b".to_owned(),
+        uid: "u".to_owned(),
+        resource_version: "7".to_owned(),
+        entering: Vec::new(),
+        spec: Box::default(),
+    }];
+    let status = status(&network(), &good(), &outcome, None, &now(1));
+    let (state, reason, message) = told(&status, kind::PROGRESSING);
+    assert_eq!((state.as_str(), reason.as_str()), ("True", "RollingOut"));
+    assert_eq!(message, "1/2 nodes have the present configuration");
+}
+
+#[test]
 fn many_nodes_in_trouble_are_counted() {
     let mut seen = seen(vec![]);
     seen.nodes = (0..9).map(|number| Node { name: format!("n{number}"), ..Node::default() }).collect();

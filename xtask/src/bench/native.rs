@@ -1,10 +1,7 @@
 //! `native-rr` and `native-crr`: from a pod on the first node to a pod on the second over native routes, with connection tracking
 //! and a policy that selects both, beside the same programs as processes of the nodes.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use netkeel_e2e::wait_until;
+use anyhow::Result;
 use netkeel_e2e::workload::{Workload, install};
 use serde_json::{Value, json};
 
@@ -14,7 +11,6 @@ use super::loads::{self, Attached, Exchange, Lane};
 use super::pod_path::{self, Names};
 
 const NAMESPACE: &str = "bench-native";
-const SWITCHED: Duration = Duration::from_mins(1);
 
 pub(super) fn run(bed: &Bed, exchange: Exchange) -> Result<Vec<Figure>> {
     encapsulate(bed, "None")?;
@@ -64,21 +60,7 @@ fn policy() -> Value {
 
 /// Changes the way between the nodes, and waits until both have it in force.
 fn encapsulate(bed: &Bed, encapsulation: &str) -> Result<()> {
-    let patch = json!({"spec": {"podNetwork": {"encapsulation": encapsulation}}}).to_string();
-    bed.cluster.kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])?;
-    wait_until(&format!("both nodes use {encapsulation}"), SWITCHED, || {
-        let networks = bed.cluster.kubectl_json(&["get", "nodenetworks"])?;
-        for network in networks["items"].as_array().context("a list")? {
-            let told = &network["spec"]["config"]["encapsulation"];
-            ensure!(told == encapsulation, "{told} is told to {}", network["metadata"]["name"]);
-            ensure!(
-                network["spec"]["revision"] == network["status"]["appliedRevision"],
-                "{} has not applied it",
-                network["metadata"]["name"]
-            );
-        }
-        Ok(())
-    })?;
+    install::set_encapsulation(&bed.cluster, encapsulation)?;
     install::wait_available(&bed.cluster)?;
     bed.progress.say(format!("the way between nodes: {encapsulation}"));
     Ok(())

@@ -98,6 +98,71 @@ fn a_pool_is_drained_when_the_nodes_have_blocks_of_another_and_its_pods_are_gone
 }
 
 #[test]
+fn a_pool_with_addresses_of_others_can_be_drained_and_reaches_no_node() {
+    for cidr in ["10.96.0.0/12", "192.0.2.0/24"] {
+        let mut seen = settled();
+        pools(&mut seen).push(pool("wrong", cidr, PoolState::Active));
+        let frozen = planned(&seen);
+        let said = &frozen.problems[0].message;
+        assert!(said.contains("set the state of this one to Draining"), "{said}");
+        assert_eq!(phases(&seen), ["default Active 2 0/0"], "it is not in force");
+        pools(&mut seen)[1].state = PoolState::Draining;
+        seen.network.as_mut().unwrap().spec.pod_network.vxlan.port = 4789;
+        let planned = planned(&seen);
+        assert!(planned.problems.is_empty(), "{:?}", planned.problems);
+        let config = planned.config.unwrap();
+        assert_eq!(config.vxlan_port, 4789, "the network goes on");
+        assert_eq!(config.pod_cidrs, ["10.244.0.0/16".parse().unwrap()]);
+        assert_eq!(phases(&seen), ["default Active 2 0/0", "wrong Removable 0 0/0"]);
+    }
+    let mut late = drained();
+    late.service_cidrs.push("10.244.128.0/20".parse().unwrap());
+    assert_eq!(planned(&late).config.unwrap().pools.len(), 2, "blocks in use stay in force");
+    assert_eq!(phases(&late)[0], "default Draining 2 0/0");
+}
+
+#[test]
+fn native_routes_and_services_need_no_family_of_a_pool_on_its_way_out_alone() {
+    let mut seen = settled();
+    pools(&mut seen).push(pool("six", "fd00:10:244::/56", PoolState::Draining));
+    seen.network.as_mut().unwrap().spec.pod_network.encapsulation =
+        netkeel_crds::cluster_network::Encapsulation::None;
+    assert_eq!(planned(&seen).problems, []);
+    let mut used = seen.clone();
+    used.blocks.push(block("fd00:10:244::/122", "a"));
+    assert_eq!(reasons(&planned(&used)), [(kind::DEGRADED, "NodeWithoutFamily")]);
+    seen.service_cidrs = vec!["fd00:10:96::/112".parse().unwrap()];
+    assert_eq!(reasons(&planned(&seen)), [(kind::DEGRADED, "NoCommonFamily")]);
+    for pool in pools(&mut seen) {
+        pool.state = PoolState::Draining;
+    }
+    let all = planned(&seen);
+    assert!(all.problems.iter().all(|problem| problem.reason == "LastOfFamily"), "{:?}", all.problems);
+}
+
+#[test]
+fn the_last_pool_of_a_family_says_that_it_cannot_be_drained_while_nodes_have_blocks_of_it() {
+    let mut seen = settled();
+    pools(&mut seen).push(pool("six", "fd00:10:244::/56", PoolState::Active));
+    (0..3).for_each(|_| follow(&mut seen, 0));
+    assert_eq!(blocks_of_a(&seen).len(), 2);
+    pools(&mut seen)[1].state = PoolState::Draining;
+    let hangs = planned(&seen);
+    assert_eq!(reasons(&hangs), [(kind::DEGRADED, "LastOfFamily")]);
+    let said = &hangs.problems[0].message;
+    assert!(
+        said.starts_with("pool six cannot be drained of IPv6: no Active pool has IPv6 addresses"),
+        "{said}"
+    );
+    assert!(said.contains("add a pool with an IPv6 CIDR"), "{said}");
+    pools(&mut seen).push(pool("other", "fd00:10:245::/56", PoolState::Active));
+    assert!(planned(&seen).problems.is_empty());
+    pools(&mut seen).pop();
+    seen.node_networks.iter_mut().for_each(|network| network.spec.blocks.truncate(1));
+    assert!(planned(&seen).problems.is_empty(), "no node has one");
+}
+
+#[test]
 fn a_drained_pool_that_is_active_again_keeps_its_blocks() {
     let mut seen = drained();
     (0..4).for_each(|_| follow(&mut seen, 5));
@@ -113,6 +178,7 @@ fn drained_pools_give_no_block_and_need_none() {
     let mut seen = seen();
     pools(&mut seen)[0].state = PoolState::Draining;
     pools(&mut seen).push(pool("six", "fd00:10:244::/56", PoolState::Active));
+    seen.service_cidrs.push("fd00:10:96::/112".parse().unwrap());
     let planned = planned(&seen);
     assert_eq!(claims(&planned), ["a fd00:10:244::/122", "b fd00:10:244::40/122"]);
     assert!(planned.problems.is_empty(), "{:?}", planned.problems);

@@ -58,6 +58,31 @@ fn a_node_without_what_it_needs_is_named_and_the_others_go_on() {
 }
 
 #[test]
+fn two_new_nodes_never_get_addresses_in_common() {
+    for b in ["10.244.1.0/24", "10.244.0.0/23"] {
+        let planned = planned(&given(&["10.244.1.0/24"], &[b]));
+        assert_eq!(claims(&planned), ["a 10.244.1.0/24"], "{b}");
+        assert_eq!(reasons(&planned), [(kind::DEGRADED, "PodCIDRTaken")]);
+        let said = &planned.problems[0].message;
+        assert!(said.starts_with(&format!("{b} of node b overlaps 10.244.1.0/24 of node a")), "{said}");
+    }
+}
+
+#[test]
+fn a_block_whose_first_address_is_reserved_is_not_given_but_stays_with_the_node_that_has_it() {
+    let mut seen = given(&["10.244.7.0/24"], &["10.244.1.0/24"]);
+    let pool = &mut seen.network.as_mut().unwrap().spec.pod_network.pools[0];
+    pool.reserved = vec!["10.244.7.0/32".parse().unwrap(), "10.244.1.7/32".parse().unwrap()];
+    let first = planned(&seen);
+    assert_eq!(claims(&first), ["b 10.244.1.0/24"]);
+    assert_eq!(reasons(&first), [(kind::DEGRADED, "PodCIDRReserved")]);
+    let said = &first.problems[0].message;
+    assert!(said.starts_with("10.244.7.0 would be the own address of node a"), "{said}");
+    seen.blocks = vec![block("10.244.7.0/24", "a"), block("10.244.1.0/24", "b")];
+    assert!(planned(&seen).problems.is_empty());
+}
+
+#[test]
 fn a_new_node_gets_a_block_that_an_earlier_one_had_when_that_is_given_back() {
     let mut seen = given(&["10.244.7.0/24"], &["10.244.1.0/24"]);
     seen.blocks = vec![block("10.244.7.0/24", "gone"), block("10.244.1.0/24", "b")];
