@@ -22,7 +22,7 @@ mod ratio;
 mod service_crr;
 mod verdict;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use netkeel_e2e::IpFamily;
 
@@ -99,6 +99,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     names.sort_unstable();
     names.dedup();
+    let cilium = options.peer == Some(Peer::Cilium);
+    ensure!(!(options.ipv6 && cilium), "Cilium is measured with IPv4 alone: leave out --ipv6");
+    let large = names.contains(&Name::FootprintLarge);
     let mut report = figure::Report::new(options.json);
     if names.contains(&Name::Image) {
         report.add(image_size()?)?;
@@ -106,12 +109,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if names.contains(&Name::VerdictNs) {
         report.add(verdict::run()?)?;
     }
-    names.retain(|name| !matches!(name, Name::Image | Name::VerdictNs));
-    let ip_family = if options.ipv6 { IpFamily::Dual } else { IpFamily::Ipv4 };
-    if options.ipv6 {
-        report.suffix = figure::IPV6;
-    }
+    names.retain(|name| !matches!(name, Name::Image | Name::VerdictNs | Name::FootprintLarge));
+    let (ip_family, suffix) =
+        if options.ipv6 { (IpFamily::Dual, figure::IPV6) } else { (IpFamily::Ipv4, "") };
+    report.suffix = suffix;
     measure_on(Network::Netkeel, ip_family, &names, options.keep, &mut report)?;
+    if large {
+        measure_on(Network::NetkeelLarge, ip_family, &[Name::FootprintLarge], false, &mut report)?;
+    }
     names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
     match options.peer {
         Some(Peer::Cilium) => measure_on(Network::Cilium, ip_family, &names, options.keep, &mut report)?,

@@ -24,6 +24,8 @@ fn values(ip_family: IpFamily) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Network {
     Netkeel,
+    /// The same on a cluster that a figure makes useless for others.
+    NetkeelLarge,
     /// Only for comparison.
     Cilium,
     /// Only for comparison, with kube-proxy.
@@ -36,6 +38,7 @@ impl Network {
         match self {
             Self::Netkeel if ip_family == IpFamily::Ipv4 => "bench",
             Self::Netkeel => "bench-dual",
+            Self::NetkeelLarge => "bench-large",
             Self::Cilium => "bench-cilium",
             Self::Flannel if ip_family == IpFamily::Ipv4 => "bench-flannel",
             Self::Flannel => "bench-flannel-dual",
@@ -45,7 +48,7 @@ impl Network {
     /// How names of figures end that are there only for comparison.
     pub(super) fn suffix(self) -> &'static str {
         match self {
-            Self::Netkeel => "",
+            Self::Netkeel | Self::NetkeelLarge => "",
             Self::Cilium => "-cilium",
             Self::Flannel => "-flannel",
         }
@@ -65,7 +68,7 @@ impl Bed {
         let progress = Progress::start();
         let options = Options { name: network.cluster(ip_family).into(), ip_family, ..Options::default() };
         let cluster = match network {
-            Network::Netkeel => netkeel(&options, &progress),
+            Network::Netkeel | Network::NetkeelLarge => netkeel(&options, &progress),
             Network::Cilium => cilium::up(&options, &progress),
             Network::Flannel => flannel::up(&options, &progress),
         }?;

@@ -215,6 +215,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_measured_with_ipv6_has_the_same_goal_under_a_name_of_its_own() {
+        let mut report = Report::new(false);
+        report.suffix = IPV6;
+        report.add(Figure::new("cni-del", 6.0, Unit::Milliseconds)).unwrap();
+        assert_eq!(report.figures[0].row()[0], "cni-del-ipv6");
+        assert_eq!(report.figures[0].row()[4..], ["≤ 5", "missed"]);
+    }
+
+    #[test]
     fn the_table_tells_goals_and_whether_they_are_met() {
         let figures = [
             Figure::new("service-crr", 9.0, Unit::Connections).against(10.0, 0.9),

@@ -1,6 +1,6 @@
 //! `footprint-…-large`: memory in a cluster with 50,000 pods on a hundred other nodes, 500 Services with a hundred endpoints each, and 250
 //! pods on the second node. The other nodes and their pods are objects that no kubelet stands behind: to an agent they
-//! look like all others.
+//! look like all others. The cluster is good for nothing else afterwards.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,26 +31,13 @@ const NAMESPACES: usize = 50;
 /// Requests under way at once.
 const PARALLEL: usize = 8;
 const KNOWN: Duration = Duration::from_mins(5);
-/// Label of the nodes that no kubelet stands behind.
-const GHOST: (&str, &str) = ("netkeel.io/bench", "ghost");
 const IDENTITIES: &str = "netkeel_agent_policy_identities";
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
-    let figures = measure(bed);
-    let cleared = clear(bed);
-    let figures = figures?;
-    cleared?;
-    Ok(figures)
-}
-
-fn measure(bed: &Bed) -> Result<Vec<Figure>> {
     let [_, node] = bed.nodes()?;
     let api = Api::start(bed)?;
-    let workloads = (0..NAMESPACES)
-        .map(|index| Workload::new(&bed.cluster, &namespace(index)))
-        .collect::<Result<Vec<_>>>()?;
-    for workload in &workloads {
-        workload.apply(vec![policy()])?;
+    for index in 0..NAMESPACES {
+        Workload::new(&bed.cluster, &namespace(index))?.apply(vec![policy()])?;
     }
     many(NODES, |index| ghost(&api, index))?;
     let blocks = blocks(bed)?;
@@ -73,16 +60,6 @@ fn measure(bed: &Bed) -> Result<Vec<Figure>> {
     })?;
     bed.settle()?;
     footprint::measure(bed, "-large")
-}
-
-/// Takes the namespaces with all pods and then the ghosts away, or later figures would be of a large cluster too.
-fn clear(bed: &Bed) -> Result<()> {
-    let namespaces: Vec<String> = (0..NAMESPACES).map(namespace).collect();
-    let mut delete = vec!["delete", "namespace", "--ignore-not-found", "--timeout=15m"];
-    delete.extend(namespaces.iter().map(String::as_str));
-    bed.cluster.kubectl(&delete)?;
-    let (label, _) = GHOST;
-    bed.cluster.kubectl(&["delete", "node", "-l", label]).map(drop)
 }
 
 fn namespace(index: usize) -> String {
@@ -116,10 +93,10 @@ fn ghost_name(index: usize) -> String {
 /// A node that no kubelet stands behind. Its pods must tolerate what the node controller thinks of it.
 fn ghost(api: &Api, index: usize) -> Result<()> {
     let name = ghost_name(index);
-    let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", GHOST.0: GHOST.1});
+    let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
     api.create("/api/v1/nodes", &node)?;
-    // TEST-NET-3 and its neighbours are nobody's (RFC 5737, RFC 2544).
+    // Of a network for measurements alone (RFC 2544).
     let address = format!("198.19.0.{}", index + 1);
     let status = json!({"status": {"addresses": [
         {"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name},

@@ -1,6 +1,7 @@
 //! The load program where a figure needs it: servers and clients in pods, and as processes of nodes.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -154,16 +155,18 @@ struct Reached {
 pub(super) struct Lane {
     /// For errors.
     what: String,
+    /// Address of its server.
+    server: String,
     program: Attached,
 }
 
 impl Lane {
     /// In a pod, on the first CPU. `server` has the ports of `bench-serve`.
     pub(super) fn in_pod(bed: &Bed, namespace: &str, pod: &str, server: &str) -> Result<Self> {
-        let to = target(server);
+        let to = endpoint(server, PORT)?;
         let command = ["/bin/taskset", CLIENT_CPU, PEER, "bench-lane", "--to", &to];
         let program = Attached::in_pod(bed, namespace, pod, &command)?;
-        Ok(Self { what: format!("pod {pod} to {to}"), program })
+        Ok(Self { what: format!("pod {pod} to {to}"), server: server.into(), program })
     }
 
     /// As a process of a node, on the first CPU.
@@ -173,9 +176,10 @@ impl Lane {
 
     /// On the first CPU, where a command line that ends so leads; `place` is for errors.
     pub(super) fn with(bed: &Bed, mut command: Command, place: &str, server: &str) -> Result<Self> {
-        let to = target(server);
+        let to = endpoint(server, PORT)?;
         command.args(["taskset", CLIENT_CPU]).arg(bed.peer()).args(["bench-lane", "--to", &to]);
-        Ok(Self { what: format!("process of {place} to {to}"), program: Attached::start(&mut command)? })
+        let what = format!("process of {place} to {to}");
+        Ok(Self { what, server: server.into(), program: Attached::start(&mut command)? })
     }
 
     pub(super) fn slice(&mut self, exchange: Exchange, length: Duration) -> Result<Slice> {
@@ -186,14 +190,15 @@ impl Lane {
 
     /// Whether a connection to an address and port is accepted.
     pub(super) fn reaches(&mut self, address: &str, port: u16) -> Result<bool> {
-        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        Ok(self.order::<Reached>(&format!("reach {host}:{port} {REACH}"))?.reached)
+        let to = endpoint(address, port)?;
+        Ok(self.order::<Reached>(&format!("reach {to} {REACH}"))?.reached)
     }
 
     /// Waits until its server accepts.
-    pub(super) fn wait_served(&mut self, address: &str) -> Result<()> {
-        wait_until(&self.what.clone(), Duration::from_secs(20), || {
-            ensure!(self.reaches(address, PORT)?, "no connection is accepted");
+    pub(super) fn wait_served(&mut self) -> Result<()> {
+        let (what, server) = (self.what.clone(), self.server.clone());
+        wait_until(&what, Duration::from_secs(20), || {
+            ensure!(self.reaches(&server, PORT)?, "no connection is accepted");
             Ok(())
         })
     }
@@ -208,9 +213,10 @@ impl Lane {
     }
 }
 
-/// The first port of `bench-serve` there.
-fn target(server: &str) -> String {
-    if server.contains(':') { format!("[{server}]:{PORT}") } else { format!("{server}:{PORT}") }
+/// An address of either family with a port, as it is written.
+pub(super) fn endpoint(address: &str, port: u16) -> Result<String> {
+    let ip: IpAddr = address.parse().with_context(|| format!("an IP address: {address:?}"))?;
+    Ok(SocketAddr::new(ip, port).to_string())
 }
 
 /// Runs the rounds, one slice of each lane a round; who comes first rotates. Returns the slices of each lane.
@@ -247,7 +253,7 @@ mod tests {
             r#"i=0; while read order; do i=$((i+1)); echo "{{\"per_second\":{number}$i,\"p50_us\":1,\"p99_us\":2}}"; done"#
         );
         let program = Attached::start(Command::new("sh").args(["-c", &script])).unwrap();
-        Lane { what: format!("lane {number}"), program }
+        Lane { what: format!("lane {number}"), server: String::new(), program }
     }
 
     #[test]
@@ -261,9 +267,16 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_either_family_take_a_port() {
+        assert_eq!(endpoint("10.0.0.1", 80).unwrap(), "10.0.0.1:80");
+        assert_eq!(endpoint("fd00::1", 80).unwrap(), "[fd00::1]:80");
+        assert!(endpoint("", 80).unwrap_err().to_string().contains("an IP address"));
+    }
+
+    #[test]
     fn a_lane_whose_program_ended_is_named() {
         let program = Attached::start(&mut Command::new("true")).unwrap();
-        let mut lane = Lane { what: "pod client".into(), program };
+        let mut lane = Lane { what: "pod client".into(), server: String::new(), program };
         let error = lane.reaches("10.0.0.1", 80).unwrap_err();
         assert!(error.to_string().starts_with("pod client: reach 10.0.0.1:80"), "{error}");
     }

@@ -29,17 +29,13 @@ pub(super) fn run(bed: &Bed, exchange: Exchange) -> Result<Vec<Figure>> {
     let [client, server] = ENDS.map(|(name, ..)| name);
     let far = if bed.is_ipv6() { ENDS[1].2 } else { ENDS[1].1 };
     let _servers = [Attached::server(bed, pair.command(server)?)?, Attached::node_server(bed, node)?];
-    let mut lanes = [
+    let lanes = [
         Lane::in_pod(bed, NAMESPACE, "client", &pod)?,
         Lane::with(bed, pair.command(client)?, client, far)?,
         Lane::on_node(bed, node, bed.loopback())?,
     ];
-    for (lane, server) in lanes.iter_mut().zip([pod.as_str(), far, bed.loopback()]) {
-        lane.wait_served(server)?;
-    }
     let names = Names { path: "local", loopback: "local-loopback", suffix: "", exchange };
-    let figures = pod_path::compare(bed, &names, &mut lanes)?;
-    drop(lanes);
+    let figures = pod_path::compare(bed, &names, lanes)?;
     workload.delete_namespace()?;
     Ok(figures)
 }

@@ -58,7 +58,7 @@ pub(super) fn run(ours: &Bed, theirs: &Bed) -> Result<Vec<Figure>> {
     let [first, _] = ours.nodes()?;
     let _server = Attached::node_server(ours, first)?;
     let mut lanes = [lane, other_lane, Lane::on_node(ours, first, ours.loopback())?];
-    lanes[2].wait_served(ours.loopback())?;
+    lanes.iter_mut().try_for_each(Lane::wait_served)?;
     let mut figures = Vec::new();
     for comparison in &COMPARISONS {
         ours.settle()?;
@@ -82,9 +82,7 @@ fn pair(bed: &Bed) -> Result<(Workload<'_>, Lane)> {
     workload.apply(vec![loads::client("client", first), loads::server("server", second)])?;
     workload.ready()?;
     let server = bed.pod_address(&workload, "server")?;
-    let mut lane = Lane::in_pod(bed, NAMESPACE, "client", &server)?;
-    lane.wait_served(&server)?;
-    Ok((workload, lane))
+    Ok((workload, Lane::in_pod(bed, NAMESPACE, "client", &server)?))
 }
 
 impl Comparison {

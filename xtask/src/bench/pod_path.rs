@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use netkeel_e2e::workload::Workload;
+use serde_json::Value;
 
 use super::awake::Awake;
 use super::bed::Bed;
@@ -13,32 +14,33 @@ use super::figure::{Figure, Unit, median};
 use super::loads::{self, Attached, Exchange, Lane, Slice, column, take_turns};
 use super::ratio::Ratios;
 
-const NAMESPACE: &str = "bench-path";
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Short slices: what else the machine does in a while of seconds then falls on all sides of a round.
 const SLICE: Duration = Duration::from_millis(200);
 const ROUNDS: usize = 50;
 
 pub(super) fn run(bed: &Bed, exchange: Exchange) -> Result<Vec<Figure>> {
+    let suffix = bed.network.suffix();
+    between_nodes(bed, &Names { path: "pod", loopback: "loopback", suffix, exchange }, vec![])
+}
+
+/// From a pod on the first node to one on the second, beside the nodes themselves, in a namespace that has these objects too.
+pub(super) fn between_nodes(bed: &Bed, names: &Names, mut objects: Vec<Value>) -> Result<Vec<Figure>> {
     let [first, second] = bed.nodes()?;
-    let workload = Workload::new(&bed.cluster, NAMESPACE)?;
-    workload.apply(vec![loads::client("client", first), loads::server("server", second)])?;
+    let namespace = format!("bench-{}", names.path);
+    let workload = Workload::new(&bed.cluster, &namespace)?;
+    objects.extend([loads::client("client", first), loads::server("server", second)]);
+    workload.apply(objects)?;
     workload.ready()?;
     let pod = bed.pod_address(&workload, "server")?;
     let node = bed.address(second)?;
     let _servers = [Attached::node_server(bed, first)?, Attached::node_server(bed, second)?];
-    let mut lanes = [
-        Lane::in_pod(bed, NAMESPACE, "client", &pod)?,
+    let lanes = [
+        Lane::in_pod(bed, &namespace, "client", &pod)?,
         Lane::on_node(bed, first, &node)?,
         Lane::on_node(bed, first, bed.loopback())?,
     ];
-    for (lane, server) in lanes.iter_mut().zip([pod.as_str(), &node, bed.loopback()]) {
-        lane.wait_served(server)?;
-    }
-    let suffix = bed.network.suffix();
-    let names = Names { path: "pod", loopback: "loopback", suffix, exchange };
-    let figures = compare(bed, &names, &mut lanes)?;
-    drop(lanes);
+    let figures = compare(bed, names, lanes)?;
     workload.delete_namespace()?;
     Ok(figures)
 }
@@ -52,11 +54,12 @@ pub(super) struct Names {
 }
 
 /// Slices of three lanes, in turns on a machine that is kept awake: the path's, its baseline's, the loopback device's.
-pub(super) fn compare(bed: &Bed, names: &Names, lanes: &mut [Lane; 3]) -> Result<Vec<Figure>> {
+pub(super) fn compare(bed: &Bed, names: &Names, mut lanes: [Lane; 3]) -> Result<Vec<Figure>> {
+    lanes.iter_mut().try_for_each(Lane::wait_served)?;
     bed.settle()?;
     let awake = Awake::start()?;
-    take_turns(lanes, names.exchange, 1, WARM_UP)?;
-    let slices = take_turns(lanes, names.exchange, ROUNDS, SLICE)?;
+    take_turns(&mut lanes, names.exchange, 1, WARM_UP)?;
+    let slices = take_turns(&mut lanes, names.exchange, ROUNDS, SLICE)?;
     drop(awake);
     let [pods, baseline, loopback] = slices.try_into().ok().context("there are three lanes")?;
     Ok(figures(names, [&pods, &baseline, &loopback], |text| bed.progress.say(text)))

@@ -30,15 +30,12 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     let servers = ["server", "free-server"].map(|name| loads::server(name, second));
     workload.apply([clients, servers].concat())?;
     workload.ready()?;
-    let address = |pod| workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
-    let (server, free) = (address("server")?, address("free-server")?);
+    let (server, free) = (bed.pod_address(&workload, "server")?, bed.pod_address(&workload, "free-server")?);
     let mut lanes = [
         Lane::in_pod(bed, NAMESPACE, "client", &server)?,
         Lane::in_pod(bed, NAMESPACE, "free-client", &free)?,
     ];
-    for (lane, server) in lanes.iter_mut().zip([&server, &free]) {
-        lane.wait_served(server)?;
-    }
+    lanes.iter_mut().try_for_each(Lane::wait_served)?;
     workload.apply((0..POLICIES).map(policy).collect())?;
     wait_until("the policies are in force", IN_FORCE, || in_force(&mut lanes, &server, &free))?;
     bed.settle()?;

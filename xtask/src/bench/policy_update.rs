@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::api::{Api, Written};
 use super::bed::Bed;
 use super::figure::{Figure, Unit};
-use super::loads::{self, Attached, CLOSING_PORT, Lane, PEER};
+use super::loads::{self, Attached, CLOSING_PORT, Lane, PEER, endpoint};
 
 const NAMESPACE: &str = "bench-update";
 const POLICY: &str = "/apis/networking.k8s.io/v1/namespaces/bench-update/networkpolicies/guard";
@@ -38,8 +38,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     }
     workload.apply(objects)?;
     workload.ready()?;
-    let address = |pod| workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"]);
-    let targets = [address(PAIRS[0].1)?, address(PAIRS[1].1)?];
+    let targets = [bed.pod_address(&workload, PAIRS[0].1)?, bed.pod_address(&workload, PAIRS[1].1)?];
     let api = Api::start(bed)?;
     for open in [false, true] {
         api.merge(POLICY, &rules(open))?;
@@ -59,7 +58,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
 }
 
 fn prober(bed: &Bed, pod: &str, target: &str) -> Result<Attached> {
-    let (to, interval) = (format!("{target}:{CLOSING_PORT}"), INTERVAL.as_millis().to_string());
+    let (to, interval) = (endpoint(target, CLOSING_PORT)?, INTERVAL.as_millis().to_string());
     Attached::in_pod(bed, NAMESPACE, pod, &[PEER, "bench-probe", "--to", &to, "--interval", &interval])
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::bed::Bed;
 use super::figure::{Figure, Unit, median};
-use super::loads::{self, PEER, PORT};
+use super::loads::{self, PEER, PORT, endpoint};
 use super::ratio::Ratios;
 
 const NAMESPACE: &str = "bench-crr";
@@ -43,8 +43,8 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     workload.apply(vec![
         loads::server("near", first),
         loads::server("far", second),
-        service("near"),
-        service("far"),
+        service(bed, "near"),
+        service(bed, "far"),
     ])?;
     workload.ready()?;
     bed.progress.say("client and servers run");
@@ -55,9 +55,8 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
 
 fn pair(bed: &Bed, workload: &Workload<'_>, figure: &'static str, server: &str) -> Result<Figure> {
     workload.wait_endpoints(server, 1)?;
-    let address = |kind, path| workload.kubectl(&["get", kind, server, "-o", path]);
-    let service = format!("{}:{PORT}", address("service", "jsonpath={.spec.clusterIP}")?);
-    let direct = format!("{}:{PORT}", address("pod", "jsonpath={.status.podIP}")?);
+    let service = workload.kubectl(&["get", "service", server, "-o", "jsonpath={.spec.clusterIP}"])?;
+    let (service, direct) = (endpoint(&service, PORT)?, endpoint(&bed.pod_address(workload, server)?, PORT)?);
     let load = |rounds: &str, slice: &str| {
         let program = ["exec", "client", "--", "/bin/taskset", "1", PEER, "bench-crr"];
         let flags = ["--service", &service, "--direct", &direct, "--rounds", rounds, "--slice", slice];
@@ -87,9 +86,10 @@ impl Measured {
     }
 }
 
-fn service(name: &str) -> Value {
+fn service(bed: &Bed, name: &str) -> Value {
     let ports = json!([{"port": PORT, "protocol": "TCP"}]);
-    let spec = json!({"selector": {"app": name}, "ports": ports});
+    let family = if bed.is_ipv6() { "IPv6" } else { "IPv4" };
+    let spec = json!({"selector": {"app": name}, "ports": ports, "ipFamilies": [family]});
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
 }
 
