@@ -24,6 +24,10 @@ pub use prober::Prober;
 /// A pod that needs longer than this to become ready never will.
 const READY: Duration = Duration::from_mins(1);
 
+/// Pods of [`Workload::peers`]: a pair on each node, and one of two nodes both ways.
+pub const PAIRS: [(&str, &str); 4] =
+    [("first-0", "second-0"), ("first-1", "second-1"), ("first-0", "first-1"), ("first-1", "first-0")];
+
 /// One namespace of a test.
 pub struct Workload<'a> {
     cluster: &'a Cluster,
@@ -40,6 +44,16 @@ impl<'a> Workload<'a> {
             workload.kubectl(&["get", "serviceaccount", "default"])
         })?;
         Ok(workload)
+    }
+
+    #[must_use]
+    pub fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     pub fn delete_namespace(&self) -> Result<()> {
@@ -70,6 +84,27 @@ impl<'a> Workload<'a> {
     /// A pod that serves, on a node.
     pub fn pod(&self, name: &str, node: &str) -> Result<()> {
         self.apply(vec![Pod::server(name, node).json()])
+    }
+
+    /// Two pods that serve on each of two nodes: `first-0` and `second-0` on the first.
+    pub fn peers(&self) -> Result<()> {
+        let on = |(index, node): (usize, String)| {
+            ["first", "second"].map(|name| Pod::server(&format!("{name}-{index}"), &node).json())
+        };
+        self.apply(node_names(self.cluster).into_iter().enumerate().take(2).flat_map(on).collect())
+    }
+
+    /// A `NetworkPolicy`.
+    pub fn policy(&self, name: &str, spec: &Value) -> Result<()> {
+        self.apply(vec![json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec,
+        })])
+    }
+
+    /// A policy that lets only these peers in to the pod of this name.
+    pub fn let_in(&self, policy: &str, pod: &str, from: &[Value]) -> Result<()> {
+        let selector = json!({"matchLabels": {"app": pod}});
+        self.policy(policy, &json!({"podSelector": selector, "ingress": [{"from": from}]}))
     }
 
     /// A pod on the host's network that does nothing: a place for clients that takes no port of the node.

@@ -51,14 +51,14 @@ fn streams_and_datagrams_of_every_size_arrive_unchanged_over_ipv6() {
 #[test]
 fn a_pod_reaches_the_outside_with_its_nodes_address_of_the_family() {
     for ipv6 in [false, true] {
-        bodies::the_outside_sees_the_node(cluster(), peers(), ipv6).unwrap();
+        bodies::the_outside_sees_the_node(peers(), ipv6).unwrap();
     }
 }
 
 #[test]
 fn a_node_reaches_pods_in_each_family() {
     for ipv6 in [false, true] {
-        bodies::a_node_reaches_pods(cluster(), peers(), ipv6).unwrap();
+        bodies::a_node_reaches_pods(peers(), ipv6).unwrap();
     }
 }
 
@@ -122,9 +122,9 @@ fn a_policy_holds_in_both_families_and_a_block_in_its_own() {
     bodies::isolate(&workload).unwrap();
     bodies::isolate_by_block(&workload).unwrap();
     for ipv6 in [false, true] {
-        bodies::the_isolation_holds(cluster(), &workload, ipv6).unwrap();
+        bodies::the_isolation_holds(&workload, ipv6).unwrap();
     }
-    bodies::the_block_holds(cluster(), &workload, "families-policy").unwrap();
+    bodies::the_block_holds(&workload).unwrap();
     let ipv4 = bodies::address(&workload, "second-1", false).unwrap();
     bodies::is_closed(&workload.client("first-0").unwrap(), &ipv4).unwrap();
     let asked = ["why", "families-policy/first-0", "families-policy/second-1:7000"];

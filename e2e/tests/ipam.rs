@@ -9,8 +9,8 @@ use netkeel_e2e::workload::{Pod, Workload, install, node_names};
 use netkeel_e2e::{Cluster, IpFamily, wait_until};
 use serde_json::{Value, json};
 
-/// Seven addresses a node from `default`, three at a time from `fast`, three in all from `pay`, which is for one team, and `old`, which
-/// gives addresses to those alone who ask for it.
+/// Seven addresses a node from `default`, three at a time from `fast`, three in all from `pay`, which is for one team, and three at a
+/// time from `old`, to those alone who ask for it.
 const POOLS: &str = r#"clusterNetwork.spec.podNetwork.pools=[
     {"name":"default","cidrs":["10.200.0.0/28"],"blockSizes":{"ipv4":29},"priority":10},
     {"name":"fast","cidrs":["10.201.0.0/24"],"blockSizes":{"ipv4":30},"priority":-1,"reserved":["10.201.0.1/32"]},
@@ -161,14 +161,8 @@ fn wait_pool(name: &str, says: &str, time: Duration) {
 
 /// Changes the pools of the spec.
 fn edit_pools(edit: impl FnOnce(&mut Vec<Value>)) -> Result<String> {
-    let text = cluster().kubectl(&[
-        "get",
-        "clusternetwork",
-        "default",
-        "-o",
-        "jsonpath={.spec.podNetwork.pools}",
-    ])?;
-    let mut pools: Vec<Value> = serde_json::from_str(&text)?;
+    let mut network = cluster().kubectl_json(&["get", "clusternetwork", "default"])?;
+    let mut pools: Vec<Value> = serde_json::from_value(network["spec"]["podNetwork"]["pools"].take())?;
     edit(&mut pools);
     let patch = json!({"spec": {"podNetwork": {"pools": pools}}}).to_string();
     cluster().kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])

@@ -55,12 +55,12 @@ fn streams_and_datagrams_of_every_size_arrive_unchanged() {
 
 #[test]
 fn a_pod_reaches_the_outside_with_its_nodes_address() {
-    bodies::the_outside_sees_the_node(cluster(), peers(), true).unwrap();
+    bodies::the_outside_sees_the_node(peers(), true).unwrap();
 }
 
 #[test]
 fn a_node_reaches_pods() {
-    bodies::a_node_reaches_pods(cluster(), peers(), true).unwrap();
+    bodies::a_node_reaches_pods(peers(), true).unwrap();
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn a_policy_holds_by_labels_and_by_blocks() {
     let workload = bodies::peers(cluster(), "ipv6-policy").unwrap();
     bodies::isolate(&workload).unwrap();
     bodies::isolate_by_block(&workload).unwrap();
-    bodies::the_isolation_holds(cluster(), &workload, true).unwrap();
-    bodies::the_block_holds(cluster(), &workload, "ipv6-policy").unwrap();
+    bodies::the_isolation_holds(&workload, true).unwrap();
+    bodies::the_block_holds(&workload).unwrap();
 }
 
 #[test]

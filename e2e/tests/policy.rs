@@ -44,12 +44,8 @@ impl Shop {
         })
     }
 
-    fn policy(&self, name: &str, spec: Value) -> Result<()> {
-        let kind = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"});
-        let mut policy = kind;
-        policy["metadata"] = json!({"name": name});
-        policy["spec"] = spec;
-        self.workload.apply(vec![policy])
+    fn policy(&self, name: &str, spec: &Value) -> Result<()> {
+        self.workload.policy(name, spec)
     }
 
     /// Everybody's way to the server, by address and through its Service.
@@ -108,7 +104,7 @@ fn selects(app: &str) -> Value {
 fn a_closed_pod_answers_what_it_began_and_its_own_node_and_nobody_else() {
     let shop = Shop::new("policy-closed").unwrap();
     shop.each(shop.everybody(), Shop::gets_in).unwrap();
-    shop.policy("closed", json!({"podSelector": selects("server"), "policyTypes": ["Ingress"]})).unwrap();
+    shop.policy("closed", &json!({"podSelector": selects("server"), "policyTypes": ["Ingress"]})).unwrap();
     wait_until("the server is closed", SOON, || shop.each(shop.everybody(), Shop::stays_out)).unwrap();
     let own = Client::on_node(shared(), &node_names(shared())[1]).unwrap();
     own.connect(&shop.server.address, ECHO_PORT, 3).unwrap().none_failed().unwrap();
@@ -124,7 +120,7 @@ fn a_closed_pod_answers_what_it_began_and_its_own_node_and_nobody_else() {
         "NOERROR"
     );
     shop.workload.ready().unwrap(); // probes of the kubelet pass
-    shop.policy("closed", json!({"podSelector": selects("server"), "policyTypes": ["Ingress", "Egress"]}))
+    shop.policy("closed", &json!({"podSelector": selects("server"), "policyTypes": ["Ingress", "Egress"]}))
         .unwrap();
     wait_until("nothing leaves the server", SOON, || {
         let seen = shop.server.try_connect(&shop.clients[0].address, ECHO_PORT)?;
@@ -150,7 +146,7 @@ fn labels_namespaces_and_ports_let_in_exactly_whom_they_name() {
     ]);
     let ports = json!([{"protocol": "TCP", "port": ECHO_PORT}, {"protocol": "UDP", "port": ECHO_PORT}]);
     let spec = json!({"podSelector": selects("server"), "ingress": [{"from": from, "ports": ports}]});
-    shop.policy("named", spec).unwrap();
+    shop.policy("named", &spec).unwrap();
     wait_until("the strangers are out and all others in", SOON, || {
         shop.each(shop.strangers.iter(), Shop::stays_out)?;
         shop.each(shop.clients.iter().chain([&visitor]), Shop::gets_in)
@@ -177,7 +173,7 @@ fn a_connection_that_becomes_forbidden_ends_and_one_that_stays_allowed_does_not(
     std::thread::sleep(Duration::from_secs(3));
     assert!(allowed.runs().unwrap() && forbidden.runs().unwrap());
     let from = json!([{"podSelector": selects("client-0")}]);
-    shop.policy("one", json!({"podSelector": selects("server"), "ingress": [{"from": from}]})).unwrap();
+    shop.policy("one", &json!({"podSelector": selects("server"), "ingress": [{"from": from}]})).unwrap();
     let allowed = allowed.finish().unwrap();
     assert!(allowed.errors.is_empty() && allowed.exchanges > 100, "{allowed:?}");
     let forbidden = forbidden.finish().unwrap();
@@ -189,7 +185,8 @@ fn a_connection_that_becomes_forbidden_ends_and_one_that_stays_allowed_does_not(
 fn what_is_not_implemented_allows_nothing_and_is_named() {
     let shop = Shop::new("policy-unsupported").unwrap();
     let ports = json!([{"protocol": "TCP", "port": "echo"}, {"protocol": "SCTP", "port": 7}]);
-    shop.policy("by-name", json!({"podSelector": selects("server"), "ingress": [{"ports": ports}]})).unwrap();
+    shop.policy("by-name", &json!({"podSelector": selects("server"), "ingress": [{"ports": ports}]}))
+        .unwrap();
     wait_until("nobody gets in", SOON, || shop.each(shop.everybody(), Shop::stays_out)).unwrap();
     let events = wait_until("an Event on the policy", SOON, || {
         let events = shop.workload.kubectl(&["get", "events", "-o", "json"])?;
@@ -220,7 +217,7 @@ fn a_pod_is_closed_from_its_first_packet_on() {
     let late =
         json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["client-0", "server"]}]});
     let from = json!([{"podSelector": selects("client-0")}]);
-    shop.policy("late", json!({"podSelector": late, "ingress": [{"from": from}]})).unwrap();
+    shop.policy("late", &json!({"podSelector": late, "ingress": [{"from": from}]})).unwrap();
     for round in 0..5 {
         let name = format!("late-{round}");
         shop.workload.pod(&name, &node_names(shared())[1]).unwrap();
@@ -249,7 +246,7 @@ fn why_names_the_rule_and_the_policy_that_isolates() {
     let (text, allowed) = why(stranger, &server).unwrap();
     assert!(allowed, "{text}");
     let from = json!([{"podSelector": selects("client-0")}]);
-    shop.policy("one", json!({"podSelector": selects("server"), "ingress": [{"from": from}]})).unwrap();
+    shop.policy("one", &json!({"podSelector": selects("server"), "ingress": [{"from": from}]})).unwrap();
     wait_until("the policy is in force", SOON, || shop.stays_out(&shop.strangers[0])).unwrap();
     let (text, allowed) = why(client, &server).unwrap();
     println!("{text}");

@@ -103,12 +103,7 @@ fn policy_judges_clients_of_a_host_port_by_their_own_addresses() {
     let peers = peers();
     let outside = Client::outside(shared());
     let open_to = |cidr: &str| {
-        let policy = json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "from"},
-            "spec": {"podSelector": {"matchLabels": {"app": "guarded"}},
-                     "ingress": [{"from": [{"ipBlock": {"cidr": cidr}}]}]},
-        });
-        peers.workload.apply(vec![policy]).unwrap();
+        peers.workload.let_in("from", "guarded", &[json!({"ipBlock": {"cidr": cidr}})]).unwrap();
     };
     open_to(&format!("{}/32", outside.address));
     peers

@@ -1,7 +1,6 @@
 //! The host outside the cluster: HTTP on 80 and 8080, echo on 7000, and DNS for the zone `test.`.
 
 use std::net::IpAddr;
-
 use std::thread;
 
 use crate::flags::Flags;

@@ -56,6 +56,11 @@ pub(super) fn single(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
+/// An address or a name as it is written before a port.
+pub(crate) fn before_port(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
 /// The ranges of the Services, as kube-apiserver takes them.
 pub(super) fn services(families: IpFamily) -> String {
     match (families, SERVICES) {

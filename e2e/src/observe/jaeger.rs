@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::config::addresses::FABRIC;
+use crate::config::addresses::{FABRIC, before_port};
 use crate::{Cluster, http};
 
 pub use super::tree::tree;
@@ -221,10 +221,7 @@ fn file(cluster: &Path) -> PathBuf {
 
 /// Writes its configuration: it listens at this address.
 pub(crate) fn configure(cluster: &Path, address: IpAddr) -> Result<()> {
-    let address = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
+    let address = before_port(&address.to_string());
     Ok(fs::write(file(cluster), CONFIGURATION.replace("ADDRESS", &address))?)
 }
 

@@ -1,4 +1,4 @@
-//! A client of a test: the workload program, run inside a pod or as a process of a node. It prints one JSON line.
+//! A client of a test: the workload program, run in a pod, as a process of a node, or outside the cluster. It prints one JSON line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::manifest::{ECHO_PORT, KUBE};
-use crate::{Cluster, config::addresses::OUTSIDE, process};
+use crate::config::addresses::{OUTSIDE, before_port};
+use crate::{Cluster, process};
 
 pub(super) const PROGRAM: &str = "/netkeel-e2e-peer";
 
@@ -181,12 +182,17 @@ impl<'a> Client<'a> {
         done.mbit_per_second.with_context(|| format!("{self} -> {to}: {}", done.error.unwrap_or_default()))
     }
 
+    /// Connects ten times to an echo server and returns the addresses by which it saw this client.
+    pub fn sources(&self, to: &str) -> Result<Vec<String>> {
+        let seen = self.connect(to, ECHO_PORT, 10)?;
+        seen.none_failed().with_context(|| format!("{self} -> {to}"))?;
+        Ok(seen.clients.into_keys().collect())
+    }
+
     /// The address by which a server outside the cluster, at its first address, sees this client.
     pub fn outside_source(&self) -> Result<String> {
         let outside = self.cluster.outside_addresses().remove(0).to_string();
-        let seen = self.connect(&outside, ECHO_PORT, 5)?;
-        seen.none_failed().with_context(|| format!("{self} -> {outside}, outside the cluster"))?;
-        Ok(seen.clients.into_keys().collect::<Vec<_>>().join(", "))
+        Ok(self.sources(&outside).context("outside the cluster")?.join(", "))
     }
 
     /// The API server's version as kubectl in this pod gets it, with the pod's service account, over TLS.
@@ -277,7 +283,7 @@ impl fmt::Display for Client<'_> {
 }
 
 pub(super) fn at(to: &str, port: u16) -> String {
-    if to.contains(':') { format!("[{to}]:{port}") } else { format!("{to}:{port}") }
+    format!("{}:{port}", before_port(to))
 }
 
 /// Reads the JSON line. The program ends with 1 when something failed, and still says what.

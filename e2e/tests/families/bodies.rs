@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::{
     Cluster, wait_until,
-    workload::{Client, ECHO_PORT, Workload, install, node_names},
+    workload::{Client, ECHO_PORT, PAIRS, Workload, install, node_names},
 };
 use serde_json::json;
 
@@ -13,17 +13,11 @@ use serde_json::json;
 const UDP_HEADERS: usize = 48;
 /// For a policy to be in force everywhere.
 const SOON: Duration = Duration::from_secs(20);
-/// A local pair and a remote one, both ways.
-pub(crate) const PAIRS: [(&str, &str); 4] =
-    [("first-0", "second-0"), ("first-1", "second-1"), ("first-0", "first-1"), ("first-1", "first-0")];
 
-/// Two pods on each of two nodes: `first-0` and `second-0` on the first.
+/// A namespace with the pods of [`Workload::peers`], which are ready.
 pub(crate) fn peers<'a>(cluster: &'a Cluster, namespace: &str) -> Result<Workload<'a>> {
     let workload = Workload::new(cluster, namespace)?;
-    for (index, node) in node_names(cluster).iter().enumerate().take(2) {
-        workload.pod(&format!("first-{index}"), node)?;
-        workload.pod(&format!("second-{index}"), node)?;
-    }
+    workload.peers()?;
     workload.ready()?;
     Ok(workload)
 }
@@ -31,15 +25,19 @@ pub(crate) fn peers<'a>(cluster: &'a Cluster, namespace: &str) -> Result<Workloa
 /// A pod's address of a family, as its status has it.
 pub(crate) fn address(workload: &Workload<'_>, pod: &str, ipv6: bool) -> Result<String> {
     let text = workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"])?;
-    let found = text.split(' ').find(|ip| ip.contains(':') == ipv6);
-    Ok(found.with_context(|| format!("{pod} has {text:?}"))?.to_owned())
+    of_family(&text, ipv6).with_context(|| format!("{pod} has {text:?}"))
 }
 
-/// Connects ten times and returns the addresses that the server saw.
-pub(crate) fn sources(from: &Client<'_>, to: &str) -> Result<Vec<String>> {
-    let seen = from.connect(to, ECHO_PORT, 10)?;
-    ensure!(seen.errors.is_empty(), "{from} -> {to}: {:?}", seen.errors);
-    Ok(seen.clients.into_keys().collect())
+/// The address of a family that the Node object has.
+fn node_address(cluster: &Cluster, node: &str, ipv6: bool) -> Result<String> {
+    let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
+    let text = cluster.kubectl(&["get", "node", node, "-o", path])?;
+    of_family(&text, ipv6).with_context(|| format!("{node} has {text:?}"))
+}
+
+/// The first of these addresses that is of a family.
+fn of_family(addresses: &str, ipv6: bool) -> Option<String> {
+    addresses.split(' ').find(|ip| ip.contains(':') == ipv6).map(str::to_owned)
 }
 
 /// TCP and UDP between pods of one node and of two, which keep their addresses.
@@ -47,9 +45,9 @@ pub(crate) fn pods_reach_each_other(workload: &Workload<'_>, ipv6: bool) -> Resu
     for (from, to) in PAIRS {
         let client = workload.client(from)?;
         let (target, own) = (address(workload, to, ipv6)?, address(workload, from, ipv6)?);
-        ensure!(sources(&client, &target)? == std::slice::from_ref(&own), "{from} -> {to}");
+        ensure!(client.sources(&target)? == std::slice::from_ref(&own), "{from} -> {to}");
         let seen = client.udp(&target, ECHO_PORT, 20, false)?;
-        ensure!(seen.errors.is_empty(), "{from} -> {to}: {:?}", seen.errors);
+        seen.none_failed().with_context(|| format!("{from} -> {to}"))?;
         ensure!(seen.clients.keys().eq([&own]), "{from} -> {to}: {:?}", seen.clients);
     }
     Ok(())
@@ -64,43 +62,33 @@ pub(crate) fn every_size_arrives(workload: &Workload<'_>, ipv6: bool) -> Result<
         let full = client.mtu()? - UDP_HEADERS;
         for size in [1, 500, full - 100, full - 1, full, full + 1, 3 * full] {
             let seen = client.udp_of(&target, ECHO_PORT, size)?;
-            ensure!(seen.errors.is_empty(), "{from} -> {to}, {size} bytes: {:?}", seen.errors);
+            seen.none_failed().with_context(|| format!("{from} -> {to}, {size} bytes"))?;
         }
     }
     Ok(())
 }
 
 /// From pods of two nodes to the outside, which sees the node's address of the family.
-pub(crate) fn the_outside_sees_the_node(
-    cluster: &Cluster,
-    workload: &Workload<'_>,
-    ipv6: bool,
-) -> Result<()> {
+pub(crate) fn the_outside_sees_the_node(workload: &Workload<'_>, ipv6: bool) -> Result<()> {
+    let cluster = workload.cluster();
     let outside = cluster.outside_addresses().into_iter().find(|address| address.is_ipv6() == ipv6);
     let outside = outside.context("the outside has the family")?.to_string();
     for (index, node) in node_names(cluster).iter().enumerate().take(2) {
         let own = node_address(cluster, node, ipv6)?;
         let client = workload.client(&format!("first-{index}"))?;
-        ensure!(sources(&client, &outside)? == [own], "from {node}");
+        ensure!(client.sources(&outside)? == [own], "from {node}");
     }
     Ok(())
 }
 
-/// The address of a family that the Node object has.
-pub(crate) fn node_address(cluster: &Cluster, node: &str, ipv6: bool) -> Result<String> {
-    let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
-    let text = cluster.kubectl(&["get", "node", node, "-o", path])?;
-    let found = text.split(' ').find(|ip| ip.contains(':') == ipv6);
-    Ok(found.with_context(|| format!("{node} has {text:?}"))?.to_owned())
-}
-
 /// Processes of a node reach pods of that node and of the other one, with the node's own address towards its own pods.
-pub(crate) fn a_node_reaches_pods(cluster: &Cluster, workload: &Workload<'_>, ipv6: bool) -> Result<()> {
+pub(crate) fn a_node_reaches_pods(workload: &Workload<'_>, ipv6: bool) -> Result<()> {
+    let cluster = workload.cluster();
     let nodes = node_names(cluster);
     let client = Client::on_node(cluster, &nodes[0])?;
     let own = node_address(cluster, &nodes[0], ipv6)?;
-    ensure!(sources(&client, &address(workload, "first-0", ipv6)?)? == [own.as_str()], "own pod");
-    let seen = sources(&client, &address(workload, "first-1", ipv6)?)?;
+    ensure!(client.sources(&address(workload, "first-0", ipv6)?)? == [own.as_str()], "own pod");
+    let seen = client.sources(&address(workload, "first-1", ipv6)?)?;
     ensure!(seen.len() == 1 && seen[0] != own, "over the overlay it has its address there: {seen:?}");
     Ok(())
 }
@@ -115,7 +103,7 @@ pub(crate) fn a_service_is_reached(client: &Client<'_>, to: &str, ipv6: bool) ->
     })?;
     for connected in [false, true] {
         let seen = client.udp(to, ECHO_PORT, 20, connected)?;
-        ensure!(seen.errors.is_empty(), "UDP to {to}, connected {connected}: {:?}", seen.errors);
+        seen.none_failed().with_context(|| format!("UDP to {to}, connected {connected}"))?;
     }
     Ok(())
 }
@@ -123,48 +111,41 @@ pub(crate) fn a_service_is_reached(client: &Client<'_>, to: &str, ipv6: bool) ->
 /// `first-1` lets in the pods labelled as `second-1`, of its own node, and `first-0`, of the other one.
 pub(crate) fn isolate(workload: &Workload<'_>) -> Result<()> {
     let peer = |app: &str| json!({"podSelector": {"matchLabels": {"app": app}}});
-    workload.apply(vec![json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "only-two"},
-        "spec": {"podSelector": {"matchLabels": {"app": "first-1"}}, "policyTypes": ["Ingress"],
-                 "ingress": [{"from": [peer("first-0"), peer("second-1")]}]},
-    })])
+    workload.let_in("only-two", "first-1", &[peer("first-0"), peer("second-1")])
 }
 
 /// `second-1` lets in every IPv6 address but that of `second-0`, and no IPv4 address.
 pub(crate) fn isolate_by_block(workload: &Workload<'_>) -> Result<()> {
     let except = format!("{}/128", address(workload, "second-0", true)?);
-    workload.apply(vec![json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "blocks"},
-        "spec": {"podSelector": {"matchLabels": {"app": "second-1"}}, "policyTypes": ["Ingress"],
-                 "ingress": [{"from": [{"ipBlock": {"cidr": "::/0", "except": [except]}}]}]},
-    })])
+    workload.let_in("blocks", "second-1", &[json!({"ipBlock": {"cidr": "::/0", "except": [except]}})])
 }
 
 /// What [`isolate_by_block`] says holds over IPv6, and `netkeel why` says so.
-pub(crate) fn the_block_holds(cluster: &Cluster, workload: &Workload<'_>, namespace: &str) -> Result<()> {
+pub(crate) fn the_block_holds(workload: &Workload<'_>) -> Result<()> {
     let target = address(workload, "second-1", true)?;
     is_closed(&workload.client("second-0")?, &target)?;
     for friend in ["first-0", "first-1"] {
-        sources(&workload.client(friend)?, &target).with_context(|| format!("{friend} passes"))?;
+        workload.client(friend)?.sources(&target).with_context(|| format!("{friend} passes"))?;
     }
     let to = format!("[{target}]:{ECHO_PORT}");
     for (from, expected) in [("first-0", Some(0)), ("second-0", Some(1))] {
-        let asked = ["why", &format!("{namespace}/{from}"), &to];
-        let (code, text) = install::run_netkeel(cluster, &asked)?;
+        let asked = ["why", &format!("{}/{from}", workload.namespace()), &to];
+        let (code, text) = install::run_netkeel(workload.cluster(), &asked)?;
         ensure!(code == expected, "{asked:?}: {code:?} {text}");
     }
     Ok(())
 }
 
 /// What [`isolate`] says holds: for friends of both nodes, a stranger, and the pod's own node.
-pub(crate) fn the_isolation_holds(cluster: &Cluster, workload: &Workload<'_>, ipv6: bool) -> Result<()> {
+pub(crate) fn the_isolation_holds(workload: &Workload<'_>, ipv6: bool) -> Result<()> {
     let target = address(workload, "first-1", ipv6)?;
     is_closed(&workload.client("second-0")?, &target)?;
     for friend in ["first-0", "second-1"] {
         let own = address(workload, friend, ipv6)?;
-        ensure!(sources(&workload.client(friend)?, &target)? == [own], "{friend} passes");
+        ensure!(workload.client(friend)?.sources(&target)? == [own], "{friend} passes");
     }
-    sources(&Client::on_node(cluster, &node_names(cluster)[1])?, &target).context("the pod's own node")?;
+    let cluster = workload.cluster();
+    Client::on_node(cluster, &node_names(cluster)[1])?.sources(&target).context("the pod's own node")?;
     Ok(())
 }
 

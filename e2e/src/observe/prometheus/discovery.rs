@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use crate::Cluster;
+use crate::config::addresses::before_port;
 
 /// Files of this age are written anew.
 const AGE: Duration = Duration::from_secs(3);
@@ -85,8 +86,7 @@ fn services(services: &Value, slices: &Value) -> Vec<Value> {
                     "__meta_kubernetes_pod_name": endpoint["targetRef"]["name"],
                     "__meta_kubernetes_pod_node_name": endpoint["nodeName"],
                 });
-                let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-                let address = format!("{host}:{}", port["port"]).into();
+                let address = format!("{}:{}", before_port(address), port["port"]).into();
                 targets.push(target(&address, annotations(service, "service"), more));
             }
         }
