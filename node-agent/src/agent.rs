@@ -107,7 +107,6 @@ pub struct Agent {
     fights: Arc<Fights>,
     targets: watch::Sender<Targets>,
     proof: watch::Sender<Proof>,
-    paths_counted: [u64; 3],
 }
 
 /// Which kinds have been listed once.
@@ -160,7 +159,6 @@ impl Agent {
             fights,
             targets: watch::Sender::default(),
             proof: watch::Sender::default(),
-            paths_counted: [0; 3],
         };
         this.kept = this.releasing();
         this.nodes_known();
@@ -279,23 +277,17 @@ impl Agent {
         let waiting = self.cni.is_none() && self.load.is(now);
         let Some(kernel) = self.kernel.as_ref().filter(|_| waiting) else { return };
         let config = &self.with.config;
-        let listener = match cni::bind(&config.run_folder.join("agent.sock")) {
-            Ok(listener) => listener,
-            Err(error) => {
-                let message = format!("open the CNI socket in {}: {error}", config.run_folder.display());
+        let bound = cni::bind(&config.run_folder.join("agent.sock"))
+            .map_err(|error| format!("open the CNI socket in {}: {error}", config.run_folder.display()));
+        let opened = bound.and_then(|listener| {
+            let netns = netns_cookie().map_err(|error| format!("ask for the node's namespace: {error}"))?;
+            Ok((listener, netns))
+        });
+        let (listener, netns) = match opened {
+            Ok(opened) => opened,
+            Err(message) => {
                 self.load.failed(now);
                 return self.fail(Part::Cni, "SocketFailed", message);
-            }
-        };
-        let netns = match netns_cookie() {
-            Ok(netns) => netns,
-            Err(error) => {
-                self.load.failed(now);
-                return self.fail(
-                    Part::Cni,
-                    "SocketFailed",
-                    format!("ask for the node's namespace: {error}"),
-                );
             }
         };
         let context = CniContext {
@@ -371,9 +363,8 @@ impl Agent {
             let mtu = applied.mtu_to(&name);
             (name, Peer { addresses, mtu })
         });
-        let peers = peers.collect();
+        let now = Targets { own: wanted.overlay, mtu: applied.mtu, peers: peers.collect() };
         self.targets.send_if_modified(|targets| {
-            let now = Targets { own: wanted.overlay, mtu: applied.mtu, peers };
             let new = *targets != now;
             *targets = now;
             new

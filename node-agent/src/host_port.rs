@@ -171,7 +171,11 @@ impl fmt::Display for Protocol {
 
 /// What sockets of this node are told: `node` are the addresses that the node has, `netns` is the cookie of its network namespace,
 /// whose processes alone mean the node by a loopback address.
-pub(crate) fn sockets(forwards: &[Forward], node: &[IpAddr], netns: u64) -> HashMap<Asked, Backend> {
+pub(crate) fn sockets<'a>(
+    forwards: impl IntoIterator<Item = &'a Forward>,
+    node: &[IpAddr],
+    netns: u64,
+) -> HashMap<Asked, Backend> {
     let mut all = HashMap::new();
     for forward in forwards {
         let Some(protocol) = Number::from_number(forward.protocol.into()) else { continue };

@@ -19,7 +19,7 @@ use demand::Demand;
 use ipnet::IpNet;
 use netkeel_core::{
     address::Address,
-    ipam::{Allocator, Ask, Exhausted, Family, Held, Layout, Owner, Refused, Releasing, Usage},
+    ipam::{Allocator, Ask, Exhausted, Family, Held, Owner, Refused, Releasing, Usage},
 };
 use record::Record;
 use store::Store;
@@ -145,25 +145,14 @@ impl Pool {
         Ok(Self { state: Mutex::new(state), clock, wishes: Wishes::default(), changed: Notify::new() })
     }
 
-    /// Takes over the pools and the node's blocks.
-    pub fn set_layout(&self, layout: &Arc<Layout>) {
-        self.take_layout(&mut self.lock(), layout);
-    }
-
-    /// Takes over what the node has now. Of several that do so at once none brings back what another has replaced: from a block
-    /// that was empty a moment ago nothing may be given any more.
+    /// Takes over the pools and blocks that the node has now. Of several that do so at once none brings back what another has
+    /// replaced: from a block that was empty a moment ago nothing may be given any more.
     pub fn follow(&self, node: &NodeWatch) {
         let mut state = self.lock();
         let layout = node.borrow().as_ref().map(|node| node.layout.clone());
-        if let Some(layout) = layout {
-            self.take_layout(&mut state, &layout);
-        }
-    }
-
-    fn take_layout(&self, state: &mut State, layout: &Arc<Layout>) {
-        if state.allocator.layout() != layout {
-            state.allocator.set_layout(layout.clone());
-            state.demand.forget(layout);
+        if let Some(layout) = layout.filter(|layout| state.allocator.layout() != layout) {
+            state.demand.forget(&layout);
+            state.allocator.set_layout(layout);
             state.shortage = None;
             self.changed.notify_one();
         }

@@ -16,7 +16,7 @@ pub(crate) struct Failed {
 pub(crate) enum Lasting {
     /// As long as the kernel runs: the page cache will do.
     ThisBoot,
-    /// Over a reboot: synced to the disk before it takes the old one's place.
+    /// Over a reboot: synced to the disk before it takes the old one's place, and the folder when it has.
     OverReboots,
 }
 

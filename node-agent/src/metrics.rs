@@ -121,13 +121,11 @@ impl Metrics {
         }
     }
 
-    /// Takes over what is known of the ways to other nodes, of which `counted` was told before.
-    pub fn paths(&self, proof: &Proof, counted: &mut [u64; 3]) {
-        let counts = [("arrived", proof.arrived), ("lost", proof.lost), ("silent", proof.silent)];
-        for ((result, count), before) in counts.into_iter().zip(counted) {
-            let labels = vec![("result", result.to_owned())];
-            self.path_probes.get_or_create(&labels).inc_by(count.saturating_sub(*before));
-            *before = count;
+    /// Takes over what is known of the ways to other nodes.
+    pub fn paths(&self, proof: &Proof) {
+        for (result, count) in [("arrived", proof.arrived), ("lost", proof.lost), ("silent", proof.silent)] {
+            let probes = self.path_probes.get_or_create(&vec![("result", result.to_owned())]);
+            probes.inc_by(count.saturating_sub(probes.get()));
         }
         self.paths_too_large.set(i64::try_from(proof.too_large.len()).unwrap_or(i64::MAX));
     }

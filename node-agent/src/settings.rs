@@ -45,8 +45,8 @@ pub fn folder(host: &Path) -> PathBuf {
     if mounted.is_dir() { mounted } else { PathBuf::from("/proc/sys/net") }
 }
 
-/// Lets the node forward packets of the families of its pods, in which it has these overlay addresses, after keeping in `state` what was there. Left alone where it does:
-/// writing it resets other settings.
+/// Lets the node forward packets of the families of its pods, in which it has these overlay addresses, after keeping in `state`
+/// what was there. Left alone where it does: writing it resets other settings.
 ///
 /// # Errors
 /// When a setting cannot be written, or an earlier value not kept.

@@ -130,16 +130,15 @@ impl Report {
             Some(Shortage { message, .. }) => (false, "Exhausted", format!("{message}: {ENOUGH}")),
         };
         set(&mut conditions, condition(ADDRESSES_AVAILABLE, available, reason, message, Time(now)));
-        let (proven, reason, message) = match &self.paths {
-            Some(Paths::TooLarge(message)) => {
-                (false, "MtuTooLarge", &message[..message.floor_char_boundary(MESSAGE)])
-            }
-            Some(Paths::Proven(mtu)) => {
-                (true, "Proven", &*format!("packets of {mtu} bytes reach the nodes that were asked"))
-            }
-            None => (true, "", ""),
-        };
-        if self.paths.is_some() {
+        if let Some(paths) = &self.paths {
+            let (proven, reason, message) = match paths {
+                Paths::TooLarge(message) => {
+                    (false, "MtuTooLarge", &message[..message.floor_char_boundary(MESSAGE)])
+                }
+                Paths::Proven(mtu) => {
+                    (true, "Proven", &*format!("packets of {mtu} bytes reach the nodes that were asked"))
+                }
+            };
             set(&mut conditions, condition(PATHS_READY, proven, reason, message, Time(now)));
         }
         conditions

@@ -40,6 +40,14 @@ impl Observed {
             object.split_once(' ').filter(|(of, _)| *of == kind).map(|(_, name)| name)
         })
     }
+
+    /// Whether a node has a block in one of these networks: a claim, or what its `NodeNetwork` says.
+    #[must_use]
+    pub fn has_blocks_in(&self, cidrs: &[IpNet]) -> bool {
+        let claimed = self.blocks.iter().map(|block| &block.spec.cidr);
+        let held = self.node_networks.iter().flat_map(|network| &network.spec.blocks);
+        claimed.chain(held).any(|block| cidrs.iter().any(|cidr| cidr.contains(block)))
+    }
 }
 
 /// An object that does not say what its kind says.

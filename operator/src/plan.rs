@@ -17,13 +17,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netkeel_crds::{
-    CLEANUP, ClusterNetwork, NodeNetworkSpec, cluster_network::AddressPool, node_network::NodeConfig,
+    CLEANUP, ClusterNetwork, NodeNetworkSpec,
+    cluster_network::AddressPool,
+    node_network::{NodeConfig, NodePool},
 };
 use serde_json::Value;
 
 use crate::{observed::Observed, render, settings::Settings};
 
-pub use nodes::revision;
+pub use nodes::{has_applied, revision};
 pub use removal::{NODE_WAIT, unremoved};
 
 /// One change to the cluster. Data, not code: tests compare it and logs print it.
@@ -124,9 +126,11 @@ fn network_of(network: &ClusterNetwork, seen: &Observed, settings: &Settings) ->
         out.steps.push(Step::HoldNetwork);
     }
     out.problems.extend(validate::problems(&network.spec, seen));
-    out.config = if out.problems.is_empty() { Some(config(network, seen)) } else { last_good(seen) };
     let pools = &network.spec.pod_network.pools;
-    out.problems.extend(validate::removed(&pools::removed(pools, seen), seen));
+    let removed = pools::removed(pools, seen);
+    out.config =
+        if out.problems.is_empty() { Some(config(network, &removed, seen)) } else { last_good(seen) };
+    out.problems.extend(validate::removed(&removed, seen));
     out.problems.extend(validate::last_of_family(pools, seen));
     if let Some(config) = out.config.clone() {
         nodes::plan(&config, &network.spec.pod_network, seen, &mut out);
@@ -145,16 +149,15 @@ fn agents(seen: &Observed, settings: &Settings, out: &mut Outcome) {
     out.problems.extend(conflicts);
 }
 
-/// What the spec says to every node.
-fn config(network: &ClusterNetwork, seen: &Observed) -> NodeConfig {
+/// What the spec says to every node, and of the pools that are gone from it.
+fn config(network: &ClusterNetwork, removed: &[NodePool], seen: &Observed) -> NodeConfig {
     let pods = &network.spec.pod_network;
-    let removed = pools::removed(&pods.pools, seen);
     let gone = removed.iter().flat_map(|pool| pool.cidrs.iter().copied());
     let known = pods.pools.iter().filter(|pool| !validate::is_stillborn(pool, seen));
     let known: Vec<AddressPool> = known.cloned().collect();
     NodeConfig {
         pod_cidrs: known.iter().flat_map(|pool| pool.cidrs.iter().copied()).chain(gone).collect(),
-        pools: pools::for_nodes(&known).into_iter().chain(removed).collect(),
+        pools: pools::for_nodes(&known).into_iter().chain(removed.iter().cloned()).collect(),
         encapsulation: pods.encapsulation,
         vxlan_port: pods.vxlan.port,
         mtu: match pods.mtu {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use netkeel_crds::{
@@ -16,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     observed::{Observed, Unreadable},
-    plan::{Outcome, Step},
+    plan::{Outcome, Step, has_applied},
 };
 
 /// How many nodes a message names.
@@ -110,11 +112,8 @@ fn problem<'a>(outcome: &'a Outcome, kind: &str) -> Option<&'a crate::plan::Prob
 
 /// Whether the node's agent has applied what it should, and serves.
 pub(crate) fn is_updated(network: &NodeNetwork) -> bool {
-    let applied = |status: &netkeel_crds::NodeNetworkStatus| {
-        status.applied_revision.as_deref() == Some(network.spec.revision.as_str())
-            && condition::is_true(&status.conditions, kind::READY)
-    };
-    !network.spec.revision.is_empty() && network.status.as_ref().is_some_and(applied)
+    let ready = network.status.as_ref().is_some_and(|it| condition::is_true(&it.conditions, kind::READY));
+    !network.spec.revision.is_empty() && has_applied(network) && ready
 }
 
 fn agents(seen: &Observed, outcome: &Outcome) -> Says {
@@ -322,13 +321,10 @@ fn pools(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Vec<Po
 
 /// How far a pool is on its way out.
 fn phase(pool: &NodePool, seen: &Observed) -> PoolPhase {
-    let of_pool = |block: &IpNet| pool.cidrs.iter().any(|cidr| cidr.contains(block));
-    let claimed = seen.blocks.iter().any(|block| of_pool(&block.spec.cidr));
-    let held = seen.node_networks.iter().flat_map(|network| &network.spec.blocks).any(of_pool);
     let unknown = seen.unreadable("AddressBlock").chain(seen.unreadable("NodeNetwork")).next().is_some();
     match pool.state {
         PoolState::Active => PoolPhase::Active,
-        PoolState::Draining if claimed || held || unknown => PoolPhase::Draining,
+        PoolState::Draining if unknown || seen.has_blocks_in(&pool.cidrs) => PoolPhase::Draining,
         PoolState::Draining => PoolPhase::Removable,
     }
 }
@@ -357,13 +353,16 @@ fn pool_status(
 
 /// A node that was written to after it was seen has still to apply that.
 fn rollout(seen: &Observed, outcome: &Outcome) -> Rollout {
-    let told = |network: &&NodeNetwork| {
-        let name = network.metadata.name.as_ref();
-        outcome
-            .steps
-            .iter()
-            .any(|step| matches!(step, Step::WriteNodeNetwork { node, .. } if Some(node) == name))
-    };
+    let written: HashSet<&str> = outcome
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::WriteNodeNetwork { node, .. } => Some(node.as_str()),
+            _ => None,
+        })
+        .collect();
+    let told =
+        |network: &NodeNetwork| network.metadata.name.as_deref().is_some_and(|name| written.contains(name));
     let updated = seen.node_networks.iter().filter(|network| is_updated(network) && !told(network));
     let updated = count(updated.count());
     let total = count(seen.nodes.len());

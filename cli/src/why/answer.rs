@@ -9,9 +9,9 @@ use k8s_openapi::api::{
 };
 use kube::{ResourceExt, api::DynamicObject};
 use netkeel_core::{
-    address::{Address, Addresses},
+    address::{Address, Addresses, Family},
     name::ObjectName,
-    policy::{self, Direction, Explanation, Family, Numbers, Party, Side, World},
+    policy::{self, Direction, Explanation, Numbers, Party, Side, World},
 };
 use netkeel_crds::NodeNetwork;
 use netkeel_index::{Invalid, Policies};

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use netkeel_core::policy::{Explanation, Family, Party, RuleName, Side};
+use netkeel_core::{
+    address::Family,
+    policy::{Explanation, Party, RuleName, Side},
+};
 use serde_json::{Value, json};
 
 use super::{Answer, answer::isolated_by, question::name};

@@ -62,14 +62,14 @@ pub const fn is_told(packet: &Ip, quoted: usize, kind: Kind) -> bool {
 #[inline(always)]
 pub fn headers4(pod: &Address, mtu: u32) -> [u8; HEADERS4] {
     const FRAGMENTATION_NEEDED: [u8; 2] = [3, 4];
-    let (from, to) = (u32::from_ne_bytes(GATEWAY), pod.words()[3]);
-    let fixed = [word(0x45, 0xc0), word(0, LENGTH4), word(0x40, 0), word(64, ICMP), halves(from), halves(to)];
-    let checksum = fold(fixed.iter().sum());
+    const FIXED: [u8; 10] = [0x45, 0xc0, 0, LENGTH4, 0, 0, 0x40, 0, 64, ICMP];
+    let to = pod.words()[3].to_ne_bytes();
+    let sum = summed(&FIXED) + summed(&GATEWAY) + summed(&to);
     let mut headers = [0; HEADERS4];
-    headers[..10].copy_from_slice(&[0x45, 0xc0, 0, LENGTH4, 0, 0, 0x40, 0, 64, ICMP]);
-    headers[10..12].copy_from_slice(&checksum.to_ne_bytes());
-    headers[12..16].copy_from_slice(&from.to_ne_bytes());
-    headers[16..ICMP4].copy_from_slice(&to.to_ne_bytes());
+    headers[..10].copy_from_slice(&FIXED);
+    headers[10..12].copy_from_slice(&fold(sum).to_ne_bytes());
+    headers[12..16].copy_from_slice(&GATEWAY);
+    headers[16..ICMP4].copy_from_slice(&to);
     headers[ICMP4..ICMP4 + 2].copy_from_slice(&FRAGMENTATION_NEEDED);
     headers[24..].copy_from_slice(&mtu.to_be_bytes());
     headers
@@ -97,7 +97,7 @@ const LENGTH4: u8 = (HEADERS4 + QUOTED4) as u8;
 const ICMP_LENGTH6: u8 = (QUOTED6 + 8) as u8;
 
 /// What the checksum of ICMP for IPv6 counts besides the bytes behind [`SUMMED6`]: length and protocol.
-pub const PSEUDO6: u32 = word(0, ICMP_LENGTH6) + word(0, ICMPV6);
+pub const PSEUDO6: u32 = summed(&[0, ICMP_LENGTH6, 0, ICMPV6]);
 
 /// The checksum of a sum.
 #[must_use]
@@ -108,16 +108,15 @@ pub const fn fold(sum: u32) -> u16 {
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// Both halves of a word, summed.
+/// The sum of an even number of bytes.
 #[inline(always)]
-const fn halves(word: u32) -> u32 {
-    (word & 0xffff) + (word >> 16)
-}
-
-/// Two bytes as they are summed.
-#[inline(always)]
-const fn word(a: u8, b: u8) -> u32 {
-    u16::from_ne_bytes([a, b]) as u32
+const fn summed(bytes: &[u8]) -> u32 {
+    let (mut sum, mut at) = (0, 0);
+    while at < bytes.len() {
+        sum += u16::from_ne_bytes([bytes[at], bytes[at + 1]]) as u32;
+        at += 2;
+    }
+    sum
 }
 
 #[cfg(test)]
@@ -136,10 +135,6 @@ mod tests {
             id: 0,
             part: Part::Whole,
         }
-    }
-
-    fn summed(bytes: &[u8], seed: u32) -> u16 {
-        fold(bytes.chunks_exact(2).fold(seed, |sum, pair| sum + word(pair[0], pair[1])))
     }
 
     #[test]
@@ -167,7 +162,7 @@ mod tests {
     #[test]
     fn the_headers_say_where_they_come_from_and_how_large_a_packet_may_be() {
         let headers = headers4(&POD, 1400);
-        assert_eq!(summed(&headers[..ICMP4], 0), 0, "the checksum of the header");
+        assert_eq!(headers[10..12], [0x83, 0xd7], "the checksum of the header");
         assert_eq!(headers[12..20], [169, 254, 1, 1, 10, 244, 0, 7]);
         assert_eq!(headers[ICMP4..], [3, 4, 0, 0, 0, 0, 5, 120]);
         let pod = Address::from_words([1, 2, 3, 4]);

@@ -143,7 +143,7 @@ pub(crate) fn is_discovery(ctx: &TcContext, packet: &Ip) -> bool {
 
 /// What follows the packet's IP headers.
 #[inline(always)]
-fn transport<F: Family>(ctx: &TcContext, packet: &Ip) -> Result<Transport, Reason> {
+pub(crate) fn transport<F: Family>(ctx: &TcContext, packet: &Ip) -> Result<Transport, Reason> {
     let at = packet.payload;
     let transport = match packet.protocol {
         transport::TCP => header(ctx, at).map(Transport::tcp),

@@ -2,7 +2,7 @@
 //! The VXLAN device. `to_overlay`: what the host sends gets its tunnel by destination. `from_overlay`: only
 //! known nodes, each with its own pods as source; then straight into the local pod where policy lets it, or to the host stack.
 
-use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use aya_ebpf::{macros::classifier, programs::TcContext};
 use netkeel_dataplane_common::{
     Reason,
     frame::{self, Packet},
@@ -11,7 +11,9 @@ use netkeel_dataplane_common::{
 use crate::{
     flow::{Admitted, Ends, admit, is_discovery, related},
     maps,
-    packet::{Family, NEXT, V4, V6, for_this_host, into_pod, ipv6, kind, set_tunnel, tunnel, verdict},
+    packet::{
+        Family, NEXT, V4, V6, each_family, for_this_host, into_pod, ipv6, kind, set_tunnel, tunnel, verdict,
+    },
 };
 
 #[classifier]
@@ -48,17 +50,7 @@ fn from_overlay(ctx: TcContext) -> i32 {
     }
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_from_overlay4(skb: *mut __sk_buff) -> i32 {
-    verdict(receive::<V4>(&TcContext::new(skb), related::UNKNOWN))
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_from_overlay6(skb: *mut __sk_buff, related: u32) -> i32 {
-    verdict(receive::<V6>(&TcContext::new(skb), related))
-}
+each_family!(nk_from_overlay4, nk_from_overlay6, receive);
 
 #[inline(always)]
 fn receive<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {

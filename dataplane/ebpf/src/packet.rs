@@ -56,12 +56,38 @@ pub(crate) trait Family {
     /// Reads the first header alone: of what follows only the number is known.
     fn first(ctx: &TcContext) -> Result<Ip, Reason>;
 
+    /// Reads on from the first header to that of the transport.
+    fn rest(ctx: &TcContext, first: Ip) -> Result<Ip, Reason>;
+
     /// Reads a packet's headers up to that of the transport.
-    fn read(ctx: &TcContext) -> Result<Ip, Reason>;
+    #[inline(always)]
+    fn read(ctx: &TcContext) -> Result<Ip, Reason> {
+        Self::rest(ctx, Self::first(ctx)?)
+    }
 }
 
 pub(crate) struct V4;
 pub(crate) struct V6;
+
+/// The two functions of a hook that end with its verdict, by their names, IPv4 first, and by what decides for a [`Family`].
+macro_rules! each_family {
+    ($four:ident, $six:ident, $decide:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $four(skb: *mut ::aya_ebpf::bindings::__sk_buff) -> i32 {
+            let ctx = ::aya_ebpf::programs::TcContext::new(skb);
+            $crate::packet::verdict($decide::<$crate::packet::V4>(&ctx, $crate::flow::related::UNKNOWN))
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $six(skb: *mut ::aya_ebpf::bindings::__sk_buff, related: u32) -> i32 {
+            let ctx = ::aya_ebpf::programs::TcContext::new(skb);
+            $crate::packet::verdict($decide::<$crate::packet::V6>(&ctx, related))
+        }
+    };
+}
+pub(crate) use each_family;
 
 impl Family for V4 {
     const V6: bool = false;
@@ -72,8 +98,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn read(ctx: &TcContext) -> Result<Ip, Reason> {
-        Self::first(ctx)
+    fn rest(_ctx: &TcContext, first: Ip) -> Result<Ip, Reason> {
+        Ok(first)
     }
 }
 
@@ -86,14 +112,13 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn read(ctx: &TcContext) -> Result<Ip, Reason> {
-        let packet = Self::first(ctx)?;
-        if !ipv6::is_extension(packet.protocol) {
-            return Ok(packet);
+    fn rest(ctx: &TcContext, first: Ip) -> Result<Ip, Reason> {
+        if !ipv6::is_extension(first.protocol) {
+            return Ok(first);
         }
-        match nk_extensions(ctx.skb.skb, packet.protocol) {
+        match nk_extensions(ctx.skb.skb, first.protocol) {
             0 => Err(Reason::ExtensionHeader),
-            word => Ok(Walk::from_word(word).packet(&packet)),
+            word => Ok(Walk::from_word(word).packet(&first)),
         }
     }
 }
@@ -150,7 +175,7 @@ fn linear<const N: usize>(ctx: &TcContext, offset: usize) -> Option<&[u8; N]> {
 #[inline(always)]
 pub(crate) fn into_pod(ctx: &TcContext, ifindex: u32) -> i32 {
     for_this_host(ctx);
-    // SAFETY: takes two numbers. `ENDPOINTS` holds only host sides of veth pairs, and both callers run at ingress.
+    // SAFETY: takes two numbers. `ENDPOINTS` holds only host sides of veth pairs, and all callers run at ingress.
     let action = unsafe { bpf_redirect_peer(ifindex, 0) };
     i32::try_from(action).unwrap_or(TC_ACT_SHOT)
 }

@@ -18,7 +18,7 @@ use netkeel_dataplane_common::{
 use crate::{
     flow::{Admitted, Ends, admit, is_discovery, related},
     maps,
-    packet::{Family, NEXT, V4, V6, header, into_pod, ipv6, kind, set_tunnel, to_neighbour, verdict},
+    packet::{Family, NEXT, each_family, header, into_pod, ipv6, kind, set_tunnel, to_neighbour, verdict},
     too_big::{TOO_BIG, fits, fits_into, nk_too_big4, nk_too_big6},
 };
 
@@ -45,17 +45,7 @@ fn from_pod(ctx: TcContext) -> i32 {
     }
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_from_pod4(skb: *mut __sk_buff) -> i32 {
-    verdict(decide::<V4>(&TcContext::new(skb), related::UNKNOWN))
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_from_pod6(skb: *mut __sk_buff, related: u32) -> i32 {
-    verdict(decide::<V6>(&TcContext::new(skb), related))
-}
+each_family!(nk_from_pod4, nk_from_pod6, decide);
 
 /// The pod behind the link that the frame came over.
 #[inline(always)]
@@ -161,17 +151,7 @@ fn to_pod(ctx: TcContext) -> i32 {
     }
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_to_pod4(skb: *mut __sk_buff) -> i32 {
-    verdict(deliver::<V4>(&TcContext::new(skb), related::UNKNOWN))
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_to_pod6(skb: *mut __sk_buff, related: u32) -> i32 {
-    verdict(deliver::<V6>(&TcContext::new(skb), related))
-}
+each_family!(nk_to_pod4, nk_to_pod6, deliver);
 
 #[inline(always)]
 fn deliver<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {

@@ -15,10 +15,11 @@ use netkeel_dataplane_common::{
         self, HEADERS4, HEADERS6, ICMP4, PSEUDO6, QUOTED4, QUOTED6, SUM, SUMMED6, TCP_WORDS, headers4,
         headers6,
     },
-    transport::{ICMP, ICMPV6, Kind, TCP, Transport},
+    transport::TCP,
 };
 
 use crate::{
+    flow::transport,
     maps,
     packet::{Family, V4, V6, header, into_pod, verdict},
 };
@@ -97,13 +98,7 @@ fn answer6(ctx: &TcContext) -> Result<i32, Reason> {
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "less than a frame")]
 fn tell<F: Family>(ctx: &TcContext, packet: &Ip, quoted: usize) -> Result<u32, Reason> {
-    let kind = match packet.protocol {
-        ICMP if !F::V6 => header(ctx, packet.payload).map(Transport::icmp),
-        ICMPV6 if F::V6 => header(ctx, packet.payload).map(Transport::icmpv6),
-        _ => None,
-    }
-    .map_or(Kind::Datagram, |transport| transport.kind);
-    if !too_big::is_told(packet, quoted, kind) {
+    if !too_big::is_told(packet, quoted, transport::<F>(ctx, packet)?.kind) {
         return Err(Reason::TooBig);
     }
     let mtu = maps::CONFIG.get(0).ok_or(Reason::TooBig)?.mtu;

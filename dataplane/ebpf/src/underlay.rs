@@ -3,13 +3,13 @@
 //! policy lets it, and nobody outside speaks in the name of a pod of this node. All else is the host stack's. Frames of a VLAN are of
 //! another device, which has a program of its own where it carries nodes' packets.
 
-use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use aya_ebpf::{macros::classifier, programs::TcContext};
 use netkeel_dataplane_common::{Reason, frame::Packet, tunnels};
 
 use crate::{
-    flow::{Admitted, Ends, admit, is_discovery, related},
+    flow::{Admitted, Ends, admit, related},
     maps,
-    packet::{Family, NEXT, V4, V6, into_pod, ipv6, is_for_this_host, kind, verdict},
+    packet::{Family, NEXT, each_family, into_pod, ipv6, is_for_this_host, kind},
 };
 
 #[classifier]
@@ -21,17 +21,7 @@ fn from_underlay(ctx: TcContext) -> i32 {
     }
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_from_underlay4(skb: *mut __sk_buff) -> i32 {
-    verdict(arrive::<V4>(&TcContext::new(skb), related::UNKNOWN))
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn nk_from_underlay6(skb: *mut __sk_buff, related: u32) -> i32 {
-    verdict(arrive::<V6>(&TcContext::new(skb), related))
-}
+each_family!(nk_from_underlay4, nk_from_underlay6, arrive);
 
 /// What is for another host, or cannot be read, is not for a pod as far as anybody knows, and the host stack drops it or not.
 #[inline(always)]
@@ -53,10 +43,7 @@ fn arrive<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     if maps::peer(first.source).is_none_or(|peer| peer.way == tunnels::STACK) {
         return Ok(NEXT);
     }
-    let packet = F::read(ctx)?;
-    if F::V6 && is_discovery(ctx, &packet) {
-        return Err(Reason::NeighbourDiscovery);
-    }
+    let packet = F::rest(ctx, first)?;
     let ends = Ends { from_pod: false, to_pod: true, from_node: false };
     match admit::<F>(ctx, &packet, ends, related)? {
         Admitted::Passes => Ok(into_pod(ctx, ifindex)),

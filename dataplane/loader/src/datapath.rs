@@ -179,12 +179,9 @@ impl Datapath {
         for (ifindex, device) in devices {
             self.attach_device(FROM_UNDERLAY, device, Hook::Ingress(*ifindex), *ifindex)?;
         }
-        let wanted: Vec<_> =
-            devices.iter().map(|(_, device)| self.pins.link(FROM_UNDERLAY, Some(device))).collect();
-        for (program, device) in self.pins.device_links()? {
-            let pin = self.pins.link(&program, Some(&device));
-            if program == FROM_UNDERLAY && !wanted.contains(&pin) {
-                unpin(&pin)?;
+        for (program, pinned) in self.pins.device_links()? {
+            if program == FROM_UNDERLAY && devices.iter().all(|(_, device)| *device != pinned) {
+                unpin(&self.pins.link(&program, Some(&pinned)))?;
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The calls of bpf(2) that aya lacks or hides, each as one safe function over descriptors and bytes.
+//! The calls of bpf(2) that aya lacks or hides, and others that nobody wraps, each as one safe function over descriptors and bytes.
 
 use std::{
     ffi::CString,
@@ -58,13 +58,13 @@ pub(crate) struct LinkInfo {
 /// # Errors
 /// When the kernel gives no socket.
 pub fn netns_cookie() -> io::Result<u64> {
-    const SO_NETNS_COOKIE: libc::c_int = 71;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let (mut cookie, mut size) = (0_u64, 8);
     let (value, length) = ((&raw mut cookie).cast(), &raw mut size);
     // SAFETY: both outlive the call, and the value is as large as it is said to be.
-    let got =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, value, length) };
+    let got = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, value, length)
+    };
     if got == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 

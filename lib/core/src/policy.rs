@@ -22,7 +22,7 @@ use ipnet::IpNet;
 pub use self::{
     class::{Class, Numbers, Who},
     compile::{Compiled, Compiler, Isolation, Rules, Table, Work, compile},
-    explain::{Explanation, Family, Party, Side, explain, explain_over, families},
+    explain::{Explanation, Party, Side, explain, explain_over, families},
     ports::Ports,
     selector::{Requirement, Selector},
 };

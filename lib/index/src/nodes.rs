@@ -1,6 +1,6 @@
 //! All nodes, from their `NodeNetwork` objects.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 use netkeel_core::{
@@ -132,17 +132,23 @@ fn node(name: &ObjectName, spec: &NodeNetworkSpec) -> Result<Node, String> {
     })
 }
 
-/// The addresses of pods that are masqueraded. An operator that names no pools has one.
-fn masqueraded(config: &node_network::NodeConfig) -> Vec<IpNet> {
-    let enabled = config.masquerade.enabled;
+/// The pools, best first. An operator that names none has one.
+fn pools(config: &node_network::NodeConfig) -> Cow<'_, [NodePool]> {
     if config.pools.is_empty() {
-        return if enabled { config.pod_cidrs.clone() } else { Vec::new() };
+        let cidrs = config.pod_cidrs.clone();
+        return vec![NodePool { name: DEFAULT.to_owned(), cidrs, ..NodePool::default() }].into();
     }
-    let pools = config.pools.iter().filter(|pool| pool.masquerade.unwrap_or(enabled));
+    config.pools.as_slice().into()
+}
+
+/// The addresses of pods that are masqueraded.
+fn masqueraded(config: &node_network::NodeConfig) -> Vec<IpNet> {
+    let (pools, enabled) = (pools(config), config.masquerade.enabled);
+    let pools = pools.iter().filter(|pool| pool.masquerade.unwrap_or(enabled));
     pools.flat_map(|pool| pool.cidrs.iter().copied()).collect()
 }
 
-/// The pools, best first, and the node's blocks. An operator that names no pools has one.
+/// The pools and the node's blocks.
 fn layout(spec: &NodeNetworkSpec) -> Result<Layout, String> {
     let pool = |pool: &NodePool| {
         let (cidrs, reserved) = (whole(&pool.cidrs)?, whole(&pool.reserved)?);
@@ -152,9 +158,7 @@ fn layout(spec: &NodeNetworkSpec) -> Result<Layout, String> {
         let draining = !pool.state.is_active();
         Ok(Pool { name: pool.name.as_str().into(), cidrs, reserved, namespaces, draining })
     };
-    let named: Vec<Pool> = spec.config.pools.iter().map(pool).collect::<Result<_, String>>()?;
-    let only = || Pool { name: DEFAULT.into(), cidrs: spec.config.pod_cidrs.clone(), ..Pool::default() };
-    let pools = if named.is_empty() { vec![only()] } else { named };
+    let pools = pools(&spec.config).iter().map(pool).collect::<Result<_, String>>()?;
     let releasing = |BlockRelease { cidr, ticket }: &BlockRelease| Releasing {
         block: *cidr,
         ticket: ticket.as_str().into(),

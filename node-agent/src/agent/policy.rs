@@ -168,13 +168,9 @@ impl Agent {
     /// The nodes' addresses changed, or are all known now.
     pub(super) fn nodes_known(&mut self) {
         let nodes = self.nodes.iter().flat_map(|node| {
-            let inside =
-                node.overlay_addresses().iter().chain(node.former_overlay_addresses()).collect::<Vec<_>>();
-            node.addresses
-                .iter()
-                .chain(inside)
-                .map(|address| (Address::from(address), node.name.clone()))
-                .collect::<Vec<_>>()
+            let addresses = node.addresses.iter().chain(node.overlay_addresses().iter());
+            let addresses = addresses.chain(node.former_overlay_addresses());
+            addresses.map(|address| (Address::from(address), node.name.clone())).collect::<Vec<_>>()
         });
         self.policing.knowledge.set_nodes(nodes);
         self.policing.stir();

@@ -99,7 +99,7 @@ impl Agent {
             report.notes.extend(route::unprovided(&applied.elsewhere));
         }
         let proof = self.proof.borrow().clone();
-        self.with.metrics.paths(&proof, &mut self.paths_counted);
+        self.with.metrics.paths(&proof);
         report.paths = match proof.problem() {
             Some(message) => Some(Paths::TooLarge(message)),
             None => (proof.mtu != 0).then_some(Paths::Proven(proof.mtu)),

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -98,6 +98,7 @@ pub trait PodDatapath: Send + Sync {
 pub struct FakeDatapath {
     pods: Mutex<HashMap<Address, PodLink>>,
     ports: Mutex<HashMap<HostPort, Backend>>,
+    room: OnceLock<usize>,
     refuses: AtomicBool,
 }
 
@@ -110,6 +111,11 @@ impl FakeDatapath {
     /// What sockets are told of host ports.
     pub fn sockets(&self) -> MutexGuard<'_, HashMap<HostPort, Backend>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on sockets can be told of so many host ports and no more. Calls that come later change nothing.
+    pub fn limit_sockets(&self, room: usize) {
+        self.room.get_or_init(|| room);
     }
 
     /// From now on `add` and `restore` fail, or work again.
@@ -154,7 +160,13 @@ impl PodDatapath for FakeDatapath {
     }
 
     fn open_ports(&self, ports: &HashMap<HostPort, Backend>) -> Result<(), Error> {
-        self.sockets().extend(ports);
+        let (mut sockets, room) = (self.sockets(), self.room.get().copied().unwrap_or(usize::MAX));
+        for (port, to) in ports {
+            if sockets.len() >= room && !sockets.contains_key(port) {
+                return Err(Error { what: "write a host port".to_owned(), source: "the map is full".into() });
+            }
+            sockets.insert(*port, *to);
+        }
         Ok(())
     }
 

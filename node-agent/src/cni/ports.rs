@@ -8,7 +8,7 @@ use std::{
 };
 
 use netkeel_core::ipam::Owner;
-use netkeel_dataplane_common::{backends::Backend, host_ports::HostPort as Asked};
+use netkeel_dataplane_common::{backends::Backend, host_ports::HostPort as Asked, transport::UDP};
 
 use super::{
     failure::{BROKEN, Failure, IMPOSSIBLE, KERNEL, TRY_AGAIN, chain},
@@ -21,14 +21,15 @@ use crate::{
     nftables::conntrack,
 };
 
-const UDP: u8 = 17;
-
 /// A pod's host ports are closed, and stay so while this lives.
 pub(super) type Closed<'a> = MutexGuard<'a, ()>;
 
 impl Server {
     /// Refuses ports that another pod of this node has. Both must have been written down.
     pub(super) fn check_ports(&self, owner: &Owner, pod: &str, ports: &[HostPort]) -> Result<(), Failure> {
+        if ports.is_empty() {
+            return Ok(());
+        }
         let others = self.context.pool.records();
         let clash = others.iter().filter(|record| record.owner != *owner).find_map(|record| {
             let taken = |port: &&HostPort| record.details.ports.iter().any(|other| other.clashes(port));
@@ -99,7 +100,6 @@ impl Server {
         if written {
             begin_anew(&forwards, &node);
         }
-        let forwards: Vec<_> = forwards.into_iter().collect();
         let wanted = self.sockets(&forwards, &node);
         let datapath = &self.context.datapath;
         let held = datapath.ports()?;
@@ -146,7 +146,11 @@ impl Server {
         forwards(&self.context.pool.records()).into_iter().collect()
     }
 
-    fn sockets(&self, forwards: &[Forward], node: &[IpAddr]) -> HashMap<Asked, Backend> {
+    fn sockets<'a>(
+        &self,
+        forwards: impl IntoIterator<Item = &'a Forward>,
+        node: &[IpAddr],
+    ) -> HashMap<Asked, Backend> {
         host_port::sockets(forwards, node, self.context.datapath.netns())
     }
 }
@@ -154,12 +158,12 @@ impl Server {
 /// All addresses by which the node can be reached.
 fn node_addresses() -> Result<Vec<IpAddr>, link::Error> {
     let mut all = seen::all_addresses(&mut Rtnetlink::open()?)?;
-    all.retain(|ip| !ip.is_loopback() && !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
+    all.retain(|ip| !ip.is_loopback());
     Ok(all)
 }
 
 /// Flows of UDP to these ports must find another way than the one by which they began. What cannot be forgotten ends when
-/// nobody has sent for three minutes.
+/// nobody has sent for two minutes, unless the node's settings say otherwise.
 fn begin_anew<'a>(forwards: impl IntoIterator<Item = &'a Forward>, node: &[IpAddr]) {
     let ports: HashSet<_> =
         forwards.into_iter().filter(|forward| forward.protocol == UDP).map(|forward| forward.port).collect();

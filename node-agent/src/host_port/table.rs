@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::Forward;
 use crate::{
+    link::name,
     nftables::{
         Error,
         encode::{self, DELSETELEM, Family, Hook, MapType, NEWSETELEM, Rule, Table},
@@ -20,8 +21,6 @@ pub(crate) const TABLE: &str = "netkeel-ports";
 
 /// `NF_IP_PRI_NAT_DST`.
 const DSTNAT: i32 = -100;
-/// What the host sides of pods' links are called.
-const PODS: &str = "nk";
 
 /// The maps: ports at one address come first.
 const MAPS: [(&str, MapType); 4] = [
@@ -111,8 +110,10 @@ fn changes<'a>(kind: u16, forwards: impl IntoIterator<Item = &'a Forward>) -> Ve
 /// whatever address a pod asks for.
 fn table() -> Table {
     let mut table = Table::new(TABLE);
-    let mut rules =
-        vec![Rule::new().input_devices(PODS).accept(), Rule::new().input_devices(overlay::DEVICE).accept()];
+    let mut rules = vec![
+        Rule::new().input_devices(name::PREFIX).accept(),
+        Rule::new().input_devices(overlay::DEVICE).accept(),
+    ];
     for (name, map) in MAPS {
         table.map(name, map);
         rules.push(Rule::new().family(map.family).for_this_host().translated_by(name, map));

@@ -8,10 +8,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use netkeel_core::ipam::{self, Family};
+use netkeel_core::{
+    address::Addresses,
+    ipam::{self, Family, Layout},
+};
 use proptest::{collection::vec, prelude::*};
+use tokio::sync::watch;
 
 use super::*;
+use crate::node::NodeState;
 
 fn owner(number: u8) -> Owner {
     Owner { container_id: format!("sandbox-{number}"), interface: "eth0".to_owned() }
@@ -27,6 +32,13 @@ fn layout() -> Arc<Layout> {
         blocks: vec![net("10.244.0.0/29"), net("fd00::/125")],
         ..Layout::default()
     })
+}
+
+/// A node with these pools and blocks.
+fn node(layout: Arc<Layout>) -> (watch::Sender<Option<Arc<NodeState>>>, NodeWatch) {
+    let addresses = Addresses::default();
+    let state = NodeState { ready: true, layout, addresses, mtu: 1450, revision: String::new() };
+    watch::channel(Some(Arc::new(state)))
 }
 
 fn allocate_all(
@@ -45,7 +57,7 @@ fn allocate(pool: &Pool, number: u8) -> Result<Address, Error> {
 
 fn open(folder: &Path, clock: fn() -> Duration) -> Pool {
     let pool = Pool::with_clock(folder, clock).unwrap();
-    pool.set_layout(&layout());
+    pool.follow(&node(layout()).1);
     pool
 }
 
@@ -169,7 +181,7 @@ fn a_shortage_ends_with_an_address_a_block_or_the_patience_of_who_asked() {
     assert_eq!(pool.shortage(), None, "nobody asks any more");
     send_away(9);
     let more = Layout { blocks: vec!["10.244.0.0/28".parse().unwrap()], ..(*layout()).clone() };
-    pool.set_layout(&Arc::new(more));
+    pool.follow(&node(Arc::new(more)).1);
     assert_eq!(pool.shortage(), None);
 }
 
@@ -185,7 +197,7 @@ fn a_block_is_released_when_all_that_is_in_use_is_known_and_none_of_it_lies_ther
     let pool = open(folder.path(), || Duration::from_secs(NOW.load(Ordering::Relaxed)));
     let address = allocate(&pool, 1).unwrap();
     pool.hold([]);
-    pool.set_layout(&releasing("7"));
+    pool.follow(&node(releasing("7")).1);
     assert!(pool.released().is_empty());
     pool.release(&owner(1)).unwrap();
     NOW.store(30, Ordering::Relaxed);
@@ -193,7 +205,7 @@ fn a_block_is_released_when_all_that_is_in_use_is_known_and_none_of_it_lies_ther
     assert!(matches!(allocate(&pool, 2), Err(Error::Refused(Refused::Exhausted(_)))));
     // The next agent finds no record of a pod that runs: only its route tells.
     let pool = open(folder.path(), || Duration::from_mins(1));
-    pool.set_layout(&releasing("7"));
+    pool.follow(&node(releasing("7")).1);
     assert!(pool.released().is_empty(), "it is not known yet what is in use");
     pool.hold([address]);
     assert!(pool.released().is_empty());
@@ -221,21 +233,11 @@ fn a_block_is_idle_a_minute_after_its_last_address_has_rested() {
 fn a_call_that_was_under_way_does_not_bring_back_blocks_of_before() {
     let folder = tempfile::tempdir().unwrap();
     let pool = open(folder.path(), || Duration::ZERO);
-    let state = |layout: Arc<Layout>| {
-        let addresses = netkeel_core::address::Addresses::default();
-        Some(Arc::new(crate::node::NodeState {
-            ready: true,
-            layout,
-            addresses,
-            mtu: 1450,
-            revision: String::new(),
-        }))
-    };
-    let (sender, call) = tokio::sync::watch::channel(state(layout()));
+    let (sender, call) = node(layout());
     pool.follow(&call);
     allocate(&pool, 1).unwrap();
     let of_the_call = call.clone();
-    sender.send_replace(state(releasing("7")));
+    sender.send_replace(node(releasing("7")).1.borrow().clone());
     pool.follow(&call);
     pool.follow(&of_the_call);
     assert!(allocate(&pool, 2).is_err());

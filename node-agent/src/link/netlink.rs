@@ -1,18 +1,9 @@
 //! Synchronous rtnetlink over one socket: many changes in one write, one answer each, no task and no allocation of
 //! sequence numbers across threads. The socket may have been opened in another namespace and acts there.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-};
+use std::{io, os::fd::OwnedFd};
 
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-        sockopt::ReceiveTimeout,
-    },
-    time::TimeVal,
-};
+use nix::sys::socket::SockProtocol;
 use rtnetlink::{
     packet_core::{
         NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
@@ -21,10 +12,11 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
 };
 
-use super::Error;
+use super::{
+    Error,
+    socket::{self, Socket},
+};
 
-/// The kernel never needs longer; a wedged one must not hold a CNI call for ever.
-const PATIENCE: TimeVal = TimeVal::new(10, 0);
 /// Room for one batch of answers, and what the kernel sizes parts of a dump by.
 const BUFFER: usize = 32 * 1024;
 /// Changes in one write: their answers, about 800 bytes each, must fit into the socket's receive buffer (208 KiB).
@@ -71,7 +63,7 @@ struct Found {
 /// A connection to the routing side of one network namespace.
 #[derive(Debug)]
 pub struct Rtnetlink {
-    socket: OwnedFd,
+    socket: Socket,
     sequence: u32,
 }
 
@@ -89,8 +81,7 @@ impl Rtnetlink {
     /// # Errors
     /// When it is no socket.
     pub fn over(socket: OwnedFd) -> Result<Self, Error> {
-        setsockopt(&socket, ReceiveTimeout, &PATIENCE)
-            .map_err(|errno| Error::Socket { source: errno.into() })?;
+        let socket = Socket::over(socket).map_err(|source| Error::Socket { source })?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -196,19 +187,11 @@ impl Rtnetlink {
     }
 
     fn write(&self, bytes: &[u8]) -> Result<(), Error> {
-        let sent = send(self.socket.as_raw_fd(), bytes, MsgFlags::empty());
-        sent.map(drop).map_err(|errno| Error::Socket { source: errno.into() })
+        self.socket.write(bytes).map_err(|source| Error::Socket { source })
     }
 
     fn read(&self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
-        let mut buffer = vec![0; BUFFER];
-        let length = loop {
-            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Err(nix::Error::EINTR) => {}
-                other => break other.map_err(|errno| Error::Socket { source: errno.into() })?,
-            }
-        };
-        parse(&buffer[..length])
+        parse(&self.socket.read(BUFFER).map_err(|source| Error::Socket { source })?)
     }
 }
 
@@ -217,8 +200,7 @@ impl Rtnetlink {
 /// # Errors
 /// When the kernel gives none.
 pub fn open_socket() -> io::Result<OwnedFd> {
-    let protocol = SockProtocol::NetlinkRoute;
-    Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
+    socket::open(SockProtocol::NetlinkRoute)
 }
 
 fn append(bytes: &mut Vec<u8>, mut message: NetlinkMessage<RouteNetlinkMessage>) {

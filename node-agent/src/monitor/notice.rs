@@ -1,11 +1,11 @@
 //! Notices of the kernel, decoded as far as they are judged. What cannot be understood is left out: the regular look is there.
 
-use std::mem::size_of;
-
 use rtnetlink::{
     packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload},
     packet_route::RouteNetlinkMessage,
 };
+
+use crate::nftables::attribute;
 
 /// `RTM_NEWNETCONF` of `rtnetlink.h`, which the library does not know.
 const NEWNETCONF: u16 = 80;
@@ -125,15 +125,7 @@ fn table(message: &Message<'_>) -> Option<Notice> {
 
 /// Kind and payload of each attribute behind the family header.
 fn attributes(body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = body.get(FAMILY..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let ([a, b, c, d], _) = rest.split_first_chunk::<{ size_of::<u32>() }>()?;
-        let (length, kind) =
-            (usize::from(u16::from_ne_bytes([*a, *b])), u16::from_ne_bytes([*c, *d]) & 0x3fff);
-        let payload = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, payload))
-    })
+    attribute::attributes(body.get(FAMILY..).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Flows of UDP that conntrack remembers. They keep the translation with which they began, or that there was none, as long as
 //! somebody sends: when a port leads to another pod, or to none, they must begin anew.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{collections::HashSet, net::IpAddr};
+
+use netkeel_dataplane_common::transport::UDP;
 
 use super::{
     Error,
-    encode::{Family, NESTED, put, within},
+    attribute::{address, behind_header, put, within},
+    encode::{Family, NESTED},
     nfnetlink::{ACK, DUMP, Nfnetlink},
 };
 
@@ -25,7 +25,6 @@ const IPV4_DESTINATION: u16 = 2;
 const IPV6_DESTINATION: u16 = 4;
 const NUMBER: u16 = 1;
 const DESTINATION_PORT: u16 = 3;
-const UDP: u8 = 17;
 
 /// Forgets the flows to these ports at these addresses. Gives their number.
 pub(crate) fn forget(ports: &HashSet<u16>, at: &[IpAddr]) -> Result<usize, Error> {
@@ -39,7 +38,7 @@ pub(crate) fn forget(ports: &HashSet<u16>, at: &[IpAddr]) -> Result<usize, Error
         };
         kernel
             .each(GET, DUMP, family as u8, &[], |body| {
-                found.extend(original(body).filter(meant).map(<[u8]>::to_vec));
+                found.extend(behind_header(body, ORIGINAL).filter(meant).map(<[u8]>::to_vec));
             })
             .map_err(Error::Conntrack)?;
         for tuple in found {
@@ -56,11 +55,6 @@ pub(crate) fn forget(ports: &HashSet<u16>, at: &[IpAddr]) -> Result<usize, Error
     Ok(forgotten)
 }
 
-/// The original direction of a flow, behind the netfilter header.
-fn original(body: &[u8]) -> Option<&[u8]> {
-    within(body.get(4..)?, ORIGINAL)
-}
-
 /// Where a flow of UDP was sent.
 fn destination(tuple: &[u8]) -> Option<(IpAddr, u16)> {
     let (ip, proto) = (within(tuple, TUPLE_IP)?, within(tuple, TUPLE_PROTO)?);
@@ -68,10 +62,6 @@ fn destination(tuple: &[u8]) -> Option<(IpAddr, u16)> {
         return None;
     }
     let port = u16::from_be_bytes(*within(proto, DESTINATION_PORT)?.first_chunk()?);
-    let four =
-        within(ip, IPV4_DESTINATION).and_then(|four| Some(Ipv4Addr::from(*four.first_chunk::<4>()?).into()));
-    let six = || {
-        within(ip, IPV6_DESTINATION).and_then(|six| Some(Ipv6Addr::from(*six.first_chunk::<16>()?).into()))
-    };
-    four.or_else(six).map(|ip| (ip, port))
+    let ip = within(ip, IPV4_DESTINATION).or_else(|| within(ip, IPV6_DESTINATION))?;
+    Some((address(ip)?, port))
 }

@@ -4,13 +4,15 @@
 mod map;
 mod translate;
 
-use std::{net::IpAddr, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
+use netkeel_dataplane_common::transport::UDP;
 
 pub(crate) use self::map::{
-    DELSETELEM, Element, Family, GETSETELEM, MapType, NEWSETELEM, elements, elements_of, map_name, within,
+    DELSETELEM, Element, Family, GETSETELEM, MapType, NEWSETELEM, elements, elements_of, map_name,
 };
+use super::attribute::{octets, put};
 
 pub(crate) const NEWTABLE: u16 = 0;
 pub(crate) const GETTABLE: u16 = 1;
@@ -29,6 +31,11 @@ pub(crate) const NESTED: u16 = 0x8000;
 const REGISTER: u32 = 1;
 const ACCEPT: u32 = 1;
 const IFNAMSIZ: usize = 16;
+/// What is known of a packet (`nft_meta_keys`).
+const L4PROTO: u32 = 16;
+/// The headers of a packet (`nft_payload_bases`).
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
 
 /// Where a chain hooks in, as the family `inet` numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,18 +53,19 @@ pub(crate) struct Message {
     pub(crate) body: Vec<u8>,
 }
 
-/// A table with base chains and their rules.
+/// A table with maps, and base chains with their rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     pub(crate) name: &'static str,
     pub(crate) rules: usize,
-    pub(crate) maps: Vec<&'static str>,
-    chains: Vec<Message>,
+    maps: u32,
+    /// Maps, chains and rules, in the order in which they are made.
+    parts: Vec<Message>,
 }
 
 impl Table {
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, rules: 0, maps: Vec::new(), chains: Vec::new() }
+        Self { name, rules: 0, maps: 0, parts: Vec::new() }
     }
 
     /// Adds a base chain that accepts what no rule decides.
@@ -71,20 +79,20 @@ impl Table {
         put(&mut chain, 4 | NESTED, &at);
         put(&mut chain, 5, &ACCEPT.to_be_bytes());
         put(&mut chain, 7, &text(kind));
-        self.chains.push(Message { kind: NEWCHAIN, create: true, body: chain });
+        self.parts.push(Message { kind: NEWCHAIN, create: true, body: chain });
         self.rules += rules.len();
         for rule in rules {
             let mut body = Vec::new();
             put(&mut body, RULE_TABLE, &text(self.name));
             put(&mut body, 2, &text(name));
             put(&mut body, 4 | NESTED, &rule.0);
-            self.chains.push(Message { kind: NEWRULE, create: true, body });
+            self.parts.push(Message { kind: NEWRULE, create: true, body });
         }
     }
 
     /// A short mark of all that is in the table; kept in the table itself, it tells whether the table is this one.
     pub(crate) fn mark(&self) -> [u8; 8] {
-        let bytes = self.chains.iter().flat_map(|message| &message.body).chain(&[FORM]);
+        let bytes = self.parts.iter().flat_map(|message| &message.body).chain(&[FORM]);
         // FNV-1a: any change of the wanted table gives another mark; nobody has a reason to forge one.
         bytes
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
@@ -98,7 +106,7 @@ impl Table {
 pub(crate) fn replace(table: &Table) -> Vec<Message> {
     let mut messages = delete(table.name);
     messages.push(new_table(table.name, Some(table.mark())));
-    messages.extend(table.chains.iter().cloned());
+    messages.extend(table.parts.iter().cloned());
     messages
 }
 
@@ -133,9 +141,6 @@ impl Rule {
 
     /// Matches UDP packets, of both families, to a port.
     pub(crate) fn udp_destination(self, port: u16) -> Self {
-        const L4PROTO: u32 = 16;
-        const UDP: u8 = 17;
-        const TRANSPORT: u32 = 2;
         self.meta(L4PROTO).equals(&[UDP]).payload(TRANSPORT, 2, 2).equals(&port.to_be_bytes())
     }
 
@@ -186,14 +191,9 @@ impl Rule {
 
     /// Matches packets of a network's family that have an address of it at this offset of their header.
     fn address(self, net: IpNet, offset: u32) -> Self {
-        const NFPROTO: u32 = 15;
-        const IPV4: u8 = 2;
-        const IPV6: u8 = 10;
-        const NETWORK: u32 = 1;
-        let family = if net.network().is_ipv4() { IPV4 } else { IPV6 };
+        let family = Family::of(net.network());
         let (mask, network) = (octets(net.netmask()), octets(net.network()));
-        let length = if family == IPV4 { 4 } else { 16 };
-        let address = self.meta(NFPROTO).equals(&[family]).payload(NETWORK, offset, length);
+        let address = self.family(family).payload(NETWORK, offset, family.len());
         address.masked(&mask).equals(&network)
     }
 
@@ -240,30 +240,12 @@ impl Rule {
     }
 }
 
-/// An address in network byte order.
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
-}
-
 fn value(bytes: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     put(&mut data, 1, bytes);
     data
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
-}
-
-/// Appends one netlink attribute, padded to four bytes.
-pub(crate) fn put(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
-    let length = u16::try_from(payload.len() + 4)
-        .expect("the API bounds a rule: at most 16 CIDRs a field; elements go in portions");
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(payload);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }

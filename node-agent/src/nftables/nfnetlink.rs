@@ -1,19 +1,14 @@
-//! The conversation with nftables: questions, and transactions that the kernel takes whole or not at all.
+//! The conversation with netfilter: questions, and transactions of nftables that the kernel takes whole or not at all.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
+use std::io;
+
+use nix::sys::socket::SockProtocol;
+
+use super::{
+    attribute::behind_header,
+    encode::{self, Element, Message, Table},
 };
-
-use nix::sys::{
-    socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
-        sockopt::ReceiveTimeout,
-    },
-    time::TimeVal,
-};
-
-use super::encode::{self, Element, Message, Table, within};
+use crate::link::socket::{self, Socket};
 
 const REQUEST: u16 = 0x1;
 pub(crate) const ACK: u16 = 0x4;
@@ -28,7 +23,6 @@ const BATCH_END: u16 = 17;
 const SUBSYSTEM: u16 = 10;
 const INET: u8 = 1;
 const HEADER: usize = 16;
-const PATIENCE: TimeVal = TimeVal::new(10, 0);
 const BUFFER: usize = 64 * 1024;
 
 /// What went wrong with the table.
@@ -47,9 +41,9 @@ pub enum Error {
     Refused(#[source] io::Error),
 }
 
-/// A socket to nftables of the calling thread's network namespace.
+/// A socket to netfilter of the calling thread's network namespace.
 pub(crate) struct Nfnetlink {
-    socket: OwnedFd,
+    socket: Socket,
     sequence: u32,
 }
 
@@ -62,44 +56,33 @@ struct Answer {
 
 impl Nfnetlink {
     pub(crate) fn open() -> Result<Self, Error> {
-        let protocol = SockProtocol::NetlinkNetFilter;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
-            .map_err(failed)?;
-        setsockopt(&socket, ReceiveTimeout, &PATIENCE).map_err(failed)?;
-        Ok(Self { socket, sequence: 0 })
+        let socket = socket::open(SockProtocol::NetlinkNetFilter).and_then(Socket::over);
+        Ok(Self { socket: socket.map_err(Error::Socket)?, sequence: 0 })
     }
 
     /// Whether the kernel's table carries the mark of this one and as many rules.
     pub(crate) fn holds(&mut self, table: &Table) -> Result<bool, Error> {
-        let found = match self.ask(encode::GETTABLE, ACK, &encode::table_name(table.name)) {
-            Ok(found) => found,
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => return Ok(false),
-            Err(error) => return Err(Error::Socket(error)),
-        };
-        let marked = found.iter().any(|body| attribute(body, encode::TABLE_USERDATA) == Some(&table.mark()));
-        let rules =
-            self.ask(encode::GETRULE, DUMP, &encode::table_name(table.name)).map_err(Error::Socket)?;
-        let name = [table.name.as_bytes(), &[0]].concat();
-        let ours = rules.iter().filter(|body| attribute(body, encode::RULE_TABLE) == Some(&name));
-        Ok(marked && ours.count() == table.rules)
+        let name = encode::table_name(table.name);
+        let found = self.ask(encode::GETTABLE, ACK, &name)?;
+        let mark = table.mark();
+        if !found.iter().any(|body| behind_header(body, encode::TABLE_USERDATA) == Some(&mark)) {
+            return Ok(false);
+        }
+        let rules = self.ask(encode::GETRULE, DUMP, &name)?;
+        let name = encode::text(table.name);
+        let ours = rules.iter().filter(|body| behind_header(body, encode::RULE_TABLE) == Some(&name));
+        Ok(ours.count() == table.rules)
     }
 
     /// Whether there is a table of this name.
     pub(crate) fn has(&mut self, name: &str) -> Result<bool, Error> {
-        match self.ask(encode::GETTABLE, ACK, &encode::table_name(name)) {
-            Ok(_) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(false),
-            Err(error) => Err(Error::Socket(error)),
-        }
+        Ok(!self.ask(encode::GETTABLE, ACK, &encode::table_name(name))?.is_empty())
     }
 
     /// The elements of a map; none of a map that is not there.
     pub(crate) fn elements(&mut self, table: &str, map: &str) -> Result<Vec<Element>, Error> {
-        match self.ask(encode::GETSETELEM, DUMP, &encode::map_name(table, map)) {
-            Ok(found) => Ok(found.iter().flat_map(|body| encode::elements_of(body)).collect()),
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(Vec::new()),
-            Err(error) => Err(Error::Socket(error)),
-        }
+        let found = self.ask(encode::GETSETELEM, DUMP, &encode::map_name(table, map))?;
+        Ok(found.iter().flat_map(|body| encode::elements_of(body)).collect())
     }
 
     /// Does all of it or nothing.
@@ -112,7 +95,7 @@ impl Nfnetlink {
         }
         let last = self.sequence;
         bytes.extend(self.message(BATCH_END, REQUEST, 0, SUBSYSTEM, &[]));
-        self.write(&bytes).map_err(Error::Socket)?;
+        self.socket.write(&bytes).map_err(Error::Socket)?;
         let mut refused = None;
         let mut done = first - 1;
         while done < last {
@@ -127,10 +110,13 @@ impl Nfnetlink {
         refused.map_or(Ok(()), |source| Err(Error::Refused(source)))
     }
 
-    fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    /// Asks nftables; nothing of what is not there.
+    fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         let mut found = Vec::new();
-        self.each(SUBSYSTEM << 8 | kind, flags, INET, body, |body| found.push(body.to_vec()))?;
-        Ok(found)
+        match self.each(SUBSYSTEM << 8 | kind, flags, INET, body, |body| found.push(body.to_vec())) {
+            Err(error) if error.raw_os_error() != Some(nix::libc::ENOENT) => Err(Error::Socket(error)),
+            _ => Ok(found),
+        }
     }
 
     /// Asks any subsystem of netfilter; gives the bodies of its answers, with the netfilter header, one after the other.
@@ -143,7 +129,7 @@ impl Nfnetlink {
         mut see: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         let question = self.message(kind, REQUEST | flags, family, 0, body);
-        self.write(&question)?;
+        self.socket.write(&question)?;
         loop {
             for answer in self.read()?.into_iter().filter(|answer| answer.sequence == self.sequence) {
                 match answer.kind {
@@ -170,24 +156,9 @@ impl Nfnetlink {
         bytes
     }
 
-    fn write(&self, bytes: &[u8]) -> io::Result<()> {
-        Ok(send(self.socket.as_raw_fd(), bytes, MsgFlags::empty()).map(drop)?)
-    }
-
     fn read(&self) -> io::Result<Vec<Answer>> {
-        let mut buffer = vec![0; BUFFER];
-        let length = loop {
-            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Err(nix::Error::EINTR) => {}
-                other => break other?,
-            }
-        };
-        Ok(answers(&buffer[..length]))
+        Ok(answers(&self.socket.read(BUFFER)?))
     }
-}
-
-fn failed(errno: nix::Error) -> Error {
-    Error::Socket(errno.into())
 }
 
 /// The messages of one datagram.
@@ -208,9 +179,4 @@ fn answers(mut bytes: &[u8]) -> Vec<Answer> {
 fn error_of(body: &[u8]) -> Option<io::Error> {
     let code = i32::from_ne_bytes(*body.first_chunk()?);
     (code != 0).then(|| io::Error::from_raw_os_error(-code))
-}
-
-/// The payload of the first attribute of a kind, behind the netfilter header.
-fn attribute(body: &[u8], wanted: u16) -> Option<&[u8]> {
-    within(body.get(4..)?, wanted)
 }

@@ -252,6 +252,9 @@ impl State {
 
 /// The identities that addresses of leaves that did not fit are taken for: now, and when the leaves that are gone are taken away.
 fn taken_for(unfit: &[Block], held: &HashMap<Block, u32>, gone: &[(Block, u32)]) -> BTreeSet<u32> {
+    if unfit.is_empty() {
+        return BTreeSet::new();
+    }
     let mut later = held.clone();
     for (leaf, _) in gone {
         later.remove(leaf);

@@ -1,5 +1,6 @@
 //! The agent over the real kernel, fed with events: start, restart, drift, trouble, and the way back.
 
+mod disk;
 mod drift;
 mod lab;
 mod ways;

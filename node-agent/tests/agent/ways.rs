@@ -2,14 +2,14 @@
 
 use netkeel_agent::agent::Change;
 use netkeel_client::Event;
-use netkeel_crds::NodeNetwork;
+use netkeel_crds::{NodeNetwork, node_network::BlockRelease};
 use netkeel_dataplane_loader::pinned_links;
 use serde_json::json;
 
 use super::{
     feed,
     lab::{ip, isolated},
-    stop, up,
+    node, stop, up,
 };
 
 /// The nodes' addresses; `encapsulation` of each.
@@ -109,6 +109,35 @@ fn a_node_that_is_on_no_subnet_any_more_is_tunnelled_until_it_is_again() {
         ip("addr add 192.0.2.1/24 dev uplink");
         agent.network_stirred();
         assert_eq!(way(&mut agent), "10.244.2.0/26 via 192.0.2.2 dev uplink");
+        stop(agent);
+    });
+}
+
+#[test]
+fn the_nodes_address_in_a_block_that_is_given_back_stays_until_the_block_is_gone() {
+    isolated(|lab| {
+        let (mut agent, _server) = up(lab);
+        let own = |blocks: &[&str], releasing: &[&str]| {
+            let mut node = node(1, "Active");
+            let cidr = |block: &&str| block.parse().expect("a block");
+            let mark = |block| BlockRelease { cidr: cidr(block), ticket: "7".to_owned() };
+            node.spec.blocks = blocks.iter().map(cidr).collect();
+            node.spec.releasing = releasing.iter().map(mark).collect();
+            Change::Node(Event::Apply(node))
+        };
+        let held = || {
+            let shown = ip("-br -4 addr show netkeel.vxlan");
+            let mut all: Vec<_> = shown.split_whitespace().skip(2).map(str::to_owned).collect();
+            all.sort();
+            all
+        };
+        let (old, new) = ("10.244.1.0/26", "10.244.9.0/26");
+        assert_eq!(held(), ["10.244.1.0/32"]);
+        feed(&mut agent, [own(&[new, old], &[old])]);
+        assert_eq!(held(), ["10.244.1.0/32", "10.244.9.0/32"]);
+        assert!(ip("route show 10.244.2.0/26").contains("src 10.244.9.0"));
+        feed(&mut agent, [own(&[new], &[old])]);
+        assert_eq!(held(), ["10.244.9.0/32"]);
         stop(agent);
     });
 }

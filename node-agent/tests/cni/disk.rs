@@ -8,7 +8,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use super::host::{Host, Pod, address};
+use super::host::{Host, Pod, address, eventually};
 
 /// A host whose records are on a file system of their own, which this thread and its children see alone.
 fn on_a_disk(options: &str) -> (Host, PathBuf) {
@@ -35,6 +35,11 @@ fn names_the_folder((code, text): (u64, String), disk: &Path) {
     );
 }
 
+/// A DEL that is refused has taken the pod's route; the first look of the next agent, which nobody waits for, brings it back.
+fn mended(host: &Host, pod: &Pod) {
+    eventually("the repair of a pod whose DEL was refused", || host.check(pod).success);
+}
+
 #[test]
 fn a_full_disk_loses_no_address_and_gives_none_twice() {
     // A page a record.
@@ -50,9 +55,8 @@ fn a_full_disk_loses_no_address_and_gives_none_twice() {
     );
     host.kill();
     host.start();
-    for pod in &pods[..2] {
-        host.check(pod).ok();
-    }
+    mended(&host, &pods[0]);
+    host.check(&pods[1]).ok();
     names_the_folder(host.add(&pods[2]).refused(), &disk);
     remount(&disk, MsFlags::empty(), "size=1m");
     given.extend(pods[2..].iter().map(|pod| address(&host.add(pod).ok())));
@@ -75,7 +79,7 @@ fn a_read_only_disk_loses_no_address_and_gives_none_twice() {
     assert_eq!(address(&host.add(&pods[0]).ok()), first, "what there is needs no writing");
     host.kill();
     host.start();
-    host.check(&pods[1]).ok();
+    mended(&host, &pods[1]);
     names_the_folder(host.add(&pods[2]).refused(), &disk);
     remount(&disk, MsFlags::empty(), "size=1m");
     let third = address(&host.add(&pods[2]).ok());

@@ -314,6 +314,57 @@ fn somebody_who_never_stops_sending_datagrams_reaches_the_next_pod_too() {
 }
 
 #[test]
+fn flows_that_went_astray_while_the_table_was_gone_reach_their_pod_when_it_is_back() {
+    let (mut host, outside) = node();
+    let (one, two) = (Pod::new("a"), Pod::new("b"));
+    add(&host, &one, &[mapping("udp", 5353, 53, "")]).ok();
+    // Flows are tracked without our table, too.
+    for rule in [
+        "add table ip tracked",
+        "add chain ip tracked new { type filter hook prerouting priority -150; }",
+        "add rule ip tracked new ct state new counter",
+    ] {
+        host.namespace.run("nft", &[rule]).unwrap();
+    }
+    let server = one.namespace.enter(|| UdpSocket::bind("0.0.0.0:53")).unwrap();
+    server.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let reaches = |client: &UdpSocket| {
+        client.send_to(b"x", (NODE, 5353)).unwrap();
+        server.recv(&mut [0; 9]).is_ok()
+    };
+    let astray = |host: &Host| {
+        host.namespace.run("nft", &["delete", "table", "inet", TABLE]).unwrap();
+        let client = outside.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+        assert!(!reaches(&client), "there is no table");
+        client
+    };
+    let client = astray(&host);
+    host.kill();
+    host.start();
+    eventually("the way to the pod after a repair", || reaches(&client));
+    let client = astray(&host);
+    add(&host, &two, &[mapping("udp", 5354, 53, "")]).ok();
+    assert!(reaches(&client), "the other pod's ADD made the table anew");
+}
+
+#[test]
+fn room_for_the_nodes_new_address_is_made_by_the_one_that_is_gone() {
+    const THIRD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 6);
+    let (mut host, _outside) = node();
+    let pod = Pod::new("a");
+    add(&host, &pod, &[mapping("tcp", 8080, 80, "")]).ok();
+    host.datapath.limit_sockets(sockets(&host).len());
+    host.kill();
+    host.namespace.ip(&format!("addr del {SECOND}/24 dev uplink")).unwrap();
+    host.namespace.ip(&format!("addr add {THIRD}/24 dev uplink")).unwrap();
+    host.start();
+    let told = |at: Ipv4Addr| sockets(&host).iter().any(|text| text.starts_with(&format!("{at}:8080/")));
+    eventually("the new address in the full map", || told(THIRD));
+    assert!(told(NODE) && !told(SECOND));
+    host.check(&pod).ok();
+}
+
+#[test]
 fn check_finds_a_port_that_does_not_lead_to_the_pod() {
     let (host, _outside) = node();
     let pod = Pod::new("a");

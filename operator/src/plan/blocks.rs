@@ -8,8 +8,6 @@ use std::{
 use ipnet::IpNet;
 use netkeel_crds::{AddressBlock, block_name, cluster_network::AddressPool};
 
-use super::pools::active;
-
 /// The free blocks of each CIDR of the pools, in order.
 pub(super) struct Free<'a> {
     candidates: HashMap<IpNet, Box<dyn Iterator<Item = IpNet> + 'a>>,
@@ -29,7 +27,7 @@ impl<'a> Free<'a> {
         unreadable: impl Iterator<Item = &'b str>,
     ) -> Self {
         let mut candidates: HashMap<IpNet, Box<dyn Iterator<Item = IpNet> + 'a>> = HashMap::new();
-        for (pool, cidr) in active(pools).flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr))) {
+        for (pool, cidr) in pools.iter().flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr))) {
             if cidrs.iter().any(|all| all.contains(cidr)) {
                 let reserved = |block: &IpNet| pool.reserved.iter().any(|net| net.contains(&block.network()));
                 let blocks = cidr.subnets(pool.block_sizes.of(cidr)).into_iter().flatten();

@@ -6,7 +6,7 @@ use netkeel_crds::{cluster_network::AddressPool, condition::kind::DEGRADED};
 use super::{
     Outcome, Problem, Step,
     blocks::Free,
-    pools::{Holdings, active, in_order, is_v4, selects},
+    pools::{Holdings, active_cidrs, cidr_of, family, in_order, is_v4, selects},
 };
 use crate::observed::Node;
 
@@ -36,7 +36,7 @@ impl Claims<'_, '_, '_> {
             .collect();
         let mut done = Vec::new();
         for v4 in [true, false] {
-            if active(self.pools).flat_map(|pool| &pool.cidrs).any(|cidr| is_v4(cidr) == v4) {
+            if active_cidrs(self.pools).any(|(_, cidr)| is_v4(cidr) == v4) {
                 done.extend(self.for_everybody(&selected, v4));
             }
         }
@@ -62,8 +62,7 @@ impl Claims<'_, '_, '_> {
     fn for_everybody(&mut self, selected: &[&AddressPool], v4: bool) -> Option<IpNet> {
         let mut without: Vec<&str> = Vec::new();
         let open = selected.iter().filter(|pool| pool.namespace_selector.is_none());
-        for (pool, cidr) in open.filter_map(|pool| Some((pool, pool.cidrs.iter().find(|c| is_v4(c) == v4)?)))
-        {
+        for (pool, cidr) in open.filter_map(|pool| Some((pool, cidr_of(pool, v4)?))) {
             if !self.holdings.none_of(cidr) && !self.holdings.runs_out(cidr) {
                 return None;
             }
@@ -73,9 +72,9 @@ impl Claims<'_, '_, '_> {
             without.push(&pool.name);
         }
         if without.is_empty() {
-            let family = if v4 { "IPv4" } else { "IPv6" };
             let message = format!(
-                "no pool has {family} addresses for node {}: let the nodeSelector of one in spec.podNetwork.pools select it",
+                "no pool has {} addresses for node {}: let the nodeSelector of one in spec.podNetwork.pools select it",
+                family(v4),
                 self.node.name
             );
             self.out.problems.push(Problem { condition: DEGRADED, reason: "NoPool", message });

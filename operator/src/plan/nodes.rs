@@ -46,14 +46,14 @@ pub(super) fn plan(config: &NodeConfig, spec: &PodNetwork, seen: &Observed, out:
             let holdings = Holdings { owned: &active, network };
             Claims { node, holdings, kept: &returns.kept, pools, free: &mut free, out }.plan();
         }
-        match network {
-            None => out.steps.push(create(node)),
-            Some(network) if owner_uid(network) == Some(&node.uid) => {
-                out.steps.extend(write(network, node, (owned, all_known), &returns, config));
+        match (own, network) {
+            (Some(own), _) => {
+                out.steps.extend(write(own, node, (owned, all_known), &returns, config));
                 out.steps.extend(returns.steps);
             }
             // of an older node of this name: its block is not inherited
-            Some(network) => out.steps.extend(delete(network)),
+            (None, Some(older)) => out.steps.extend(delete(older)),
+            (None, None) => out.steps.push(create(node)),
         }
     }
     gone(seen, out);
@@ -124,19 +124,18 @@ fn write(
         ..NodeNetworkSpec::default()
     };
     wanted.revision = revision(&wanted);
-    let mut step = rewrite(network, wanted)?;
-    if let Step::WriteNodeNetwork { spec, entering, .. } = &mut step {
-        let new = owned.iter().filter(|claim| !network.spec.blocks.contains(&claim.spec.cidr));
-        let new = new.filter(|claim| spec.blocks.contains(&claim.spec.cidr));
-        entering.extend(
-            new.filter_map(|claim| Some((claim.metadata.name.clone()?, claim.metadata.uid.clone()?))),
-        );
-    }
-    Some(step)
+    let new = owned.iter().filter(|claim| !network.spec.blocks.contains(&claim.spec.cidr));
+    let entering = new.filter_map(|claim| Some((claim.metadata.name.clone()?, claim.metadata.uid.clone()?)));
+    rewrite(network, wanted, entering.collect())
 }
 
-/// The step that brings `wanted` to the node, if it is not there. Its trace is that of the pass that does it.
-pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec) -> Option<Step> {
+/// The step that brings `wanted` to the node, if it is not there, with the claims of the blocks that are new in it. Its trace is that
+/// of the pass that does it.
+pub(super) fn rewrite(
+    network: &NodeNetwork,
+    mut wanted: NodeNetworkSpec,
+    entering: Vec<(String, String)>,
+) -> Option<Step> {
     wanted.traceparent.clone_from(&network.spec.traceparent);
     if wanted == network.spec {
         return None;
@@ -146,7 +145,7 @@ pub(super) fn rewrite(network: &NodeNetwork, mut wanted: NodeNetworkSpec) -> Opt
         node: name_of(network).to_owned(),
         uid: network.metadata.uid.clone()?,
         resource_version: network.metadata.resource_version.clone()?,
-        entering: Vec::new(),
+        entering,
         spec: Box::new(wanted),
     })
 }
@@ -169,6 +168,13 @@ pub fn revision(spec: &NodeNetworkSpec) -> String {
     let text = serde_json::to_vec(&acted_on).unwrap_or_default();
     let digest = Sha256::digest(text);
     digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// Whether the agent has applied what the object says.
+#[must_use]
+pub fn has_applied(network: &NodeNetwork) -> bool {
+    let applied = network.status.as_ref().and_then(|status| status.applied_revision.as_deref());
+    applied == Some(network.spec.revision.as_str())
 }
 
 pub(super) fn name_of(network: &NodeNetwork) -> &str {

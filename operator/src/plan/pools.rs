@@ -10,7 +10,7 @@ use netkeel_crds::{
     node_network::{BlockUsage, NodePool},
 };
 
-use super::validate::overlap;
+use super::{nodes::has_applied, validate::overlap};
 use crate::observed::Observed;
 
 /// A node asks for one more block of a pool when fewer than one in this many of its addresses are left.
@@ -45,9 +45,10 @@ pub(super) fn for_nodes(pools: &[AddressPool]) -> Vec<NodePool> {
     in_order(pools).iter().map(known).collect()
 }
 
-/// The pools that still give blocks.
-pub(super) fn active(pools: &[AddressPool]) -> impl Iterator<Item = &AddressPool> {
-    pools.iter().filter(|pool| pool.state.is_active())
+/// The CIDRs that blocks are still given of, with their pools.
+pub(super) fn active_cidrs(pools: &[AddressPool]) -> impl Iterator<Item = (&AddressPool, &IpNet)> {
+    let active = pools.iter().filter(|pool| pool.state.is_active());
+    active.flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)))
 }
 
 /// Pools that the nodes know and the spec does not, though some node has a block of them: they stay in force, drained.
@@ -60,8 +61,7 @@ pub(super) fn removed(pools: &[AddressPool], seen: &Observed) -> Vec<NodePool> {
             let others =
                 pools.iter().flat_map(|pool| &pool.cidrs).chain(removed.iter().flat_map(|p| &p.cidrs));
             let free = !others.into_iter().any(|other| overlap(other, cidr));
-            let used = seen.blocks.iter().any(|block| cidr.contains(&block.spec.cidr));
-            if free && used {
+            if free && seen.blocks.iter().any(|block| cidr.contains(&block.spec.cidr)) {
                 match removed.iter_mut().find(|other| other.name == name) {
                     Some(other) => other.cidrs.push(*cidr),
                     None => removed.push(NodePool {
@@ -101,6 +101,16 @@ pub(super) fn is_v4(net: &IpNet) -> bool {
     matches!(net, IpNet::V4(_))
 }
 
+/// What users call the family.
+pub(super) fn family(v4: bool) -> &'static str {
+    if v4 { "IPv4" } else { "IPv6" }
+}
+
+/// The pool's network of a family.
+pub(super) fn cidr_of(pool: &AddressPool, v4: bool) -> Option<&IpNet> {
+    pool.cidrs.iter().find(|cidr| is_v4(cidr) == v4)
+}
+
 /// What a node has, and what its agent says of it.
 #[derive(Clone, Copy)]
 pub(super) struct Holdings<'a> {
@@ -116,8 +126,7 @@ impl<'a> Holdings<'a> {
         let network = self.network?;
         let status = network.status.as_ref()?;
         let written = self.owned.iter().all(|block| network.spec.blocks.contains(&block.spec.cidr));
-        let applied = status.applied_revision.as_deref() == Some(network.spec.revision.as_str());
-        (written && applied).then_some(status)
+        (written && has_applied(network)).then_some(status)
     }
 
     /// Its blocks in this CIDR of a pool.
@@ -174,10 +183,9 @@ impl<'a> Holdings<'a> {
         let others = |cidr: &IpNet| -> Vec<IpNet> {
             self.of(cidr).into_iter().filter(|other| other != block).collect()
         };
-        let of_family = |pool: &&AddressPool| pool.cidrs.iter().any(|cidr| is_v4(cidr) == is_v4(block));
-        for pool in in_order(pools).into_iter().filter(of_family) {
+        let of_family = |pool| Some((pool, cidr_of(pool, is_v4(block))?));
+        for (pool, cidr) in in_order(pools).into_iter().filter_map(of_family) {
             let selected = pool.state.is_active() && selects(pool.node_selector.as_ref(), labels);
-            let cidr = pool.cidrs.iter().find(|cidr| is_v4(cidr) == is_v4(block))?;
             if !cidr.contains(block) {
                 let better = selected && pool.namespace_selector.is_none();
                 if better && self.have_left(&others(cidr), reserve)? && !special(block, pools) {

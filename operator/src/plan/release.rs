@@ -10,6 +10,7 @@ use netkeel_crds::{
 
 use super::{
     Step,
+    nodes::has_applied,
     pools::{Holdings, PLENTY, RESERVE, is_v4},
 };
 use crate::observed::Node;
@@ -77,11 +78,11 @@ impl Giving<'_> {
         let block = mark.cidr;
         if !self.network.spec.blocks.contains(&block) {
             returns.out.push(block);
-            returns.steps.extend(return_block(claim).filter(|_| self.has_applied()));
+            returns.steps.extend(return_block(claim).filter(|_| has_applied(self.network)));
         } else if !self.drains(&block) && self.does_without(&block, RESERVE) == Some(false) {
             returns.kept.push(block);
             return;
-        } else if self.has_applied() && self.told().contains(mark) {
+        } else if has_applied(self.network) && self.told().contains(mark) {
             returns.out.push(block);
         }
         returns.releasing.push(mark.clone());
@@ -142,12 +143,6 @@ impl Giving<'_> {
 
     fn told(&self) -> &[BlockRelease] {
         self.network.status.as_ref().map_or(&[], |status| &status.released)
-    }
-
-    /// Whether the agent has applied what the object says.
-    fn has_applied(&self) -> bool {
-        let applied = self.network.status.as_ref().and_then(|status| status.applied_revision.as_deref());
-        applied == Some(self.network.spec.revision.as_str())
     }
 }
 

@@ -68,7 +68,7 @@ fn remove_from_nodes(seen: &Observed, settings: &Settings, age: u64, out: &mut O
     for network in &seen.node_networks {
         let mut wanted = NodeNetworkSpec { state: State::Removing, ..network.spec.clone() };
         wanted.revision = nodes::revision(&wanted);
-        out.steps.extend(nodes::rewrite(network, wanted));
+        out.steps.extend(nodes::rewrite(network, wanted, Vec::new()));
     }
     let waiting = dirty.iter().any(|network| age < patience(network, seen));
     if waiting && !rolled_out {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use netkeel_crds::{
     AddressBlock, AddressBlockSpec, CLEANUP, ClusterNetwork, ClusterNetworkSpec, NodeNetwork, block_name,
-    condition::kind, node_network::BlockUsage,
+    cluster_network::AddressPool, condition::kind, node_network::BlockUsage,
 };
 
 use super::*;
@@ -61,14 +61,19 @@ fn settled() -> Observed {
     let mut seen = seen();
     seen.blocks = vec![block("10.244.0.0/26", "a"), block("10.244.0.64/26", "b")];
     seen.node_networks = vec![node_network("a"), node_network("b")];
-    for step in planned(&seen).steps {
+    write_all(&mut seen);
+    seen.agents = Some(Workload { wanted: 2, ready: 2, updated: 2, ..Workload::default() });
+    seen
+}
+
+/// Does what is planned with `NodeNetworks`.
+fn write_all(seen: &mut Observed) {
+    for step in planned(seen).steps {
         if let Step::WriteNodeNetwork { node, spec, .. } = step {
             let network = seen.node_networks.iter_mut().find(|n| n.metadata.name.as_ref() == Some(&node));
             network.unwrap().spec = *spec;
         }
     }
-    seen.agents = Some(Workload { wanted: 2, ready: 2, updated: 2, ..Workload::default() });
-    seen
 }
 
 fn planned(seen: &Observed) -> Outcome {
@@ -78,6 +83,11 @@ fn planned(seen: &Observed) -> Outcome {
 /// Steps without those that apply what is rendered.
 fn steps(outcome: &Outcome) -> Vec<&Step> {
     outcome.steps.iter().filter(|step| !matches!(step, Step::Apply(_))).collect()
+}
+
+fn pool(name: &str, cidrs: &[&str], priority: i32) -> AddressPool {
+    let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+    AddressPool { name: name.to_owned(), cidrs, priority, ..AddressPool::default() }
 }
 
 fn usage(cidr: &str, used: u32) -> BlockUsage {

@@ -12,17 +12,12 @@ use netkeel_crds::{
 
 use super::{
     Problem,
-    pools::{active, is_v4},
+    pools::{active_cidrs, family, is_v4},
 };
 use crate::observed::{Observed, Rival};
 
 /// What to do about a pool that has addresses of others.
 const AWAY: &str = "add a pool with another CIDR, set the state of this one to Draining, and remove it when status.pools says Removable";
-
-/// The CIDRs of the pools that pods get addresses of. What is wrong with a pool on its way out keeps nobody.
-fn active_cidrs(pools: &[AddressPool]) -> impl Iterator<Item = (&AddressPool, &IpNet)> {
-    active(pools).flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)))
-}
 
 /// Whether a pool on its way out has addresses of others, and no node a block of it: then no node needs to know of it.
 pub(super) fn is_stillborn(pool: &AddressPool, seen: &Observed) -> bool {
@@ -30,14 +25,7 @@ pub(super) fn is_stillborn(pool: &AddressPool, seen: &Observed) -> bool {
         seen.service_cidrs.iter().any(|services| overlap(cidr, services))
             || seen.nodes.iter().flat_map(|node| &node.addresses).any(|address| cidr.contains(address))
     };
-    !pool.state.is_active() && !is_used(pool, seen) && pool.cidrs.iter().any(of_others)
-}
-
-/// Whether a node has a block of the pool.
-fn is_used(pool: &AddressPool, seen: &Observed) -> bool {
-    let claimed = seen.blocks.iter().map(|block| &block.spec.cidr);
-    let held = seen.node_networks.iter().flat_map(|network| &network.spec.blocks);
-    claimed.chain(held).any(|block| pool.cidrs.iter().any(|cidr| cidr.contains(block)))
+    !pool.state.is_active() && !seen.has_blocks_in(&pool.cidrs) && pool.cidrs.iter().any(of_others)
 }
 
 /// Why the spec cannot be brought to the nodes.
@@ -52,6 +40,7 @@ pub(super) fn problems(spec: &ClusterNetworkSpec, seen: &Observed) -> Vec<Proble
     }
     let pools = &spec.pod_network.pools;
     problems.extend(strangers(pools, &seen.service_cidrs));
+    // what is wrong with a pool on its way out keeps nobody
     for (pool, cidr) in active_cidrs(pools) {
         problems.extend(seen.service_cidrs.iter().filter(|services| overlap(cidr, services)).map(
             |services| Problem {
@@ -85,14 +74,14 @@ fn unroutable(spec: &ClusterNetworkSpec, seen: &Observed) -> Option<Problem> {
         return None;
     }
     let pools = spec.pod_network.pools.iter();
-    let pools = pools.filter(|pool| pool.state.is_active() || is_used(pool, seen));
+    let pools = pools.filter(|pool| pool.state.is_active() || seen.has_blocks_in(&pool.cidrs));
     let mut cidrs = pools.flat_map(|pool| pool.cidrs.iter().map(move |cidr| (pool, cidr)));
     cidrs.find_map(|(pool, cidr)| {
         let lacks = |addresses: &[IpAddr]| {
-            !addresses.is_empty() && !addresses.iter().any(|address| address.is_ipv4() == cidr.addr().is_ipv4())
+            !addresses.is_empty() && !addresses.iter().any(|address| address.is_ipv4() == is_v4(cidr))
         };
         let node = seen.nodes.iter().find(|node| lacks(&node.addresses))?;
-        let family = if cidr.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        let family = family(is_v4(cidr));
         Some(Problem {
             condition: DEGRADED,
             reason: "NodeWithoutFamily",
@@ -138,7 +127,7 @@ pub(super) fn last_of_family(pools: &[AddressPool], seen: &Observed) -> impl Ite
         held(cidr) && !active_cidrs(pools).any(|(_, other)| is_v4(other) == is_v4(cidr))
     });
     last.map(|(pool, cidr)| {
-        let family = if is_v4(cidr) { "IPv4" } else { "IPv6" };
+        let family = family(is_v4(cidr));
         Problem {
             condition: DEGRADED,
             reason: "LastOfFamily",
@@ -153,16 +142,15 @@ pub(super) fn last_of_family(pools: &[AddressPool], seen: &Observed) -> impl Ite
 
 /// Services and pods that have no family in common: no Service could have an endpoint.
 fn strangers(pools: &[AddressPool], services: &[IpNet]) -> Option<Problem> {
-    let is_v6 = |cidr: &IpNet| cidr.network().is_ipv6();
     let first = services.first()?;
     let mut of_pools = active_cidrs(pools).map(|(_, cidr)| cidr).peekable();
     if of_pools.peek().is_none()
-        || of_pools.any(|cidr| services.iter().any(|services| is_v6(services) == is_v6(cidr)))
+        || of_pools.any(|cidr| services.iter().any(|services| is_v4(services) == is_v4(cidr)))
     {
         return None;
     }
-    let (has, lacks, example) =
-        if is_v6(first) { ("IPv6", "IPv4", "fd00:10:244::/56") } else { ("IPv4", "IPv6", "10.244.0.0/16") };
+    let (has, lacks) = (family(is_v4(first)), family(!is_v4(first)));
+    let example = if is_v4(first) { "10.244.0.0/16" } else { "fd00:10:244::/56" };
     Some(Problem {
         condition: DEGRADED,
         reason: "NoCommonFamily",

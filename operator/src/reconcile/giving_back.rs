@@ -21,6 +21,10 @@ struct Agent {
     uid: String,
     applied: Option<NodeNetworkSpec>,
     kept: Option<NodeNetworkSpec>,
+    /// What it says that it has applied: after a restart at first what it said before.
+    revision: Option<String>,
+    /// Blocks that it had when it last heard of the API.
+    blocks: Vec<IpNet>,
     pods: Vec<IpNet>,
     /// Nothing can be written to the disk.
     full: bool,
@@ -29,7 +33,16 @@ struct Agent {
 impl Agent {
     fn new(state: &State, node: &str) -> Option<Self> {
         let uid = state.nodes.iter().find(|each| each.name == node)?.uid.clone();
-        Some(Self { node: node.to_owned(), uid, applied: None, kept: None, pods: Vec::new(), full: false })
+        Some(Self {
+            node: node.to_owned(),
+            uid,
+            applied: None,
+            kept: None,
+            revision: None,
+            blocks: Vec::new(),
+            pods: Vec::new(),
+            full: false,
+        })
     }
 
     /// One of the things that an agent does, by chance. Pods come and go in waves.
@@ -43,7 +56,7 @@ impl Agent {
             10..15 => self.del(random),
             15 => self.add(state, random),
             16..23 => self.report(state),
-            _ => self.applied.clone_from(&self.kept),
+            _ => self.restart(random.below(2) == 0),
         }
     }
 
@@ -52,7 +65,24 @@ impl Agent {
         let own =
             |network: &&NodeNetwork| network.owner_references().iter().any(|owner| owner.uid == self.uid);
         let seen = state.node_networks.get(&self.node).filter(own).map(|network| network.spec.clone());
-        self.applied = seen.filter(|seen| !seen.blocks.is_empty()).or_else(|| self.applied.take());
+        let Some(seen) = seen.filter(|seen| !seen.blocks.is_empty()) else { return };
+        self.blocks.clone_from(&seen.blocks);
+        self.revision = Some(seen.revision.clone());
+        self.applied = Some(seen);
+    }
+
+    /// Starts from its disk, and reports before or after it has applied that.
+    fn restart(&mut self, applied: bool) {
+        self.applied.clone_from(&self.kept);
+        if applied {
+            self.revision = self.applied.as_ref().map(|spec| spec.revision.clone()).or(self.revision.take());
+        }
+    }
+
+    /// Whether it gives no address of the block as long as this mark stands, restarted or not.
+    fn has_emptied(&self, release: &BlockRelease) -> bool {
+        let kept = self.kept.as_ref().is_some_and(|kept| kept.releasing.contains(release));
+        kept && self.used(&release.cidr) == 0
     }
 
     fn used(&self, block: &IpNet) -> usize {
@@ -70,7 +100,7 @@ impl Agent {
         }
         let Some(block) = blocks.first() else { return };
         self.pods.push(*block);
-        self.owns_its_pods_blocks(state);
+        self.owns_its_blocks(state);
     }
 
     fn del(&mut self, random: &mut Random) {
@@ -85,14 +115,12 @@ impl Agent {
             let used = u32::try_from(self.used(block)).unwrap();
             BlockUsage { cidr: *block, used, capacity: 3, idle: used == 0 }
         };
-        let kept =
-            |release: &&BlockRelease| self.kept.as_ref().is_some_and(|kept| kept.releasing.contains(release));
-        let empty =
-            |release: &&BlockRelease| applied.blocks.contains(&release.cidr) && self.used(&release.cidr) == 0;
+        let emptied =
+            |release: &&BlockRelease| applied.blocks.contains(&release.cidr) && self.has_emptied(release);
         let status = NodeNetworkStatus {
-            applied_revision: Some(applied.revision.clone()),
+            applied_revision: self.revision.clone(),
             blocks: applied.blocks.iter().map(use_of).collect(),
-            released: applied.releasing.iter().filter(kept).filter(empty).cloned().collect(),
+            released: applied.releasing.iter().filter(emptied).cloned().collect(),
             ..NodeNetworkStatus::default()
         };
         if state.node_networks.get(&self.node).is_some_and(|network| network.status.as_ref() != Some(&status))
@@ -101,17 +129,17 @@ impl Agent {
         }
     }
 
-    /// No pod has an address of a block that is another node's, or nobody's.
-    fn owns_its_pods_blocks(&self, state: &State) {
-        for block in &self.pods {
+    /// No block that the agent knows as its own, and none that a pod has an address of, is another node's, or nobody's.
+    fn owns_its_blocks(&self, state: &State) {
+        for block in self.pods.iter().chain(&self.blocks) {
             let claim = state.blocks.get(&block_name(block));
             let owner = claim.map(|claim| &claim.spec.node_uid);
-            assert_eq!(owner, Some(&self.uid), "{block} has a pod of {}: {state:#?}", self.node);
+            assert_eq!(owner, Some(&self.uid), "{block} is in use by {}: {state:#?}", self.node);
             let other = state
                 .node_networks
                 .iter()
                 .find(|(node, network)| **node != self.node && network.spec.blocks.contains(block));
-            assert!(other.is_none(), "{block} has a pod of {} and is in {other:?}", self.node);
+            assert!(other.is_none(), "{block} is in use by {} and is in {other:?}", self.node);
         }
     }
 }
@@ -165,7 +193,7 @@ impl Scene {
         let specs: Vec<(String, NodeNetworkSpec)> = self.cluster.change(|state| {
             no_block_is_in_two_nodes(state);
             for agent in &self.agents {
-                agent.owns_its_pods_blocks(state);
+                agent.owns_its_blocks(state);
             }
             state.node_networks.iter().map(|(node, network)| (node.clone(), network.spec.clone())).collect()
         });
@@ -173,7 +201,14 @@ impl Scene {
             let Some((_, before)) = self.before.iter().find(|(other, _)| other == node) else { continue };
             let gone = |block: &IpNet| before.blocks.contains(block) && !spec.blocks.contains(block);
             self.seen[0] += usize::from(spec.releasing.len() > before.releasing.len());
-            self.seen[1] += spec.releasing.iter().filter(|release| gone(&release.cidr)).count();
+            for release in spec.releasing.iter().filter(|release| gone(&release.cidr)) {
+                let agent = self.agents.iter().find(|agent| agent.node == *node);
+                assert!(
+                    agent.is_none_or(|agent| agent.has_emptied(release)),
+                    "{release:?} of {node} is taken out"
+                );
+                self.seen[1] += 1;
+            }
             let stays = |release: &&BlockRelease| {
                 !spec.releasing.contains(release) && spec.blocks.contains(&release.cidr)
             };
@@ -238,6 +273,38 @@ fn an_operator_that_was_paused_anywhere_brings_no_block_back() {
             scene.check();
         }
     }
+}
+
+/// It starts from a disk that was full since then, and the status still has the revision that it applied before.
+#[test]
+fn what_an_agent_says_of_an_earlier_mark_does_not_count() {
+    let mut scene = Scene::new(4);
+    scene.work(3);
+    let first = scene.agents[0].applied.as_ref().unwrap().blocks[0];
+    scene.agents[0].pods = vec![first; CAPACITY];
+    scene.work(3);
+    let marks = |scene: &mut Scene| {
+        scene.cluster.change(|state| scene.agents[0].report(state));
+        for _ in 0..24 {
+            scene.operators[0].step();
+            scene.check();
+        }
+        scene.cluster.change(|state| scene.agents[0].watch(state));
+        let applied = scene.agents[0].applied.as_ref().unwrap();
+        assert_eq!(applied.blocks.len(), 2, "nothing is taken out");
+        applied.releasing.clone()
+    };
+    scene.agents[0].pods.pop();
+    let earlier = marks(&mut scene);
+    scene.agents[0].kept = scene.agents[0].applied.clone();
+    scene.agents[0].pods.push(first);
+    assert_eq!(marks(&mut scene), [], "needed again");
+    scene.agents[0].pods.pop();
+    let later = marks(&mut scene);
+    assert_eq!((earlier.len(), later.len()), (1, 1));
+    scene.agents[0].restart(false);
+    assert_eq!(scene.agents[0].applied.as_ref().unwrap().releasing, earlier);
+    assert_eq!(marks(&mut scene), later);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     thread,
 };
 
@@ -15,7 +15,7 @@ use netkeel_dataplane_loader::{
 
 use crate::{
     lab::{Lab, frontend, ip, isolated},
-    pods::{PATIENCE, Pod, echo},
+    pods::{self, PATIENCE, Pod, echo},
 };
 
 const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
@@ -63,15 +63,12 @@ fn ask(to: impl Into<SocketAddr>) -> io::Result<String> {
     Ok(said)
 }
 
+/// The same over UDP.
 fn ask_udp(to: impl Into<SocketAddr>) -> String {
     let to = to.into();
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.send_to(b"", to).unwrap();
-    let mut buffer = [0; 64];
-    let (length, from) = socket.recv_from(&mut buffer).unwrap();
+    let (said, from) = pods::ask(Ipv4Addr::UNSPECIFIED, to, b"");
     assert_eq!(from, to);
-    String::from_utf8_lossy(&buffer[..length]).into_owned()
+    String::from_utf8(said).unwrap()
 }
 
 #[test]

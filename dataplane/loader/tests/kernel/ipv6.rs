@@ -9,7 +9,7 @@ mod policy;
 
 use std::net::Ipv6Addr;
 
-pub(crate) use self::overlay::two_nodes;
+pub(crate) use self::overlay::{pod, two_nodes};
 
 use netkeel_dataplane_loader::{
     Datapath, Table, Way,

@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     io, mem,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     panic,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -151,6 +151,23 @@ pub(crate) fn with_checksums(device: &str) {
     // SAFETY: request and value outlive the call and have the form that `ethtool.h` gives them.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
     assert_eq!(done, 0, "{device}: {}", io::Error::last_os_error());
+}
+
+/// Sends a frame, as it is, over a device of this thread's namespace.
+pub(crate) fn send_frame(device: &str, frame: &[u8]) {
+    // SAFETY: takes three numbers.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
+    assert!(socket >= 0, "{device}: {}", io::Error::last_os_error());
+    // SAFETY: made just now, for nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: integers: all zero is a value.
+    let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    to.sll_family = u16::try_from(libc::AF_PACKET).unwrap();
+    to.sll_ifindex = ifindex(device).cast_signed();
+    let (to, size) = ((&raw const to).cast(), u32::try_from(mem::size_of_val(&to)).unwrap());
+    // SAFETY: frame and address outlive the call, of the sizes that are said.
+    let sent = unsafe { libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, to, size) };
+    assert!(sent >= 0, "{device}: {}", io::Error::last_os_error());
 }
 
 /// Sets a number of a socket.

@@ -1,12 +1,13 @@
 //! Between nodes without the tunnel: which way a packet takes, what is let in from the underlay, and changes of the way under traffic.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netkeel_dataplane_loader::{
@@ -21,34 +22,30 @@ use netkeel_dataplane_loader::{
 };
 
 use crate::{
-    lab::{Lab, Netns, counted, ifindex, ip, isolated, wait_until_up},
-    overlay::{self, Cluster, NODE, OVERLAY, PEER},
-    packet::{Ip, Ip6, tcp},
-    pods::{Pod, ask, echo},
+    ipv6,
+    lab::{Lab, Netns, counted, ifindex, ip, isolated, send_frame, wait_until_up},
+    overlay::{self, Cluster, NODE, OVERLAY, PEER, POD, REMOTE, REMOTE_NODE},
+    packet::{Ip, Ip6, Mac, ethernet},
+    pods::{PATIENCE, Pod, ask, echo},
     scene::{
-        HOST_MAC, MACS,
-        Outcome::{self, Drop, Next, Redirect},
-        Packet, SYN, Scene, TCP,
+        HOST_MAC,
+        Outcome::{Drop, Next, Redirect},
+        Packet, SYN, Scene,
     },
 };
 
-const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
 const SECOND: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 8);
-const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
-const REMOTE_NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 
 /// The ways of a node to a block, and what it lets in from the underlay, in one family.
-fn judge<P: Packet>(lab: &Lab, (remote, outside): (P::Ip, P::Ip), segment: impl Fn(P::Ip, P::Ip) -> P) {
-    let scene = Scene::<P>::new(lab);
-    ip("link set vx1 address 02:00:00:00:01:01"); // HOST_MAC
+fn judge<P: Packet>(scene: &Scene<P>) {
+    const OTHER_HOST: Mac = [2, 0, 0, 0, 9, 8];
     let (block, [peer, _]) = P::remote();
     let uplink = ifindex("vx1");
     let send_by = |tunnel| scene.datapath.tunnels().unwrap().put(&block, &tunnel).unwrap();
     let (node, gateway) = (Tunnel::to(peer.into()), peer.into());
-    let arrive = |from, to| -> Outcome {
-        let frame = segment(from, to).between(([2, 0, 0, 0, 9, 9], HOST_MAC));
-        scene.run("from_underlay", &frame, uplink.into())
-    };
+    let segment = |from, to| P::segment((from, 4000), (to, 80), SYN);
+    let arrive_at = |mac, from, to| scene.arrive(&segment(from, to), mac);
+    let arrive = |from, to| arrive_at(HOST_MAC, from, to);
     for (way, tunnel, out, inward) in [
         ("tunnel", node, Redirect, Redirect),
         ("next hop", node.direct(gateway, uplink), Redirect, Redirect),
@@ -57,32 +54,23 @@ fn judge<P: Packet>(lab: &Lab, (remote, outside): (P::Ip, P::Ip), segment: impl 
         send_by(tunnel);
         scene.a(OPEN, OPEN);
         scene.b(CLOSED, CLOSED);
-        assert_eq!(scene.send(&segment(P::A, remote)), out, "{way}: to the remote pod");
+        assert_eq!(scene.send(&segment(P::A, P::REMOTE)), out, "{way}: to the remote pod");
         let denied = Drop(Reason::PolicyEgress);
-        assert_eq!(scene.send(&segment(P::B, remote)), denied, "{way}: egress is asked");
-        assert_eq!(arrive(remote, P::A), inward, "{way}: the remote pod's, tunnelled or not");
+        assert_eq!(scene.send(&segment(P::B, P::REMOTE)), denied, "{way}: egress is asked");
+        assert_eq!(arrive(P::REMOTE, P::A), inward, "{way}: the remote pod's, tunnelled or not");
+        let denied = Drop(Reason::PolicyIngress);
         // The host stack hands it to `to_pod`, which asks then: once in either case.
-        let (at_once, later) = if inward == Next {
-            (Next, Drop(Reason::PolicyIngress))
-        } else {
-            (Drop(Reason::PolicyIngress), Drop(Reason::PolicyIngress))
-        };
-        assert_eq!(arrive(remote, P::B), at_once, "{way}: ingress is asked");
-        assert_eq!(scene.forward(&segment(remote, P::B)), later, "{way}: ingress is asked by to_pod");
-        assert_eq!(arrive(outside, P::A), Next, "{way}: masquerading has to see what comes from outside");
-        assert_eq!(arrive(remote, outside), Next, "{way}: not for a pod of this node");
-        let other_host = segment(remote, P::A).between(([2, 0, 0, 0, 9, 9], [2, 0, 0, 0, 9, 8]));
-        assert_eq!(scene.run("from_underlay", &other_host, uplink.into()), Next, "{way}: not for this host");
-        for to in [P::A, remote, outside] {
-            assert_eq!(arrive(P::B, to), Drop(Reason::SpoofedSource), "{way}: in the name of an own pod");
-            for mac in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], [2, 0, 0, 0, 9, 8]] {
-                let forged = segment(P::B, to).between(([2, 0, 0, 0, 9, 9], mac));
-                let outcome = scene.run("from_underlay", &forged, uplink.into());
-                assert_eq!(
-                    outcome,
-                    Drop(Reason::SpoofedSource),
-                    "{way}: in the name of an own pod to {mac:?}"
-                );
+        let at_once = if inward == Next { Next } else { denied };
+        assert_eq!(arrive(P::REMOTE, P::B), at_once, "{way}: ingress is asked");
+        assert_eq!(scene.forward(&segment(P::REMOTE, P::B)), denied, "{way}: ingress is asked by to_pod");
+        assert_eq!(arrive(P::OUTSIDE, P::A), Next, "{way}: masquerading has to see what comes from outside");
+        assert_eq!(arrive(P::REMOTE, P::OUTSIDE), Next, "{way}: not for a pod of this node");
+        assert_eq!(arrive_at(OTHER_HOST, P::REMOTE, P::A), Next, "{way}: not for this host");
+        for to in [P::A, P::REMOTE, P::OUTSIDE] {
+            for mac in [HOST_MAC, [0xff; 6], [0x33, 0x33, 0, 0, 0, 1], OTHER_HOST] {
+                let outcome = arrive_at(mac, P::B, to);
+                let spoofed = Drop(Reason::SpoofedSource);
+                assert_eq!(outcome, spoofed, "{way}: in the name of an own pod to {mac:?}");
             }
         }
     }
@@ -95,33 +83,12 @@ fn judge<P: Packet>(lab: &Lab, (remote, outside): (P::Ip, P::Ip), segment: impl 
 
 #[test]
 fn each_way_out_is_taken_and_every_way_in_is_judged_once() {
-    isolated(|lab| {
-        judge::<Ip>(lab, (REMOTE, Ipv4Addr::new(192, 0, 2, 1)), |from, to| Ip {
-            mac: ([0; 6], [0; 6]),
-            from,
-            to,
-            protocol: TCP,
-            id: 1,
-            fragment: 0,
-            options: Vec::new(),
-            payload: tcp((4000, 80), SYN),
-        });
-    });
+    isolated(|lab| judge(&Scene::<Ip>::new(lab)));
 }
 
 #[test]
 fn each_way_out_is_taken_and_every_way_in_is_judged_once_in_ipv6() {
-    isolated(|lab| {
-        let remote = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 1, 9);
-        judge::<Ip6>(lab, (remote, Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), |from, to| Ip6 {
-            mac: ([0; 6], [0; 6]),
-            from,
-            to,
-            hop_limit: 64,
-            next: TCP,
-            payload: tcp((4000, 80), SYN),
-        });
-    });
+    isolated(|lab| judge(&Scene::<Ip6>::new(lab)));
 }
 
 /// Makes this namespace send to the other node's block as to a next hop, or through the tunnel.
@@ -205,6 +172,27 @@ fn nobody_on_the_underlay_speaks_in_the_name_of_a_pod_of_this_node() {
         assert_eq!(counted(datapath).get(&Reason::SpoofedSource), Some(&2));
         second.netns.run(|| echo(SECOND, 54));
         assert_eq!(pod.ask((SECOND, 54), b"hello ").0, b"hello 10.244.0.7", "the pod itself is heard");
+    });
+}
+
+#[test]
+fn a_frame_of_a_vlan_is_not_the_interfaces() {
+    isolated(|lab| {
+        let cluster = &cluster(lab);
+        let packet = Ip::segment((POD, 4000), (REMOTE, 80), SYN).packet();
+        let macs = ([2, 0, 0, 0, 9, 9], [0xff; 6]);
+        let tagged = ethernet(macs, 0x8100, &[&[0, 5, 8, 0], &packet[..]].concat());
+        // Frames stay in their order: when the second was counted, the first had been seen.
+        cluster.peer.run(|| {
+            for frame in [tagged, ethernet(macs, 0x0800, &packet)] {
+                send_frame("wire", &frame);
+            }
+        });
+        let until = Instant::now() + PATIENCE;
+        while counted(&cluster.datapath).is_empty() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(counted(&cluster.datapath), HashMap::from([(Reason::SpoofedSource, 1)]));
     });
 }
 
@@ -327,22 +315,7 @@ fn native6(datapath: &Datapath, number: usize, nodes: [Ipv6Addr; 2], pods: [Ipv6
     }
     ip(&format!("address add {}/64 dev wire nodad", nodes[number]));
     ip("link set wire up");
-    let netns = Netns::new();
-    let path = netns.path();
-    ip(&format!(
-        "link add nk0 address 02:00:00:00:01:01 type veth peer name eth0 address 02:00:00:00:00:07 netns {path}"
-    ));
-    netns.run(|| {
-        ip(&format!("address add {}/128 dev eth0 nodad", pods[number]));
-        ip("link set eth0 up");
-        ip("neigh replace fe80::1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent");
-        ip("route add default via fe80::1 dev eth0");
-    });
-    ip("link set nk0 up");
-    wait_until_up("nk0");
-    netns.run(|| wait_until_up("eth0"));
-    crate::scene::put_pod(datapath, pods[number], (ifindex("nk0"), MACS.0), (OPEN, OPEN));
-    datapath.attach_pod(ifindex("nk0"), "nk0").unwrap();
+    let netns = ipv6::pod(datapath, pods[number], nodes[number].into());
     let peer = nodes[1 - number].into();
     let tunnel = Tunnel::to(peer).direct(peer, ifindex("wire"));
     let mut block = pods[1 - number].octets();

@@ -4,9 +4,8 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{Read, Write},
+    io::Write,
     net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
-    thread,
     time::Duration,
 };
 
@@ -21,7 +20,7 @@ use netkeel_dataplane_loader::{
 use crate::{
     lab::{Lab, Netns, chain, counted, ifindex, ip, isolated, wait_until_up},
     packet::{Datagram, decode, vxlan},
-    pods::{Pod, ask, echo},
+    pods::{Pod, ask, collect, echo, megabyte},
 };
 
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
@@ -30,9 +29,9 @@ pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 pub(crate) const THIRD: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
 pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 4);
 pub(crate) const OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
-const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
-const REMOTE_NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
-const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
+pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 7);
+pub(crate) const REMOTE_NODE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
 pub(crate) const PORT: u16 = 8472;
 const DEVICE: &str = "netkeel.vxlan";
 
@@ -105,13 +104,8 @@ fn streams_between_nodes_pass_at_full_size() {
     isolated(|lab| {
         let cluster = &cluster(lab);
         let Cluster { pod, remote, .. } = cluster;
-        let listener = remote.netns.run(|| TcpListener::bind((REMOTE, 80)).unwrap());
-        let sent: Vec<u8> = (0..1 << 20).map(|number: u32| number.to_le_bytes()[1]).collect();
-        let receiver = thread::spawn(move || {
-            let mut received = Vec::new();
-            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
-            received
-        });
+        let receiver = collect(remote.netns.run(|| TcpListener::bind((REMOTE, 80)).unwrap()));
+        let sent = megabyte();
         pod.netns.run(|| TcpStream::connect((REMOTE, 80)).unwrap().write_all(&sent).unwrap());
         assert!(receiver.join().unwrap() == sent);
     });

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
-    thread,
+    io::Read,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -100,6 +101,20 @@ pub(crate) fn echo(address: Ipv4Addr, port: u16) {
             socket.send_to(&answer, from).unwrap();
         }
     });
+}
+
+/// Enough for many packets, with a pattern.
+pub(crate) fn megabyte() -> Vec<u8> {
+    (0..1 << 20).map(|number: u32| number.to_le_bytes()[1]).collect()
+}
+
+/// Collects what the first client of a listener sends until it ends.
+pub(crate) fn collect(listener: TcpListener) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        received
+    })
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub(crate) trait Packet: Sized {
     fn between(&self, mac: (Mac, Mac)) -> Vec<u8>;
 }
 
-/// A node with the pods A and B, whose links are `nk0` and `nk1`, and a remote block. Nothing is sent.
+/// A node with the pods A and B, whose links are `nk0` and `nk1`, a remote block, and the interface `vx1`. Nothing is sent.
 pub(crate) struct Scene<P> {
     pub(crate) datapath: Datapath,
     pub(crate) links: (u32, u32),
@@ -86,6 +86,7 @@ impl<P: Packet> Scene<P> {
         for (device, peer) in [("nk0", "p0"), ("nk1", "p1"), ("vx0", "vx1")] {
             ip(&format!("link add {device} type veth peer name {peer}"));
         }
+        ip("link set vx1 address 02:00:00:00:01:01"); // HOST_MAC
         let (block, [peer, own]) = P::remote();
         datapath.tunnels().unwrap().put(&block, &Tunnel::to(peer.into())).unwrap();
         datapath.set_config(&Config::new(&[own.into()], ifindex("vx0"))).unwrap();
@@ -122,6 +123,11 @@ impl<P: Packet> Scene<P> {
     pub(crate) fn deliver(&self, packet: &P, came_over: u32) -> Outcome {
         let (device, mac) = self.side(packet.ends().1);
         self.run("to_pod", &packet.between((HOST_MAC, mac)), Way { device, came_over })
+    }
+
+    /// Runs `from_underlay` for what another host sends to this MAC address; the node's own is [`HOST_MAC`].
+    pub(crate) fn arrive(&self, packet: &P, mac: Mac) -> Outcome {
+        self.run("from_underlay", &packet.between(([2, 0, 0, 0, 9, 9], mac)), ifindex("vx1").into())
     }
 
     fn side(&self, end: P::Ip) -> (u32, Mac) {

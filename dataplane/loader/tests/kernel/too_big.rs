@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{Read, Write},
+    io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 use netkeel_dataplane_loader::{
     Datapath, Table,
     common::{
-        Address, Config, Reason,
+        Config, Reason,
         policies::{CLOSED, OPEN},
         tunnels::Tunnel,
     },
@@ -19,20 +19,20 @@ use netkeel_dataplane_loader::{
 
 use crate::{
     lab::{Lab, Netns, counted, ifindex, isolated, option, set_option, with_checksums},
-    overlay::{self, NODE, PEER},
-    packet::{Ip, Ip6, checksum, decode, icmp, icmp6, tcp, udp},
-    scene::{HOST_MAC, MACS, Packet, SYN, Scene, TCP, UDP},
+    overlay::{self, NODE, PEER, REMOTE},
+    packet::{Ip, Ip6, checksum, icmp, icmp6, tcp, udp},
+    pods::{collect, megabyte},
+    scene::{
+        HOST_MAC, MACS,
+        Outcome::{Drop, Next, Redirect},
+        Packet, SYN, Scene, TCP, UDP,
+    },
 };
 
 const MTU: u32 = 1300;
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
-const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 9);
-const REMOTE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 1, 9);
-const REDIRECTED: i32 = 7;
-const DROPPED: i32 = 2;
-/// The next program, or the host stack.
-const NEXT: i32 = -1;
+const REMOTE6: Ipv6Addr = <Ip6 as Packet>::REMOTE;
 
 /// A packet of `size` bytes from A.
 fn four(protocol: u8, transport: &[u8], size: u32) -> Ip {
@@ -52,27 +52,20 @@ fn six(next: u8, transport: &[u8], size: u32) -> Ip6 {
 fn scene<P: Packet>(lab: &Lab) -> Scene<P> {
     let scene = Scene::new(lab);
     scene.a(CLOSED, OPEN);
-    limit::<P>(&scene, P::remote().1[1].into());
+    let (_, [_, own]) = P::remote();
+    let config = Config::new(&[own.into()], ifindex("vx0")).with_mtu(MTU);
+    scene.datapath.set_config(&config).unwrap();
     scene
 }
 
-fn limit<P: Packet>(scene: &Scene<P>, own: Address) {
-    let config = Config::new(&[own], ifindex("vx0")).with_mtu(MTU);
-    scene.datapath.set_config(&config).unwrap();
-}
-
-/// What became of a frame from A: the action, the frame, and whether it was counted as too big.
-fn send<P>(scene: &Scene<P>, frame: &[u8]) -> (i32, Vec<u8>, bool) {
-    let count = |datapath: &Datapath| counted(datapath).get(&Reason::TooBig).copied().unwrap_or_default();
-    let before = count(&scene.datapath);
+/// What A hears of a frame of its own that is too big.
+fn answer<P>(scene: &Scene<P>, frame: &[u8], story: &str) -> Vec<u8> {
+    const REDIRECTED: i32 = 7;
+    let count = || counted(&scene.datapath).get(&Reason::TooBig).copied().unwrap_or_default();
+    let before = count();
     let verdict = scene.datapath.dry_run("from_pod", frame, scene.links.0).unwrap();
-    (verdict.action, verdict.frame, count(&scene.datapath) == before + 1)
-}
-
-fn passes<P>(scene: &Scene<P>, frame: &[u8], story: &str) {
-    let (action, after, counted) = send(scene, frame);
-    assert_eq!((action, counted), (REDIRECTED, false), "{story}");
-    assert!(after == frame, "{story}: {} became {}", decode(frame), decode(&after));
+    assert_eq!((verdict.action, count()), (REDIRECTED, before + 1), "{story}");
+    verdict.frame
 }
 
 /// Asserts that `answer` is what a router says of `sent`, IPv4.
@@ -115,8 +108,9 @@ fn a_packet_that_is_too_big_is_answered_and_the_largest_that_fits_passes() {
             ("a protocol without ports", 132, vec![0; 12]),
         ] {
             let packet = four(protocol, &transport, MTU);
-            passes(scene, &packet.frame(), story);
-            passes(scene, &Ip { fragment: MORE_FRAGMENTS | DONT_FRAGMENT, ..packet }.frame(), story);
+            assert_eq!(scene.send(&packet), Redirect, "{story}");
+            let first = Ip { fragment: MORE_FRAGMENTS | DONT_FRAGMENT, ..packet };
+            assert_eq!(scene.send(&first), Redirect, "{story}");
             let packet = four(protocol, &transport, MTU + 1);
             for packet in [
                 Ip { options: vec![1; 40], payload: packet.payload[..1250].to_vec(), ..packet.clone() },
@@ -124,9 +118,7 @@ fn a_packet_that_is_too_big_is_answered_and_the_largest_that_fits_passes() {
                 packet,
             ] {
                 let frame = packet.frame();
-                let (action, answer, counted) = send(scene, &frame);
-                assert_eq!((action, counted), (REDIRECTED, true), "{story}");
-                is_answer4(&frame, &answer, story);
+                is_answer4(&frame, &answer(scene, &frame, story), story);
             }
         }
     });
@@ -146,11 +138,9 @@ fn a_packet_of_ipv6_that_is_too_big_is_answered_and_the_largest_that_fits_passes
                 [&[TCP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &*tcp((4001, 80), SYN)].concat(),
             ),
         ] {
-            passes(scene, &six(protocol, &transport, MTU).frame(), story);
+            assert_eq!(scene.send(&six(protocol, &transport, MTU)), Redirect, "{story}");
             let frame = six(protocol, &transport, MTU + 1).frame();
-            let (action, answer, counted) = send(scene, &frame);
-            assert_eq!((action, counted), (REDIRECTED, true), "{story}");
-            is_answer6(&frame, &answer, story);
+            is_answer6(&frame, &answer(scene, &frame, story), story);
         }
     });
 }
@@ -162,27 +152,23 @@ fn what_may_not_be_answered_is_dropped_and_what_may_be_fragmented_passes_over_ip
         let datagram = four(UDP, &udp((4000, 53), b""), 1400);
         let first = Ip { fragment: MORE_FRAGMENTS, ..datagram.clone() };
         let later = Ip { fragment: 172, ..datagram.clone() };
-        passes(scene, &Ip { fragment: 0, ..datagram.clone() }.frame(), "without the flag");
-        passes(scene, &first.frame(), "a first fragment");
-        passes(scene, &later.frame(), "a later one");
-        let dropped = |packet: &Ip, story| {
-            let frame = packet.frame();
-            assert_eq!(send(scene, &frame), (DROPPED, frame, true), "{story}");
-        };
-        dropped(
-            &Ip { fragment: later.fragment | DONT_FRAGMENT, ..later.clone() },
-            "a later one that says no",
-        );
+        let unwilling = Ip { fragment: later.fragment | DONT_FRAGMENT, ..later.clone() };
+        let whole = Ip { fragment: 0, ..datagram };
         let quoted = [&icmp(3, 0, b"")[..], &four(UDP, &udp((53, 4000), b""), 28).packet()].concat();
-        dropped(&four(1, &quoted, 1400), "an error");
-        let (block, [_, own]) = Ip::remote();
+        for (story, packet, outcome) in [
+            ("without the flag", &whole, Redirect),
+            ("a first fragment", &first, Redirect),
+            ("a later one", &later, Redirect),
+            ("a later one that says no", &unwilling, Drop(Reason::TooBig)),
+            ("an error", &four(1, &quoted, 1400), Drop(Reason::TooBig)),
+        ] {
+            assert_eq!(scene.send(packet), outcome, "{story}");
+        }
+        let (block, _) = Ip::remote();
         let six: IpAddr = "fd00:18::2".parse().unwrap();
         scene.datapath.tunnels().unwrap().put(&block, &Tunnel::to(six.into())).unwrap();
-        limit::<Ip>(scene, own.into());
-        let frame = Ip { fragment: 0, ..datagram }.frame();
-        let (action, answer, _) = send(scene, &frame);
-        assert_eq!(action, REDIRECTED);
-        is_answer4(&frame, &answer, "nothing is fragmented over IPv6");
+        let (frame, story) = (whole.frame(), "nothing is fragmented over IPv6");
+        is_answer4(&frame, &answer(scene, &frame, story), story);
     });
 }
 
@@ -196,13 +182,12 @@ fn what_does_not_fit_on_the_way_to_a_next_hop_is_the_host_stacks() {
         scene.datapath.tunnels().unwrap().put(&block, &direct).unwrap();
         let small = four(UDP, &udp((4000, 53), b""), MTU + 4);
         let large = four(UDP, &udp((4000, 53), b""), MTU + 24);
-        passes(scene, &large.frame(), "no limit is known");
+        assert_eq!(scene.send(&large), Redirect, "no limit is known");
         let config = Config::new(&[own.into()], ifindex("vx0")).with_mtu(MTU).with_direct_mtu(MTU + 4);
         scene.datapath.set_config(&config).unwrap();
-        passes(scene, &small.frame(), "the overlay's limit is not the interface's");
+        assert_eq!(scene.send(&small), Redirect, "the overlay's limit is not the interface's");
         for fragment in [0, DONT_FRAGMENT] {
-            let frame = Ip { fragment, ..large.clone() }.frame();
-            assert_eq!(send(scene, &frame), (NEXT, frame, false), "{fragment:x}");
+            assert_eq!(scene.send(&Ip { fragment, ..large.clone() }), Next, "{fragment:x}");
         }
     });
 }
@@ -213,10 +198,11 @@ fn nobody_is_told_what_policy_forbids_to_send_or_what_another_sends() {
         let scene = &scene::<Ip>(lab);
         scene.a(CLOSED, CLOSED);
         let packet = four(UDP, &udp((4000, 53), b""), 1400);
-        assert_eq!(send(scene, &packet.frame()), (DROPPED, packet.frame(), false), "forbidden");
+        assert_eq!(scene.send(&packet), Drop(Reason::PolicyEgress), "forbidden");
         scene.a(CLOSED, OPEN);
         let forged = Ip { from: <Ip as Packet>::B, ..packet }.frame();
-        assert_eq!(send(scene, &forged), (DROPPED, forged, false), "of another's address");
+        let outcome = scene.run("from_pod", &forged, scene.links.0.into());
+        assert_eq!(outcome, Drop(Reason::SpoofedSource), "of another's address");
     });
 }
 
@@ -239,13 +225,8 @@ fn a_stream_goes_on_through_a_tunnel_that_is_smaller_than_the_pods_link() {
     isolated(|lab| {
         let cluster = &narrowed(lab);
         let (pod, remote) = (&cluster.pod, &cluster.remote);
-        let listener = remote.netns.run(|| TcpListener::bind((REMOTE, 80)).unwrap());
-        let sent: Vec<u8> = (0..1 << 20).map(|number: u32| number.to_le_bytes()[1]).collect();
-        let receiver = thread::spawn(move || {
-            let mut received = Vec::new();
-            listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
-            received
-        });
+        let receiver = collect(remote.netns.run(|| TcpListener::bind((REMOTE, 80)).unwrap()));
+        let sent = megabyte();
         let mut stream = pod.netns.run(|| TcpStream::connect((REMOTE, 80)).unwrap());
         stream.write_all(&sent).unwrap();
         assert_eq!(option(&stream, PATH_MTU), MTU.cast_signed());

@@ -1,45 +1,11 @@
 //! Which pools there are, and which of their blocks the node has. Values that the operator decides and the agent obeys.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
+pub use crate::address::Family;
 use crate::{address::Address, policy::Selector};
-
-/// A family of addresses. A pod has one address of each that its pools offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both, in the order in which a pod's addresses are named.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// That of an address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// That of a network.
-    #[must_use]
-    pub fn of_net(net: &IpNet) -> Self {
-        Self::of(net.addr())
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
 
 /// A range of addresses with rules of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,7 +9,10 @@ use super::{
     compile::isolating,
     leaves::{self, Leaves},
 };
-use crate::{address::Address, name::ObjectName};
+use crate::{
+    address::{Address, Family},
+    name::ObjectName,
+};
 
 /// One end of the traffic in question. Prints as `pod shop/cart` or as the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,21 +21,6 @@ pub enum Party {
     Pod(ObjectName),
     /// An address, whoever has it.
     Address(Address),
-}
-
-/// A family of addresses. Prints as `IPv4` or `IPv6`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    Ipv4,
-    /// IPv6.
-    Ipv6,
-}
-
-impl Family {
-    fn has(self, address: Address) -> bool {
-        address.is_v4() == (self == Self::Ipv4)
-    }
 }
 
 /// Whether traffic passes and why. Prints as a few lines of text.
@@ -90,19 +78,23 @@ impl Side {
 /// The families in which both ends have an address, IPv4 first. A pod that has no address yet may get one of each.
 pub fn families(world: &World, from: &Party, to: &Party) -> impl Iterator<Item = Family> {
     let has = |party: &Party, family: Family| match party {
-        Party::Address(address) => family.has(*address),
+        Party::Address(address) => is_of(address, family),
         Party::Pod(name) => world.pods.get(name).is_none_or(|pod| {
-            pod.addresses.is_empty() || pod.addresses.iter().any(|address| family.has(*address))
+            pod.addresses.is_empty() || pod.addresses.iter().any(|address| is_of(address, family))
         }),
     };
-    [Family::Ipv4, Family::Ipv6].into_iter().filter(move |family| has(from, *family) && has(to, *family))
+    Family::ALL.into_iter().filter(move |family| has(from, *family) && has(to, *family))
+}
+
+fn is_of(address: &Address, family: Family) -> bool {
+    Family::of(address.ip()) == family
 }
 
 /// Explains traffic of an IP protocol to a port (host byte order; zero where the protocol has none), over the first of the families
 /// in which it is possible.
 #[must_use]
 pub fn explain(world: &World, from: &Party, to: &Party, protocol: u8, port: u16) -> Explanation {
-    let family = families(world, from, to).next().unwrap_or(Family::Ipv4);
+    let family = families(world, from, to).next().unwrap_or(Family::V4);
     explain_over(world, from, to, protocol, port, family)
 }
 
@@ -143,7 +135,7 @@ impl<'a> End<'a> {
             Party::Pod(name) => {
                 let pod = world.pods.get(name);
                 let mut addresses = pod.into_iter().flat_map(|pod| &pod.addresses);
-                let address = addresses.find(|address| family.has(**address));
+                let address = addresses.find(|address| is_of(address, family));
                 let leaf = address.and_then(|address| leaves.of(address.ip()));
                 Self::pod(world, leaf, party.clone(), pod)
             }
@@ -220,15 +212,6 @@ impl Traffic<'_> {
                     .is_none_or(|ports| ports.iter().any(|ports| ports.contains(self.protocol, self.port)))
         })?;
         Some(RuleName { policy: policy.clone(), direction, index })
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ipv4 => "IPv4",
-            Self::Ipv6 => "IPv6",
-        })
     }
 }
 

@@ -63,7 +63,7 @@ pub fn pod_routes(socket: &mut Rtnetlink) -> Result<HashMap<IpAddr, PodRoute>, E
     Ok(routes.iter().filter_map(read_pod_route).collect())
 }
 
-/// Addresses of all links.
+/// Addresses of all links, without those that the kernel itself gives to links.
 ///
 /// # Errors
 /// What the kernel says.

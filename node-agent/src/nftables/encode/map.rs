@@ -1,8 +1,11 @@
 //! Maps of a table: what they map, and their elements. Each part of a key or value takes whole words, as registers do.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use super::{Message, NESTED, Table, octets, put, text, value};
+use super::{
+    super::attribute::{address, attributes, behind_header, octets, put, within},
+    Message, NESTED, Table, text, value,
+};
 
 const NEWSET: u16 = 9;
 pub(crate) const NEWSETELEM: u16 = 12;
@@ -105,24 +108,16 @@ impl Element {
     }
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
-    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
-        return Some(Ipv4Addr::from(four).into());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(|six| Ipv6Addr::from(six).into())
-}
-
 impl Table {
     /// Adds a map, which starts empty. It must come before the chains that ask it.
     pub(crate) fn map(&mut self, name: &'static str, map: MapType) {
         let (key, data) = (map.key(), map.data());
-        let number = u32::try_from(self.maps.len() + 1).unwrap_or(u32::MAX);
+        self.maps += 1;
         let mut body = map_name(self.name, name);
-        for (kind, number) in [(3, MAP), (4, key.0), (5, key.1), (6, data.0), (7, data.1), (10, number)] {
+        for (kind, number) in [(3, MAP), (4, key.0), (5, key.1), (6, data.0), (7, data.1), (10, self.maps)] {
             put(&mut body, kind, &number.to_be_bytes());
         }
-        self.maps.push(name);
-        self.chains.push(Message { kind: NEWSET, create: true, body });
+        self.parts.push(Message { kind: NEWSET, create: true, body });
     }
 }
 
@@ -155,28 +150,10 @@ pub(crate) fn elements(kind: u16, table: &str, map: &str, all: &[Element]) -> Ve
 
 /// The elements that a message of the kernel lists.
 pub(crate) fn elements_of(body: &[u8]) -> Vec<Element> {
-    const HEADER: usize = 4;
-    let list = body.get(HEADER..).and_then(|rest| within(rest, 3)).unwrap_or_default();
+    let list = behind_header(body, 3).unwrap_or_default();
     let part = |one, kind| within(within(one, kind)?, 1);
     let element = |one| Element::read(part(one, 1)?, part(one, 2)?);
     attributes(list).filter_map(|(_, one)| element(one)).collect()
-}
-
-/// The payload of the first attribute of a kind.
-pub(crate) fn within(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, payload)| payload)
-}
-
-/// Kind and payload of each attribute.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let ([a, b, c, d], _) = bytes.split_first_chunk::<4>()?;
-        let length = usize::from(u16::from_ne_bytes([*a, *b]));
-        let payload = bytes.get(4..length)?;
-        let kind = u16::from_ne_bytes([*c, *d]) & 0x3fff;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, payload))
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a rule needs to give packets another destination.
 
-use super::{Family, IFNAMSIZ, MapType, REGISTER, Rule, put, text};
+use super::{Family, IFNAMSIZ, L4PROTO, MapType, NETWORK, REGISTER, Rule, TRANSPORT, put, text};
 
 /// The first register of four bytes, of sixteen.
 const WORDS: u32 = 8;
@@ -33,9 +33,6 @@ impl Rule {
 
     /// Gives packets whose destination is in this map the destination that it says, and lets the others pass on.
     pub(crate) fn translated_by(self, name: &str, map: MapType) -> Self {
-        const NETWORK: u32 = 1;
-        const TRANSPORT: u32 = 2;
-        const L4PROTO: u32 = 16;
         let family = map.family;
         let (mut rule, mut register) = (self, WORDS);
         if map.at {

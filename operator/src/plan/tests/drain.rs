@@ -1,15 +1,11 @@
 //! Pools that are drained, and pools that are gone from the spec.
 
-use netkeel_crds::{
-    cluster_network::{AddressPool, PoolState},
-    node_network::BlockRelease,
-};
+use netkeel_crds::{cluster_network::PoolState, node_network::BlockRelease};
 
 use super::*;
 
 fn pool(name: &str, cidr: &str, state: PoolState) -> AddressPool {
-    let cidrs = vec![cidr.parse().unwrap()];
-    AddressPool { name: name.to_owned(), cidrs, state, ..AddressPool::default() }
+    AddressPool { state, ..super::pool(name, &[cidr], 0) }
 }
 
 /// Pools of the spec.
@@ -91,8 +87,18 @@ fn a_pool_is_drained_when_the_nodes_have_blocks_of_another_and_its_pods_are_gone
     follow(&mut seen, 0);
     assert_eq!(blocks_of_a(&seen), ["10.1.0.0/26"]);
     assert_eq!(phases(&seen)[0], "default Draining 2 0/0", "not before the claims are gone");
+    let mut again = seen.clone();
+    pools(&mut again)[0].state = PoolState::Active;
+    assert_eq!(
+        claims(&planned(&again)),
+        ["a 10.244.0.128/26", "b 10.244.0.192/26"],
+        "what is out does not come back"
+    );
     follow(&mut seen, 0);
     assert_eq!(phases(&seen), ["default Removable 0 0/0", "new Active 2 0/126"]);
+    let mut held = seen.clone();
+    held.node_networks[0].spec.blocks.push("10.244.0.0/26".parse().unwrap());
+    assert_eq!(phases(&held)[0], "default Draining 0 0/0", "the node has it, whatever became of its claim");
     seen.undecodable = vec!["AddressBlock 10-244-9-0-26".to_owned()];
     assert_eq!(phases(&seen)[0], "default Draining 0 0/0", "nobody knows whose that is");
 }
@@ -182,6 +188,11 @@ fn drained_pools_give_no_block_and_need_none() {
     let planned = planned(&seen);
     assert_eq!(claims(&planned), ["a fd00:10:244::/122", "b fd00:10:244::40/122"]);
     assert!(planned.problems.is_empty(), "{:?}", planned.problems);
+    pools(&mut seen)[0].priority = 9;
+    pools(&mut seen).push(pool("new", "10.1.0.0/16", PoolState::Active));
+    let planned = super::planned(&seen);
+    let (a, b) = (["a 10.1.0.0/26", "a fd00:10:244::/122"], ["b 10.1.0.64/26", "b fd00:10:244::40/122"]);
+    assert_eq!(claims(&planned), [a, b].concat(), "the best pool is passed over");
 }
 
 #[test]
@@ -190,6 +201,8 @@ fn a_pool_that_is_gone_from_the_spec_stays_in_force_while_nodes_have_blocks_of_i
     for block in &mut seen.blocks {
         block.metadata.resource_version = Some("1".to_owned());
     }
+    pools(&mut seen)[0].masquerade = Some(false);
+    follow(&mut seen, 5);
     *pools(&mut seen) = vec![pool("new", "10.1.0.0/16", PoolState::Active)];
     let first = planned(&seen);
     assert_eq!(reasons(&first), [(kind::DEGRADED, "PoolRemoved")]);
@@ -202,6 +215,8 @@ fn a_pool_that_is_gone_from_the_spec_stays_in_force_while_nodes_have_blocks_of_i
         follow(&mut seen, 5);
         let config = &seen.node_networks[0].spec.config;
         assert_eq!(config.pod_cidrs, ["10.1.0.0/16", "10.244.0.0/16"].map(|cidr| cidr.parse().unwrap()));
+        let known: Vec<_> = config.pools.iter().map(|pool| (&*pool.name, pool.masquerade)).collect();
+        assert_eq!(known, [("new", None), ("default (removed)", Some(false))]);
     }
     assert_eq!(phases(&seen), ["new Active 2 10/126", "default (removed) Draining 2 10/126"]);
     for _ in 0..4 {

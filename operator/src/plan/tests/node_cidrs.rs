@@ -22,12 +22,7 @@ fn nodes_have_what_their_objects_say_and_nothing_else() {
     seen.node_networks = vec![node_network("a"), node_network("b")];
     let written = planned(&seen);
     assert!(claims(&written).is_empty() && written.problems.is_empty());
-    for step in written.steps {
-        if let Step::WriteNodeNetwork { node, spec, .. } = step {
-            let network = seen.node_networks.iter_mut().find(|n| n.metadata.name.as_ref() == Some(&node));
-            network.unwrap().spec = *spec;
-        }
-    }
+    write_all(&mut seen);
     assert_eq!(seen.node_networks[0].spec.blocks, ["10.244.7.0/24".parse().unwrap()]);
     // A full node gets no other block, and an idle one keeps its own.
     let network = &mut seen.node_networks[0];

@@ -1,14 +1,8 @@
 //! Which pool gives which node its blocks.
 
-use netkeel_crds::cluster_network::AddressPool;
 use proptest::prelude::*;
 
 use super::*;
-
-fn pool(name: &str, cidrs: &[&str], priority: i32) -> AddressPool {
-    let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
-    AddressPool { name: name.to_owned(), cidrs, priority, ..AddressPool::default() }
-}
 
 /// `seen` with these pools.
 fn with_pools(mut seen: Observed, pools: Vec<AddressPool>) -> Observed {

@@ -73,5 +73,7 @@ fn a_pod_hears_its_own_node_alone() {
         for (story, packet) in [("asked", &ask), ("by a router", &router)] {
             assert_eq!(scene.forward(packet), Drop(Reason::NeighbourDiscovery), "{story}");
         }
+        let outcome = scene.arrive(&Ip6 { from: REMOTE, ..ask }, HOST_MAC);
+        assert_eq!(outcome, Drop(Reason::NeighbourDiscovery), "by a pod of another node, over the underlay");
     });
 }

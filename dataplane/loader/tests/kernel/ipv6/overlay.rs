@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{Read, Write},
+    io::Write,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
@@ -18,6 +18,7 @@ use super::*;
 use crate::{
     lab::{Netns, chain, isolated, wait_until_up},
     packet::vxlan,
+    pods::{collect, megabyte},
 };
 
 pub(super) const PORT: u16 = 8472;
@@ -101,7 +102,7 @@ fn mtu(underlay: IpAddr) -> u32 {
 }
 
 /// A pod as the agent makes one: no address but its own, and nobody is asked for the gateway.
-fn pod(datapath: &Datapath, address: Ipv6Addr, underlay: IpAddr) -> Netns {
+pub(crate) fn pod(datapath: &Datapath, address: Ipv6Addr, underlay: IpAddr) -> Netns {
     let netns = Netns::new();
     let (text, host, mtu) = ("02:00:00:00:00:07", "02:00:00:00:01:01", mtu(underlay));
     let path = netns.path();
@@ -163,13 +164,8 @@ fn exchange(lab: &Lab, underlay: Underlay) {
     assert_eq!(remote.run(|| ask(REMOTE, (A, 54))), format!("hello {REMOTE}"));
     assert_eq!(peer.run(|| ask(NODES[1], (A, 54))), format!("hello {}", NODES[1]), "from the other node");
     assert_eq!(ask(NODES[0], (A, 54)), format!("hello {}", NODES[0]), "from the own node");
-    let listener = remote.run(|| TcpListener::bind((REMOTE, 80)).unwrap());
-    let sent: Vec<u8> = (0..1 << 20).map(|number: u32| number.to_le_bytes()[1]).collect();
-    let receiver = thread::spawn(move || {
-        let mut received = Vec::new();
-        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
-        received
-    });
+    let receiver = collect(remote.run(|| TcpListener::bind((REMOTE, 80)).unwrap()));
+    let sent = megabyte();
     pod.run(|| TcpStream::connect((REMOTE, 80)).unwrap().write_all(&sent).unwrap());
     assert!(receiver.join().unwrap() == sent, "a stream at full size");
     let mut counts = counted(datapath);

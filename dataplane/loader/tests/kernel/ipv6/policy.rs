@@ -69,6 +69,10 @@ fn an_error_about_a_known_flow_passes_and_any_other_is_judged() {
             assert_eq!(scene.forward(&packet), denied, "{story}");
         }
         assert_eq!(scene.send_from_node(&error(1, ROUTER, A, &unsent)), Next, "the own node's");
+        let to_remote = datagram((A, 4000), (REMOTE, 53));
+        let refused = error(1, REMOTE, A, &to_remote);
+        assert_eq!(scene.arrive(&refused, HOST_MAC), denied, "over the underlay, of what was never sent");
+        assert_eq!((scene.send(&to_remote), scene.arrive(&refused, HOST_MAC)), (Redirect, Redirect));
     });
 }
 
