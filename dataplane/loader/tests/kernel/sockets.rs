@@ -259,8 +259,9 @@ fn a_connected_socket_is_translated_once_even_when_its_backend_is_a_service_too(
         let others = ["10.96.0.20", "10.96.0.21", "fd00:10:96::20"];
         let datapath = lab.load();
         for (way, other) in Way::ALL.into_iter().zip(others) {
-            ip(&format!("address add {other} dev lo"));
             let other: IpAddr = other.parse().unwrap();
+            // Without duplicate address detection, which also the loopback device begins a moment later.
+            ip(&format!("address add {other} dev lo{}", if other.is_ipv6() { " nodad" } else { "" }));
             let (right, wrong) = (udp_backend(other, 53), way.udp_backend());
             serve(&datapath, 1, frontend(way.service, 53, Protocol::Udp), &[(other, 53)]);
             serve(&datapath, 2, frontend(other, 53, Protocol::Udp), &[(way.local, wrong)]);
