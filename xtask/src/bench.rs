@@ -38,8 +38,8 @@ pub(crate) struct Options {
     /// One JSON object a line and figure instead of a table.
     #[arg(long)]
     json: bool,
-    /// Measure `pod-rr` and `pod-crr` also on a cluster with another network. Beside flannel, `overlay-rr`, `overlay-crr` and
-    /// `overlay-gbit` are measured too, on both clusters in turns.
+    /// Measure `pod-rr` and `pod-crr` also on a cluster with another network, and `overlay-rr`, `overlay-crr` and
+    /// `overlay-gbit` on both clusters in turns.
     #[arg(long)]
     peer: Option<Peer>,
     /// Measure by addresses of IPv6, on a dual-stack cluster; names of figures end with `-ipv6`.
@@ -57,6 +57,15 @@ enum Peer {
     Cilium,
     /// flannel 0.28 and kube-proxy, built from their Go modules.
     Flannel,
+}
+
+impl Peer {
+    fn network(self) -> Network {
+        match self {
+            Self::Cilium => Network::Cilium,
+            Self::Flannel => Network::Flannel,
+        }
+    }
 }
 
 /// Measured in this order: the footprint comes last, after the load of the others.
@@ -118,21 +127,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         measure_on(Network::NetkeelLarge, ip_family, &[Name::FootprintLarge], false, &mut report)?;
     }
     names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
-    match options.peer {
-        Some(Peer::Cilium) => measure_on(Network::Cilium, ip_family, &names, options.keep, &mut report)?,
-        Some(Peer::Flannel) => {
-            measure_on(Network::Flannel, ip_family, &names, options.keep, &mut report)?;
-            compare(ip_family, options.keep, &mut report)?;
-        }
-        None => {}
+    if let Some(peer) = options.peer.map(Peer::network) {
+        measure_on(peer, ip_family, &names, options.keep, &mut report)?;
+        compare(peer, ip_family, options.keep, &mut report)?;
     }
     report.finish();
     Ok(())
 }
 
-/// Measures Netkeel's overlay and flannel's in turns.
-fn compare(ip_family: IpFamily, keep: bool, report: &mut figure::Report) -> Result<()> {
-    let beds = [Bed::up(Network::Netkeel, ip_family)?, Bed::up(Network::Flannel, ip_family)?];
+/// Measures Netkeel's overlay and another network's in turns.
+fn compare(peer: Network, ip_family: IpFamily, keep: bool, report: &mut figure::Report) -> Result<()> {
+    let beds = [Bed::up(Network::Netkeel, ip_family)?, Bed::up(peer, ip_family)?];
     report.extend(overlay::run(&beds[0], &beds[1])?)?;
     beds.into_iter().try_for_each(|bed| bed.end(keep))
 }

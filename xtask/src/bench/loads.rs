@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::bed::Bed;
+use super::figure::Unit;
 use super::machine::Ticks;
 
 /// The first of the three ports of `bench-serve`: one request a connection.
@@ -132,6 +133,36 @@ impl Exchange {
             Self::Connection => "crr",
             Self::Bulk => "bulk",
         }
+    }
+
+    /// How names of its figures end.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::RoundTrip => "rr",
+            Self::Connection => "crr",
+            Self::Bulk => "gbit",
+        }
+    }
+
+    /// Of its rate.
+    pub(super) fn unit(self) -> Unit {
+        match self {
+            Self::RoundTrip => Unit::RoundTrips,
+            Self::Connection => Unit::Connections,
+            Self::Bulk => Unit::Gigabits,
+        }
+    }
+
+    /// CPU time of a portion of it, over all of these slices of this length.
+    pub(super) fn cpu_time(self, slices: &[Slice], length: Duration) -> f64 {
+        let portion = if self == Self::Bulk { 1.0 } else { 10_000.0 };
+        let done: f64 = slices.iter().map(|slice| slice.per_second * length.as_secs_f64()).sum();
+        slices.iter().map(|slice| slice.busy).sum::<f64>() / done * portion
+    }
+
+    /// Of that time.
+    pub(super) fn cpu_unit(self) -> Unit {
+        if self == Self::Bulk { Unit::CpuPerGigabit } else { Unit::CpuPerTenThousand }
     }
 }
 

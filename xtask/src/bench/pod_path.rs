@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::awake::Awake;
 use super::bed::Bed;
-use super::figure::{Figure, Unit, median};
+use super::figure::{Figure, median};
 use super::loads::{self, Attached, Exchange, Lane, Slice, column, take_turns};
 use super::ratio::Ratios;
 
@@ -65,25 +65,25 @@ pub(super) fn compare(bed: &Bed, names: &Names, mut lanes: [Lane; 3]) -> Result<
     Ok(figures(names, [&pods, &baseline, &loopback], |text| bed.progress.say(text)))
 }
 
-/// The path's figure and, for comparison, that of the loopback device.
+/// The path's figure, its CPU time and, for comparison, the figure of the loopback device.
 fn figures(names: &Names, [pods, baseline, loopback]: [&[Slice]; 3], say: impl Fn(String)) -> Vec<Figure> {
-    let (exchange, unit) = match names.exchange {
-        Exchange::RoundTrip => ("rr", Unit::RoundTrips),
-        Exchange::Connection => ("crr", Unit::Connections),
-        Exchange::Bulk => ("gbit", Unit::Gigabits),
-    };
-    let figure = |path: &str| format!("{path}-{exchange}{}", names.suffix);
+    let Names { path, loopback: other, suffix, exchange } = names;
+    let figure = |path: &str| format!("{path}-{}{suffix}", exchange.name());
     let rates = |slices| column(slices, |slice| slice.per_second);
     let ratios = Ratios::of(&rates(pods), &rates(baseline));
-    let name = figure(names.path);
+    let name = figure(path);
     say(format!("{name}: {}", ratios.spread()));
     for (place, slices) in [("pods", pods), ("baseline", baseline), ("loopback", loopback)] {
         let [p50, p99] = [Slice::p50, Slice::p99].map(|number| median(&column(slices, number)));
         say(format!("{name}, {place}: p50 {p50:.1} µs, p99 {p99:.1} µs"));
     }
+    let [cpu, baseline_cpu] = [pods, baseline].map(|slices| exchange.cpu_time(slices, SLICE));
+    let (rate, baseline) = (median(&rates(pods)), median(&rates(baseline)));
     vec![
-        Figure::new(name, median(&rates(pods)), unit).against(median(&rates(baseline)), ratios.median()),
-        Figure::new(figure(names.loopback), median(&rates(loopback)), unit),
+        Figure::new(&*name, rate, exchange.unit()).against(baseline, ratios.median()),
+        Figure::new(format!("{name}-cpu"), cpu, exchange.cpu_unit())
+            .against(baseline_cpu, cpu / baseline_cpu),
+        Figure::new(figure(other), median(&rates(loopback)), exchange.unit()),
     ]
 }
 
@@ -99,20 +99,23 @@ impl Slice {
 
 #[cfg(test)]
 mod tests {
+    use super::super::figure::Unit;
     use super::*;
 
     #[test]
     fn pods_are_compared_with_nodes_and_loopback_stands_beside() {
-        let row = |rates: [f64; 3]| {
-            rates.map(|per_second| Slice { per_second, p50_us: 1.0, p99_us: 2.0, busy: 0.0 })
+        let row = |rates: [f64; 3], busy| {
+            rates.map(|per_second| Slice { per_second, p50_us: 1.0, p99_us: 2.0, busy })
         };
-        let (pod, node, loopback) =
-            (row([90.0, 50.0, 80.0]), row([100.0, 50.0, 160.0]), row([300.0, 200.0, 100.0]));
+        let pod = row([90.0, 50.0, 80.0], 0.3);
+        let (node, loopback) = (row([100.0, 50.0, 160.0], 0.2), row([300.0, 200.0, 100.0], 0.1));
         let names =
             Names { path: "pod", loopback: "loopback", suffix: "-cilium", exchange: Exchange::Connection };
         let seen = figures(&names, [&pod, &node, &loopback], drop);
+        let (cpu, node_cpu) = (0.9 / 44.0 * 1e4, 0.6 / 62.0 * 1e4);
         let expected = [
             Figure::new("pod-crr-cilium", 80.0, Unit::Connections).against(100.0, 0.9),
+            Figure::new("pod-crr-cilium-cpu", cpu, Unit::CpuPerTenThousand).against(node_cpu, cpu / node_cpu),
             Figure::new("loopback-crr-cilium", 200.0, Unit::Connections),
         ];
         assert_eq!(seen, expected);
