@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use rand::seq::SliceRandom;
 
 use crate::answer::{Answer, answer};
+use crate::fast;
 use crate::forward::{Error, Forwarder};
 use crate::message::{Question, Refusal, Transport, read};
-use crate::metrics::{Metrics, Seen};
+use crate::metrics::{Common, Metrics, Seen};
 use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 
@@ -90,6 +91,35 @@ impl Handler {
     #[must_use]
     pub fn tracing(self, ratio: f64) -> Self {
         Self { traced: ratio, ..self }
+    }
+
+    /// The zone as it is now.
+    pub(crate) fn zone(&self) -> Guard<Arc<Zone>> {
+        self.zone.load()
+    }
+
+    /// Answers a datagram into `reply` where that is quickly done, and else leaves `reply` empty: see [`Handler::start`]. Replies with
+    /// several addresses begin with another one each `turn`. What is answered is not counted yet.
+    pub(crate) fn quick(
+        &self,
+        zone: &Zone,
+        (packet, client): (&[u8], SocketAddr),
+        turn: usize,
+        reply: &mut Vec<u8>,
+    ) -> Option<fast::Answered> {
+        let since = Instant::now();
+        let done = fast::answer(zone, packet, turn, reply)?;
+        if let Some(trace) = Trace::by_chance(self.traced)
+            && let Ok(question) = read(packet, Transport::Udp)
+        {
+            trace.answered(&answered(&question, client, done.code, since));
+        }
+        Some(done)
+    }
+
+    /// Counts what is answered quickly.
+    pub(crate) fn common(&self) -> Common {
+        self.metrics.common()
     }
 
     /// Answers `packet`, or says what it takes to do so.

@@ -1,8 +1,10 @@
 //! Cluster DNS: answers the names of Services from memory and asks the upstream resolvers for the rest.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod answer;
 pub mod args;
+mod batch;
+mod fast;
 pub mod forward;
 pub mod handler;
 pub mod message;
@@ -14,6 +16,7 @@ pub mod server;
 mod shards;
 mod traced;
 pub mod watch;
+mod wire;
 pub mod zone;
 
 pub use run::{Error, Running, run, start};

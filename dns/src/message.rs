@@ -7,11 +7,10 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
+use crate::wire::{HEADER, OPT};
+
 /// Largest reply over UDP that no network on the way has to cut, in bytes (DNS flag day 2020).
 pub(crate) const UDP_LIMIT: u16 = 1232;
-const HEADER: usize = 12;
-/// Encoded size of an OPT record without options, in bytes.
-const OPT: u16 = 11;
 
 /// How a packet came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

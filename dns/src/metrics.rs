@@ -8,6 +8,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Registry};
 
+use crate::fast::Answered;
 use crate::message::Transport;
 
 type Counters = Family<Labels, Counter>;
@@ -107,6 +108,28 @@ impl Metrics {
         self.durations.get_or_create(&with(&[("type", &kind)])).observe(seen.took.as_secs_f64());
     }
 
+    /// The series of the commonest questions, looked up once.
+    pub(crate) fn common(&self) -> Common {
+        let with = |more: &[(&'static str, &str)]| -> Labels {
+            let base = [("server", &*self.server), ("zone", &*self.domain), ("view", "")];
+            base.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect()
+        };
+        let request = |family, kind| {
+            let labels = with(&[("proto", "udp"), ("family", family), ("type", kind)]);
+            self.requests.get_or_create(&labels).clone()
+        };
+        let response = |code| {
+            let labels = with(&[("rcode", name(code)), ("plugin", "kubernetes")]);
+            self.responses.get_or_create(&labels).clone()
+        };
+        let duration = |kind| self.durations.get_or_create(&with(&[("type", kind)])).clone();
+        Common {
+            requests: ["1", "2"].map(|family| ["A", "AAAA"].map(|kind| request(family, kind))),
+            responses: [ResponseCode::NoError, ResponseCode::NXDomain].map(response),
+            durations: ["A", "AAAA"].map(duration),
+        }
+    }
+
     pub(crate) fn ignored(&self) {
         self.ignored.inc();
     }
@@ -132,6 +155,26 @@ impl Metrics {
 
     pub(crate) fn upstream_failure(&self, to: SocketAddr) {
         self.upstream_failures.get_or_create(&vec![("to", to.to_string())]).inc();
+    }
+}
+
+/// Counts questions for addresses of the cluster over UDP.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// By the client's family and by type.
+    requests: [[Counter; 2]; 2],
+    /// Without an error, and of names that are not there.
+    responses: [Counter; 2],
+    durations: [Histogram; 2],
+}
+
+impl Common {
+    pub(crate) fn seen(&self, client: SocketAddr, answered: Answered, took: Duration) {
+        let kind = usize::from(answered.rtype == RecordType::AAAA);
+        let family = usize::from(!client.ip().to_canonical().is_ipv4());
+        self.requests[family][kind].inc();
+        self.responses[usize::from(answered.code == ResponseCode::NXDomain)].inc();
+        self.durations[kind].observe(took.as_secs_f64());
     }
 }
 

@@ -1,18 +1,21 @@
-//! The sockets: several tasks read each datagram socket and answer in place; questions that need an
+//! The sockets: a thread for each processor has a datagram socket of its own and answers in place; questions that need an
 //! upstream resolver, and connections, get a task of their own, and their number is bounded.
 
+mod datagrams;
+
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch;
 use crate::handler::{Handler, Outcome};
 use crate::message::Transport;
 
@@ -22,6 +25,8 @@ const IDLE: Duration = Duration::from_secs(10);
 pub(crate) const SLOW: Duration = Duration::from_secs(5);
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS: usize = 1000;
+/// How soon a thread that waits for datagrams sees that it is to end.
+const LOOK: Duration = Duration::from_millis(100);
 /// After a socket error, so that one that stays does not burn a processor.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -39,7 +44,8 @@ pub struct Error {
 /// One address, bound for datagrams and connections.
 #[derive(Debug)]
 pub struct Sockets {
-    udp: Arc<UdpSocket>,
+    /// All of one address and port, among which the kernel divides clients.
+    udp: Vec<UdpSocket>,
     tcp: TcpListener,
 }
 
@@ -51,8 +57,11 @@ impl Sockets {
     pub async fn bind(address: SocketAddr) -> Result<Self, Error> {
         let failed = |source| Error { address, source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        let udp = UdpSocket::bind(tcp.local_addr().map_err(failed)?).await.map_err(failed)?;
-        Ok(Self { udp: Arc::new(udp), tcp })
+        let address = tcp.local_addr().map_err(failed)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let udp =
+            (0..threads).map(|_| batch::open(address, LOOK)).collect::<Result<_, _>>().map_err(failed)?;
+        Ok(Self { udp, tcp })
     }
 
     /// The address that was bound.
@@ -66,59 +75,12 @@ impl Sockets {
     /// Answers until `stop`; what is under way then is finished, for `SLOW` at most.
     pub async fn serve(self, handler: Handler, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            tasks.spawn(datagrams(self.udp.clone(), handler.clone(), stop.clone()));
+        for socket in self.udp {
+            tasks.spawn(datagrams::serve(socket, handler.clone(), stop.clone()));
         }
         tasks.spawn(connections(self.tcp, handler, stop.clone()));
         stop.cancelled().await;
         while tasks.join_next().await.is_some() {}
-    }
-}
-
-async fn datagrams(socket: Arc<UdpSocket>, handler: Handler, stop: CancellationToken) {
-    let mut buffer = [0; 4096];
-    let mut asking = JoinSet::new();
-    loop {
-        tokio::select! {
-            received = socket.recv_from(&mut buffer) => match received {
-                Ok((length, client)) => {
-                    datagram(&socket, &handler, &buffer[..length], client, &mut asking).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot receive a datagram");
-                    sleep(PAUSE).await;
-                }
-            },
-            Some(_) = asking.join_next() => {}
-            () = stop.cancelled() => break,
-        }
-    }
-    let _ = timeout(SLOW, async { while asking.join_next().await.is_some() {} }).await;
-}
-
-async fn datagram(
-    socket: &Arc<UdpSocket>,
-    handler: &Handler,
-    packet: &[u8],
-    client: SocketAddr,
-    asking: &mut JoinSet<()>,
-) {
-    match handler.start(packet, Transport::Udp, client) {
-        Outcome::Reply(reply) => send(socket, &reply, client).await,
-        Outcome::Nothing => {}
-        Outcome::Later(pending) => {
-            let (socket, handler) = (socket.clone(), handler.clone());
-            asking.spawn(async move {
-                let reply = handler.finish(pending).await;
-                send(&socket, &reply, client).await;
-            });
-        }
-    }
-}
-
-async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
-    if let Err(error) = socket.send_to(reply, client).await {
-        tracing::debug!(%error, %client, "cannot send a reply");
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hickory_proto::rr::Name;
+use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
 
 pub(crate) use entry::Entry;
@@ -56,6 +57,8 @@ impl ObjectKey {
 #[derive(Clone, Debug)]
 pub struct Zone {
     settings: Arc<Settings>,
+    /// The cluster domain as it is in packets, lower case.
+    domain: Arc<[u8]>,
     /// Grows with every change; the serial number of the SOA record.
     serial: u32,
     services: usize,
@@ -71,8 +74,10 @@ impl Zone {
     /// A zone without Services. `serial` is where its SOA serial starts: take the time in seconds.
     #[must_use]
     pub fn new(settings: Settings, serial: u32) -> Self {
+        let domain = settings.domain.to_lowercase().to_bytes().unwrap_or_default();
         Self {
             settings: Arc::new(settings),
+            domain: domain.into(),
             serial,
             services: 0,
             entries: Shards::default(),
@@ -86,6 +91,11 @@ impl Zone {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The cluster domain as it is in packets, lower case.
+    pub(crate) fn domain(&self) -> &[u8] {
+        &self.domain
     }
 
     /// The current SOA serial.
@@ -217,6 +227,7 @@ impl Zone {
         if !edit(&mut after) {
             return false;
         }
+        after.make_ready(self.settings.ttl);
         self.serial = self.serial.wrapping_add(1);
         self.count(&dotted, before.service().is_some(), after.service().is_some());
         self.repoint(&before.pointers(&dotted), &after.pointers(&dotted));

@@ -85,6 +85,25 @@ const FLANNEL: Module = Module {
     minutes: 4,
 };
 
+/// The DNS server that answers and figures of Netkeel's are compared with; built only when it is asked for.
+const COREDNS: Module = Module {
+    name: "coredns",
+    requirement: "github.com/coredns/coredns",
+    variables: &[],
+    packages: &["github.com/coredns/coredns"],
+    programs: &["coredns"],
+    minutes: 4,
+};
+
+/// The path of the real `CoreDNS`, built when it is not in the cache.
+///
+/// # Errors
+/// It cannot be built.
+pub fn coredns(progress: &Progress) -> Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go").join(COREDNS.name);
+    Ok(COREDNS.ensure(&source, &cache_root()?.join("bin"), progress)?.join("coredns"))
+}
+
 /// The path of the real helm, built when it is not in the cache.
 ///
 /// # Errors

@@ -21,7 +21,7 @@ mod wait;
 pub mod workload;
 
 pub use binaries::helm;
-pub use binaries::{fetch_go, flannel, go_command, installed_go};
+pub use binaries::{coredns, fetch_go, flannel, go_command, installed_go};
 pub use cluster::{Cluster, DEFAULT_NAME, IpFamily, Node, Options};
 pub use observe::dashboard;
 pub use observe::jaeger;

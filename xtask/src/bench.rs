@@ -6,6 +6,7 @@ mod awake;
 mod bed;
 mod cilium;
 mod cni_add;
+mod dns_qps;
 mod figure;
 mod flannel;
 mod footprint;
@@ -95,10 +96,19 @@ enum Name {
     PolicyUpdate,
     /// Time and rate of the CNI plugin's ADD.
     CniAdd,
+    /// Questions that DNS answers on one CPU, beside the real `CoreDNS`.
+    DnsQps,
     /// Memory of the programs and of the agent's maps.
     Footprint,
     /// The same with 250 pods on a node and 50,000 on others.
     FootprintLarge,
+}
+
+impl Name {
+    /// Whether its cluster is good for nothing else afterwards.
+    fn spoils(self) -> bool {
+        matches!(self, Self::DnsQps | Self::FootprintLarge)
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -110,7 +120,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     names.dedup();
     let cilium = options.peer == Some(Peer::Cilium);
     ensure!(!(options.ipv6 && cilium), "Cilium is measured with IPv4 alone: leave out --ipv6");
-    let large = names.contains(&Name::FootprintLarge);
+    let own: Vec<Name> = names.iter().copied().filter(|name| name.spoils()).collect();
     let mut report = figure::Report::new(options.json);
     if names.contains(&Name::Image) {
         report.add(image_size()?)?;
@@ -118,13 +128,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if names.contains(&Name::VerdictNs) {
         report.add(verdict::run()?)?;
     }
-    names.retain(|name| !matches!(name, Name::Image | Name::VerdictNs | Name::FootprintLarge));
+    names.retain(|name| !matches!(name, Name::Image | Name::VerdictNs) && !name.spoils());
     let (ip_family, suffix) =
         if options.ipv6 { (IpFamily::Dual, figure::IPV6) } else { (IpFamily::Ipv4, "") };
     report.suffix = suffix;
     measure_on(Network::Netkeel, ip_family, &names, options.keep, &mut report)?;
-    if large {
-        measure_on(Network::NetkeelLarge, ip_family, &[Name::FootprintLarge], false, &mut report)?;
+    for name in own {
+        measure_on(Network::NetkeelLarge, ip_family, &[name], false, &mut report)?;
     }
     names.retain(|name| matches!(name, Name::PodRr | Name::PodCrr));
     if let Some(peer) = options.peer.map(Peer::network) {
@@ -172,6 +182,7 @@ fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {
         Name::PolicyCrr => policy_crr::run(bed),
         Name::PolicyUpdate => policy_update::run(bed),
         Name::CniAdd => cni_add::run(bed),
+        Name::DnsQps => dns_qps::run(bed),
         Name::Footprint => footprint::run(bed),
         Name::FootprintLarge => large::run(bed),
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hickory_proto::rr::Name;
 
 use crate::name::dashed;
+use crate::wire::put_address;
 
 /// Transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,9 +94,49 @@ pub(crate) struct Entry {
     service: Option<Service>,
     slices: BTreeMap<String, Arc<Slice>>,
     endpoints: Arc<BTreeMap<String, Endpoint>>,
+    ready: Ready,
+}
+
+/// The address records of a Service's own name as they stand in replies, those of each family by themselves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ready {
+    v4: Arc<[u8]>,
+    v6: Arc<[u8]>,
+}
+
+impl Ready {
+    fn of(addresses: impl Iterator<Item = IpAddr>, ttl: u32) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for address in addresses {
+            put_address(if address.is_ipv4() { &mut v4 } else { &mut v6 }, ttl, address);
+        }
+        Self { v4: v4.into(), v6: v6.into() }
+    }
+
+    /// Those of one family.
+    pub(crate) fn records(&self, is_v4: bool) -> &[u8] {
+        if is_v4 { &self.v4 } else { &self.v6 }
+    }
 }
 
 impl Entry {
+    /// What answers questions for the addresses of the Service's own name.
+    pub(crate) fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Makes that anew after a change; `ttl` in seconds.
+    pub(super) fn make_ready(&mut self, ttl: u32) {
+        self.ready = match &self.service {
+            Some(Service::ClusterIp { addresses, .. }) => Ready::of(addresses.iter().copied(), ttl),
+            Some(Service::Headless) => {
+                let all = self.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().copied());
+                Ready::of(all, ttl)
+            }
+            Some(Service::ExternalName(_) | Service::Unreadable) | None => Ready::default(),
+        };
+    }
+
     pub(crate) fn service(&self) -> Option<&Service> {
         self.service.as_ref()
     }

@@ -22,6 +22,8 @@ pub(super) enum Unit {
     Connections,
     #[serde(rename = "round trips/s")]
     RoundTrips,
+    #[serde(rename = "queries/s")]
+    Queries,
     #[serde(rename = "Gbit/s")]
     Gigabits,
     /// Of CPU time, for ten thousand round trips or connections.
@@ -44,6 +46,7 @@ impl Unit {
         match self {
             Self::Connections => "connections/s",
             Self::RoundTrips => "round trips/s",
+            Self::Queries => "queries/s",
             Self::Gigabits => "Gbit/s",
             Self::CpuPerTenThousand => "CPU s/10k",
             Self::CpuPerGigabit => "CPU s/Gbit",
@@ -90,7 +93,9 @@ enum Goal {
 pub(super) const IPV6: &str = "-ipv6";
 
 /// Figures without a goal are there for comparison.
-const GOALS: [(&str, Goal); 17] = [
+const GOALS: [(&str, Goal); 19] = [
+    ("dns-qps", Goal::RatioAtLeast(3.0)),
+    ("dns-memory", Goal::ValueAtMost(32.0)),
     ("local-rr", Goal::RatioAtLeast(0.95)),
     ("native-rr", Goal::RatioAtLeast(0.95)),
     ("cni-del", Goal::ValueAtMost(5.0)),

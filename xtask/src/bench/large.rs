@@ -67,7 +67,7 @@ fn namespace(index: usize) -> String {
 }
 
 /// Runs `job` for every number, several at once.
-fn many(count: usize, job: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn many(count: usize, job: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         loop {

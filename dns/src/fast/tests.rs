@@ -1,0 +1,251 @@
+//! Whatever is answered quickly is answered as the general way does.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_proto::rr::Name;
+use netkeel_telemetry::metrics::Registry;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::forward::Forwarder;
+use crate::handler::{Handler, Outcome};
+use crate::message::Transport;
+use crate::metrics::Metrics;
+use crate::zone::{ObjectKey, Settings, Slice};
+
+fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn zone() -> Zone {
+    let settings = Settings {
+        domain: Name::from_ascii("cluster.local.").unwrap(),
+        ttl: 5,
+        dns_service: "kube-dns.kube-system".to_owned(),
+        service_ranges: vec![],
+    };
+    let mut zone = Zone::new(settings, 7);
+    let cluster = |addresses: &[&str]| Service::ClusterIp { addresses: ips(addresses), ports: vec![] };
+    for (name, service) in [
+        ("web", cluster(&["10.96.0.7"])),
+        ("dual", cluster(&["10.96.0.8", "fd00:96::8"])),
+        ("db", Service::Headless),
+        ("many", Service::Headless),
+        ("idle", Service::Headless),
+        ("out", Service::ExternalName(Some(Name::from_ascii("web.shop.svc.cluster.local.").unwrap()))),
+        ("literal", Service::ExternalName(None)),
+        ("broken", Service::Unreadable),
+    ] {
+        zone.put_service(&ObjectKey::new("shop", name), service);
+    }
+    let of = |endpoints| Slice { endpoints, ports: vec![] };
+    let db = vec![(Some("db-0".to_owned()), ips(&["10.1.0.5", "fd00:1::5"])), (None, ips(&["10.1.0.6"]))];
+    let many = (0..200).map(|last| (None, vec![IpAddr::from([10, 1, 1, last])])).collect();
+    for (name, slice) in [("db", of(db)), ("many", of(many)), ("web", of(vec![(None, ips(&["10.1.0.9"]))]))] {
+        zone.put_slice(&ObjectKey::new("shop", &format!("{name}-1")), name, slice);
+    }
+    zone
+}
+
+fn handler(zone: &Zone) -> Handler {
+    let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
+    Handler::new(Arc::new(ArcSwap::from_pointee(zone.clone())), Forwarder::new(&[], metrics.clone()), metrics)
+}
+
+fn packet(name: &str, rtype: RecordType, edns: Option<u16>) -> Vec<u8> {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), rtype));
+    if let Some(size) = edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(size);
+        message.set_edns(edns);
+    }
+    message.to_vec().unwrap()
+}
+
+/// The quick answer, which the general way gives too; the order of addresses is anybody's.
+fn same(zone: &Zone, handler: &Handler, packet: &[u8], turn: usize) -> Option<Message> {
+    let (mut reply, client) = (Vec::new(), SocketAddr::from(([10, 0, 0, 1], 4000)));
+    let Some(answered) = answer(zone, packet, turn, &mut reply) else {
+        assert!(reply.is_empty());
+        return None;
+    };
+    let Outcome::Reply(general) = handler.start(packet, Transport::Udp, client) else {
+        panic!("the general way does not answer {packet:?}")
+    };
+    let (length, general_length) = (reply.len(), general.len());
+    let [mut quick, mut general] = [&reply, &general].map(|bytes| Message::from_vec(bytes).unwrap());
+    assert_eq!(answered.code, quick.metadata.response_code);
+    assert_eq!(answered.rtype, quick.queries[0].query_type());
+    // The general encoder also shortens the names within a SOA record where the question happens to hold a part of them.
+    assert!(length == general_length || quick.answers.is_empty() && length < general_length + 16);
+    let cut = quick.metadata.truncation;
+    for message in [&mut quick, &mut general] {
+        message.answers.sort_by_key(|record| record.data.to_string());
+        if cut {
+            message.answers.drain(..);
+        }
+    }
+    assert_eq!(quick, general);
+    // Also to the letter: comparisons of names above do not see their case.
+    assert_eq!(quick.to_string(), general.to_string());
+    Some(quick)
+}
+
+#[test]
+fn the_commonest_questions_are_answered_quickly() {
+    use RecordType::{A, AAAA};
+    let (zone, negative) = (zone(), "SOA");
+    let handler = handler(&zone);
+    for (name, rtype, expected) in [
+        ("web.shop.svc.cluster.local.", A, "10.96.0.7"),
+        ("WeB.shop.SVC.Cluster.LOCAL.", A, "10.96.0.7"),
+        ("web.shop.svc.cluster.local.", AAAA, negative),
+        ("dual.shop.svc.cluster.local.", AAAA, "fd00:96::8"),
+        ("db.shop.svc.cluster.local.", AAAA, "fd00:1::5"),
+        ("db-0.db.shop.svc.cluster.local.", A, "10.1.0.5"),
+        ("DB-0.db.shop.svc.cluster.local.", AAAA, "fd00:1::5"),
+        ("10-1-0-6.db.shop.svc.cluster.local.", A, "10.1.0.6"),
+        ("10-1-0-6.db.shop.svc.cluster.local.", AAAA, negative),
+        ("10-1-0-9.web.shop.svc.cluster.local.", A, "10.1.0.9"),
+        ("ghost.db.shop.svc.cluster.local.", A, negative),
+        ("idle.shop.svc.cluster.local.", A, negative),
+        ("ghost.shop.svc.cluster.local.", A, negative),
+        ("shop.svc.cluster.local.", A, negative),
+        ("nowhere.svc.cluster.local.", A, negative),
+        ("www.example.com.shop.svc.cluster.local.", A, negative),
+        ("www.example.com.svc.cluster.local.", AAAA, negative),
+        ("www.example.com.cluster.local.", AAAA, negative),
+        ("example.com.cluster.local.", A, negative),
+        ("com.cluster.local.", A, negative),
+    ] {
+        for edns in [None, Some(0), Some(1232), Some(65_535)] {
+            let reply = same(&zone, &handler, &packet(name, rtype, edns), 1).expect(name);
+            let found = reply.answers.first().or(reply.authorities.first()).expect(name);
+            let told = found.data.to_string();
+            assert!(told == expected || expected == negative && told.starts_with("ns.dns."), "{name} {told}");
+        }
+    }
+}
+
+#[test]
+fn what_is_odd_is_left_to_the_general_way() {
+    let zone = zone();
+    let plain = packet("web.shop.svc.cluster.local.", RecordType::A, None);
+    let with_edns = packet("web.shop.svc.cluster.local.", RecordType::A, Some(1232));
+    let changed = |packet: &[u8], at: usize, to: u8| {
+        let mut packet = packet.to_vec();
+        packet[at] = to;
+        packet
+    };
+    let end = with_edns.len();
+    for odd in [
+        packet("web.shop.svc.cluster.local.", RecordType::SRV, None),
+        packet("cluster.local.", RecordType::A, None),
+        packet("svc.cluster.local.", RecordType::A, None),
+        packet("ns.dns.cluster.local.", RecordType::A, None),
+        packet("out.shop.svc.cluster.local.", RecordType::A, None),
+        packet("literal.shop.svc.cluster.local.", RecordType::A, None),
+        packet("broken.shop.svc.cluster.local.", RecordType::A, None),
+        packet("_tcp.web.shop.svc.cluster.local.", RecordType::A, None),
+        packet("a\\.b.shop.svc.cluster.local.", RecordType::A, None),
+        packet("example.com.", RecordType::A, None),
+        packet("xcluster.local.", RecordType::A, None),
+        packet(".", RecordType::A, None),
+        changed(&plain, 2, 0x81),            // a reply
+        changed(&plain, 2, 0x29),            // another operation
+        changed(&plain, 2, 0x03),            // cut
+        changed(&plain, 5, 2),               // two questions
+        changed(&plain, 7, 1),               // an answer
+        changed(&plain, plain.len() - 1, 3), // class CH
+        changed(&with_edns, end - 5, 1),     // extended code
+        changed(&with_edns, end - 4, 1),     // version 1
+        changed(&with_edns, end - 4 + 1, 1), // a flag
+        changed(&with_edns, end - 1, 1),     // an option that is not there
+        [&plain[..], &[0]].concat(),
+        [&with_edns[..], &[0]].concat(),
+        plain[..plain.len() - 1].to_vec(),
+        vec![],
+    ] {
+        assert!(answer(&zone, &odd, 0, &mut vec![1]).is_none(), "{odd:?}");
+    }
+}
+
+#[test]
+fn each_address_has_its_turn_also_where_not_all_fit() {
+    let zone = zone();
+    let handler = handler(&zone);
+    for (name, edns, fitting) in [("db", None, 2), ("many", None, 29), ("many", Some(1232), 73)] {
+        let packet = packet(&format!("{name}.shop.svc.cluster.local."), RecordType::A, edns);
+        let mut firsts = std::collections::BTreeSet::new();
+        for turn in 0..200 {
+            let mut reply = Vec::new();
+            answer(&zone, &packet, turn, &mut reply).unwrap();
+            let message = Message::from_vec(&reply).unwrap();
+            let all: std::collections::BTreeSet<_> =
+                message.answers.iter().map(|record| record.data.to_string()).collect();
+            assert_eq!((message.answers.len(), all.len()), (fitting, fitting), "{name}");
+            assert_eq!(message.metadata.truncation, name == "many");
+            firsts.insert(message.answers[0].data.to_string());
+            same(&zone, &handler, &packet, turn);
+        }
+        assert_eq!(firsts.len(), if name == "db" { 2 } else { 200 });
+    }
+}
+
+/// Labels that mean something somewhere.
+const KNOWN: &[&str] = &[
+    "web", "dual", "db", "many", "idle", "out", "literal", "broken", "ghost", "shop", "svc", "pod", "dns",
+    "ns", "db-0", "10-1-0-6", "_tcp", "_http", "com", "cluster", "local",
+];
+
+fn label() -> impl Strategy<Value = String> {
+    prop_oneof![
+        9 => proptest::sample::select(KNOWN).prop_map(str::to_owned),
+        1 => "[a-zA-Z0-9_-]{1,12}",
+        1 => "[a-z]{60,63}",
+    ]
+}
+
+fn name() -> impl Strategy<Value = String> {
+    let tail = proptest::sample::select(
+        ["shop.svc.cluster.local.", "svc.cluster.local.", "cluster.local.", "local.", "example.com."]
+            .as_slice(),
+    );
+    (vec(label(), 0..4), tail, any::<u64>()).prop_map(|(labels, tail, case)| {
+        let name = [labels.join("."), tail.to_owned()].join(if labels.is_empty() { "" } else { "." });
+        let flip = |(index, letter): (usize, char)| {
+            if case >> (index % 64) & 1 == 1 { letter.to_ascii_uppercase() } else { letter }
+        };
+        name.chars().enumerate().map(flip).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn quick_answers_are_those_of_the_general_way(
+        name in name(),
+        rtype in proptest::sample::select([RecordType::A, RecordType::AAAA, RecordType::SRV].as_slice()),
+        edns in proptest::option::of(any::<u16>()),
+        turn in any::<usize>(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let zone = zone();
+        let handler = handler(&zone);
+        prop_assume!(Name::from_ascii(&name).is_ok());
+        let mut packet = packet(&name, rtype, edns);
+        same(&zone, &handler, &packet, turn);
+        for (at, to) in changes {
+            let at = at.index(packet.len());
+            packet[at] = to;
+        }
+        same(&zone, &handler, &packet, turn);
+    }
+}
