@@ -15,6 +15,7 @@ mod leaks;
 pub mod plugin;
 mod ports;
 pub mod protocol;
+mod queues;
 mod recovery;
 pub mod result;
 mod server;

@@ -24,7 +24,7 @@ const CONFLIST: &str = r#"{
   "plugins": [
     {
       "type": "netkeel-cni",
-      "capabilities": {"portMappings": true}
+      "capabilities": {"portMappings": true, "bandwidth": true}
     }
   ]
 }

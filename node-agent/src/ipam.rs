@@ -26,7 +26,7 @@ use store::Store;
 use tokio::sync::Notify;
 use wishes::Wishes;
 
-use crate::{host_port::HostPort, node::NodeWatch};
+use crate::{bandwidth::Bandwidth, host_port::HostPort, node::NodeWatch};
 
 /// How long a refusal counts: the kubelet tries again within this time as long as it wants the pod.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -55,6 +55,8 @@ pub struct Details {
     pub uid: String,
     /// Ports of the node that lead to the pod.
     pub ports: Vec<HostPort>,
+    /// Limits on its rates.
+    pub bandwidth: Bandwidth,
 }
 
 /// The owner in whose name an address is held that is in use and of which no record is left.

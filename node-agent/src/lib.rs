@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod apply;
 pub mod args;
+pub mod bandwidth;
 pub mod bpffs;
 pub mod cleanup;
 pub mod complaints;

@@ -4,6 +4,7 @@
 pub mod address;
 pub mod name;
 pub mod netlink;
+pub mod shaper;
 pub(crate) mod socket;
 pub mod veth;
 

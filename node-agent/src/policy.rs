@@ -21,7 +21,7 @@ use std::{
 };
 
 use netkeel_core::{address::Address, name::ObjectName, policy::Isolation};
-use netkeel_dataplane_common::{links::Link, tunnels::Block};
+use netkeel_dataplane_common::{endpoints::Endpoint, links::Link, tunnels::Block};
 use netkeel_dataplane_loader::TableError;
 use tokio::sync::Notify;
 
@@ -77,9 +77,16 @@ pub struct Attached {
     pub ifindex: u32,
     /// MAC of the pod side.
     pub mac: [u8; 6],
+    /// What comes to the pod has to pass the queue of the host side, which limits the rate.
+    pub shaped: bool,
 }
 
 impl Attached {
+    fn endpoint(&self, ingress: u32) -> Endpoint {
+        let endpoint = Endpoint::new(self.ifindex, ingress);
+        if self.shaped { endpoint.shaped() } else { endpoint }
+    }
+
     fn link(&self, egress: u32) -> Link {
         self.addresses().fold(Link::new(self.address, self.mac, egress), Link::with)
     }

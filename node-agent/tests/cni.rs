@@ -1,6 +1,8 @@
 //! The plugin and the agent's CNI server on real links in namespaces; the kernel programs are a fake, so the host's
 //! routes alone carry the packets.
 
+#[path = "cni/bandwidth.rs"]
+mod bandwidth;
 #[path = "cni/disk.rs"]
 mod disk;
 #[path = "cni/drift.rs"]

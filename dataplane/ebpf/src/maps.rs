@@ -15,7 +15,7 @@ use netkeel_dataplane_common::{
     cidrs,
     conntrack::{self, Entry},
     counters,
-    endpoints::{self, Endpoint},
+    endpoints::{self, Endpoint, HostSide},
     flow::Flow,
     fragments::{self, Recorded},
     host_ports::{self, HostPort},
@@ -96,11 +96,11 @@ fn certain<V: Copy + PartialEq>(find: impl Fn() -> Option<*const V>) -> Option<V
     (before == now).then_some(now)
 }
 
-/// The index of the host side of a local pod's link.
+/// The host side of a local pod's link.
 #[inline(always)]
-pub(crate) fn local_pod(address: Address) -> Option<u32> {
+pub(crate) fn local_pod(address: Address) -> Option<HostSide> {
     // SAFETY: a plain copy of an element that stays mapped until the program ends.
-    unsafe { ENDPOINTS.get(address) }.map(|endpoint| endpoint.ifindex)
+    unsafe { ENDPOINTS.get(address) }.map(|endpoint| endpoint.side)
 }
 
 /// The pod behind a link.
@@ -177,10 +177,9 @@ pub(crate) fn ingress(address: &Address) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn egress(address: &Address) -> Option<u32> {
     // SAFETY: as in `ingress`.
-    let ifindex =
-        certain(|| ENDPOINTS.get_ptr(address).map(|endpoint| unsafe { &raw const (*endpoint).ifindex }))?;
+    let side = certain(|| ENDPOINTS.get_ptr(address).map(|endpoint| unsafe { &raw const (*endpoint).side }))?;
     let table = certain(|| {
-        let link = LINKS.get_ptr(ifindex)?;
+        let link = LINKS.get_ptr(side.ifindex())?;
         // SAFETY: as in `ingress`; an aligned address, read as words.
         let owner = unsafe {
             let owner = if address.is_v4() { &raw const (*link).ipv4 } else { &raw const (*link).ipv6 };

@@ -60,13 +60,13 @@ fn receive<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     if F::V6 && is_discovery(ctx, &packet) {
         return Err(Reason::NeighbourDiscovery);
     }
-    let Some(ifindex) = maps::local_pod(packet.destination) else {
+    let Some(side) = maps::local_pod(packet.destination) else {
         for_this_host(ctx);
         return Ok(NEXT);
     };
     let ends = Ends { from_pod: false, to_pod: true, from_node: false };
     match admit::<F>(ctx, &packet, ends, related)? {
-        Admitted::Passes => Ok(into_pod(ctx, ifindex)),
+        Admitted::Passes => Ok(into_pod(ctx, side)),
         Admitted::Asks => Ok(related::ASKS),
     }
 }

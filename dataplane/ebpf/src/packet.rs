@@ -8,11 +8,14 @@ use aya_ebpf::{
         __sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
         bpf_tunnel_key,
     },
-    helpers::{bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+    helpers::{
+        bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
+    },
     programs::TcContext,
 };
 use netkeel_dataplane_common::{
     Address, Config, Reason, VNI,
+    endpoints::HostSide,
     frame::{
         self, Ip, Packet,
         ipv6::{self, EXTENSIONS, IPV6_LEN, Walk},
@@ -171,9 +174,30 @@ fn linear<const N: usize>(ctx: &TcContext, offset: usize) -> Option<&[u8; N]> {
     Some(unsafe { &*(start as *const [u8; N]) })
 }
 
+/// Into the local pod behind this host side of a link: straight, or through the queue that limits the rate.
+#[inline(always)]
+pub(crate) fn into_pod(ctx: &TcContext, side: HostSide) -> i32 {
+    if side.is_shaped() { nk_by_queue(ctx.skb.skb, side.ifindex()) } else { past_queue(ctx, side.ifindex()) }
+}
+
+/// Out of the host side with this index, as the host stack would send it: through `to_pod`, which judges the packet once more,
+/// and the device's queue.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn nk_by_queue(skb: *mut __sk_buff, ifindex: u32) -> i32 {
+    let ctx = TcContext::new(skb);
+    let Some(link) = maps::link(ifindex) else { return verdict(Err(Reason::UnknownLink)) };
+    if ctx.store(0, &link.mac, 0).is_err() {
+        return verdict(Err(Reason::Malformed));
+    }
+    // SAFETY: takes two numbers.
+    let action = unsafe { bpf_redirect(ifindex, 0) };
+    i32::try_from(action).unwrap_or(TC_ACT_SHOT)
+}
+
 /// Straight into the local pod behind the link with this index.
 #[inline(always)]
-pub(crate) fn into_pod(ctx: &TcContext, ifindex: u32) -> i32 {
+pub(crate) fn past_queue(ctx: &TcContext, ifindex: u32) -> i32 {
     for_this_host(ctx);
     // SAFETY: takes two numbers. `ENDPOINTS` holds only host sides of veth pairs, and all callers run at ingress.
     let action = unsafe { bpf_redirect_peer(ifindex, 0) };

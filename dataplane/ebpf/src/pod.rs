@@ -76,7 +76,7 @@ fn decide<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     if admit::<F>(ctx, &packet, ends, related)? == Admitted::Asks {
         return Ok(related::ASKS);
     }
-    local.map_or_else(|| to_remote::<F>(ctx, &packet), |ifindex| Ok(into_pod(ctx, ifindex)))
+    local.map_or_else(|| to_remote::<F>(ctx, &packet), |side| Ok(into_pod(ctx, side)))
 }
 
 #[inline(always)]
@@ -159,7 +159,7 @@ fn deliver<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     // SAFETY: the context is the kernel's.
     let came_over = unsafe { (*ctx.skb.skb).ingress_ifindex };
     // Pods of this node are sent to each other by `from_pod`: over another device this is somebody in a pod's name.
-    if came_over != 0 && maps::local_pod(packet.source).is_some_and(|own| own != came_over) {
+    if came_over != 0 && maps::local_pod(packet.source).is_some_and(|own| own.ifindex() != came_over) {
         return Err(Reason::SpoofedSource);
     }
     let ends = Ends { from_pod: false, to_pod: true, from_node: came_over == 0 };

@@ -21,7 +21,7 @@ use netkeel_dataplane_common::{
 use crate::{
     flow::transport,
     maps,
-    packet::{Family, V4, V6, header, into_pod, verdict},
+    packet::{Family, V4, V6, header, past_queue, verdict},
 };
 
 /// That a packet is too big. No action of a program.
@@ -134,5 +134,5 @@ fn send_back<const N: usize>(ctx: &TcContext, headers: &[u8; N]) -> Result<i32, 
     ctx.store(ETHERNET_LEN, headers, 0).map_err(refused)?;
     maps::count(Reason::TooBig);
     // SAFETY: the context is the kernel's.
-    Ok(into_pod(ctx, unsafe { (*ctx.skb.skb).ifindex }))
+    Ok(past_queue(ctx, unsafe { (*ctx.skb.skb).ifindex }))
 }

@@ -38,7 +38,7 @@ fn arrive<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     if !is_for_this_host(ctx) {
         return Ok(NEXT);
     }
-    let Some(ifindex) = maps::local_pod(first.destination) else { return Ok(NEXT) };
+    let Some(side) = maps::local_pod(first.destination) else { return Ok(NEXT) };
     // Where the host stack sends, it has to see the answers too: somebody's firewall may count them.
     if maps::peer(first.source).is_none_or(|peer| peer.way == tunnels::STACK) {
         return Ok(NEXT);
@@ -46,7 +46,7 @@ fn arrive<F: Family>(ctx: &TcContext, related: u32) -> Result<i32, Reason> {
     let packet = F::rest(ctx, first)?;
     let ends = Ends { from_pod: false, to_pod: true, from_node: false };
     match admit::<F>(ctx, &packet, ends, related)? {
-        Admitted::Passes => Ok(into_pod(ctx, ifindex)),
+        Admitted::Passes => Ok(into_pod(ctx, side)),
         Admitted::Asks => Ok(related::ASKS),
     }
 }

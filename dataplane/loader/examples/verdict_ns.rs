@@ -5,7 +5,7 @@
 use std::{error::Error, fs, net::Ipv4Addr, path::PathBuf, process, process::Command};
 
 use netkeel_dataplane_loader::{
-    Datapath, Options, Table,
+    Datapath, Options, Table, Way,
     common::{
         Address,
         conntrack::{Entry, Moment},
@@ -43,7 +43,9 @@ fn measure(cgroup: &std::path::Path) -> Result<String, Box<dyn Error>> {
     let (datapath, link) = node(cgroup)?;
     let (there, back) = (segment(POD, NEIGHBOUR, (4000, 80)), segment(NEIGHBOUR, POD, (80, 4000)));
     let redirect = datapath.dry_run("from_pod", &there, link)?.action;
-    let answer = datapath.dry_run("to_pod", &back, link)?.action;
+    // What `from_pod` of the neighbour's link hands on, as it does where the pod has a limit on its rate.
+    let way = Way { device: link, came_over: nix::net::if_::if_nametoindex("nk1")? };
+    let answer = datapath.dry_run("to_pod", &back, way)?.action;
     if (redirect, answer) != (7, -1) {
         return Err(format!("the connection does not pass: {redirect}, {answer}").into());
     }
@@ -51,7 +53,7 @@ fn measure(cgroup: &std::path::Path) -> Result<String, Box<dyn Error>> {
     for _ in 0..ROUNDS {
         empty.push(datapath.dry_run_timed("empty", &there, link, RUNS)?);
         from_pod.push(datapath.dry_run_timed("from_pod", &there, link, RUNS)?);
-        to_pod.push(datapath.dry_run_timed("to_pod", &back, link, RUNS)?);
+        to_pod.push(datapath.dry_run_timed("to_pod", &back, way, RUNS)?);
     }
     let [from_pod, to_pod, empty] = [from_pod, to_pod, empty].map(median);
     let verdict = from_pod.saturating_sub(empty);
@@ -85,7 +87,7 @@ fn node(cgroup: &std::path::Path) -> Result<(Datapath, u32), Box<dyn Error>> {
     for (device, address) in [("nk0", POD), ("nk1", NEIGHBOUR)] {
         let ifindex = nix::net::if_::if_nametoindex(device)?;
         datapath.links()?.put(&ifindex, &Link::new(Address::v4(address), MAC, OPEN))?;
-        endpoints.put(&Address::v4(address), &Endpoint { ifindex, ingress: OPEN })?;
+        endpoints.put(&Address::v4(address), &Endpoint::new(ifindex, OPEN))?;
     }
     let mut connections = datapath.connections()?;
     let transport = Transport { kind: Kind::Tcp(ACK), source_port: 1, destination_port: 2 };

@@ -16,11 +16,11 @@ use tracing::info_span;
 use super::{
     check, del,
     failure::{Failure, IMPOSSIBLE, INVALID_CONFIG, TRY_AGAIN, chain},
-    ports, result,
+    ports, queues, result,
     server::{Call, Pod, Server, datapath_link},
 };
 use crate::{
-    host_port,
+    bandwidth, host_port,
     ipam::{Details, Error as IpamError},
     link::{
         netlink::Rtnetlink,
@@ -74,10 +74,16 @@ pub(super) fn add(server: &std::sync::Arc<Server>, mut call: Call) -> Result<Val
         uid: call.request.pod_uid().to_owned(),
         ports: host_port::read(&call.config.runtime_config)
             .map_err(|refused| ports::impossible(&call.request.pod(), &refused))?,
+        bandwidth: bandwidth::read(&call.config.runtime_config)
+            .map_err(|refused| queues::impossible(&call.request.pod(), &refused))?,
     };
     let who = PodRef::new(&details.pod, &details.uid);
     let addresses = info_span!("allocate").in_scope(|| attempt.allocate(&node, &details, &who))?;
-    let veth = PodVeth { source: node.addresses, ..PodVeth::new(&call.owner, addresses, node.mtu) };
+    let veth = PodVeth {
+        source: node.addresses,
+        bandwidth: details.bandwidth,
+        ..PodVeth::new(&call.owner, addresses, node.mtu)
+    };
     attempt.link(&veth, &mut pod, who)?;
     if !details.ports.is_empty() {
         info_span!("ports.open").in_scope(|| server.open_ports(&call.owner))?;
@@ -187,12 +193,13 @@ impl<'a> Attempt<'a> {
             let pod = &link.pod.name;
             tracing::warn!(%pod, known, "the pod is closed but for its own node until its policy is known and fits");
         }
-        info_span!("link.configure").in_scope(|| {
-            veth.configure_host(&mut host, index, &self.server.context.settings)?;
-            veth.configure_pod(&mut pod.socket)?;
-            veth.await_host(&mut host)
-        })?;
-        Ok(())
+        info_span!("link.configure")
+            .in_scope(|| {
+                veth.configure_host(&mut host, index, &self.server.context.settings)?;
+                veth.configure_pod(&mut pod.socket)?;
+                veth.await_host(&mut host)
+            })
+            .map_err(|error| queues::failed(&self.server.context.node_name, error))
     }
 
     fn roll_back(&self) {

@@ -7,10 +7,11 @@ use netkeel_core::ipam::Owner;
 use super::{
     failure::{BROKEN, Failure},
     holding::Holding,
-    result,
+    queues, result,
     server::{Call, Pod, Server, datapath_link},
 };
 use crate::{
+    bandwidth::Direction,
     link::{
         netlink::Rtnetlink,
         veth::{PodVeth, gateway, seen},
@@ -57,6 +58,7 @@ fn on_host(server: &Server, veth: &PodVeth, who: PodRef) -> Result<(), Failure> 
     let link = seen::link(&mut host, name)?.ok_or_else(|| broken(format!("link {name} is missing")))?;
     expect(link.up, || format!("link {name} is down"))?;
     expect(link.mac == Some(veth.host_mac), || format!("link {name} has another MAC address"))?;
+    queues::check(&mut host, veth.bandwidth.ingress, &link, Direction::Ingress)?;
     let routes = seen::pod_routes(&mut host)?;
     for address in veth.addresses.iter() {
         let route = routes.get(&address).map(|route| route.link);
@@ -72,6 +74,7 @@ fn in_pod(veth: &PodVeth, pod: &mut Pod) -> Result<(), Failure> {
     let link = link.ok_or_else(|| broken(format!("link {name} in the pod is missing")))?;
     expect(link.up, || format!("link {name} in the pod is down"))?;
     expect(link.mac == Some(veth.pod_mac), || format!("link {name} in the pod has another MAC address"))?;
+    queues::check(&mut pod.socket, veth.bandwidth.egress, &link, Direction::Egress)?;
     let held = seen::addresses(&mut pod.socket, link.index)?;
     let routes = seen::default_routes(&mut pod.socket)?;
     for address in veth.addresses.iter() {

@@ -30,6 +30,8 @@ pub struct PodLink {
     pub pod_mac: [u8; 6],
     /// MAC of the host side.
     pub host_mac: [u8; 6],
+    /// What comes to the pod has to pass the queue of the host side, which limits the rate.
+    pub shaped: bool,
 }
 
 /// A program could not be attached or a map not be written.

@@ -33,7 +33,7 @@ pub const UNAVAILABLE: u32 = 50;
 pub const KERNEL: u32 = 100;
 /// CHECK: what was made is not there any more.
 pub const BROKEN: u32 = 101;
-/// ADD: the pod's annotations ask for an address that it cannot have.
+/// ADD: the pod asks, in its annotations or ports, for something that it cannot have.
 pub const IMPOSSIBLE: u32 = 102;
 
 impl Failure {

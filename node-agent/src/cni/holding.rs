@@ -6,6 +6,7 @@ use netkeel_core::{address::Addresses, ipam::Owner};
 
 use super::{datapath::PodLink, server::datapath_link};
 use crate::{
+    bandwidth::Bandwidth,
     ipam::record::Record,
     link::veth::{PodVeth, seen},
     policy::PodRef,
@@ -20,6 +21,8 @@ pub(super) struct Holding {
     pub(super) pod: PodRef,
     /// What it holds, one address at least.
     pub(super) addresses: Addresses,
+    /// Limits on its rates.
+    pub(super) bandwidth: Bandwidth,
 }
 
 impl Holding {
@@ -27,7 +30,8 @@ impl Holding {
     pub(super) fn of(records: &[Record]) -> Option<Self> {
         let first = records.first()?;
         let addresses = Addresses::of(records.iter().map(|record| record.address.ip()));
-        Some(Self { owner: first.owner.clone(), pod: first.pod(), addresses })
+        let bandwidth = first.details.bandwidth;
+        Some(Self { owner: first.owner.clone(), pod: first.pod(), addresses, bandwidth })
     }
 
     /// What records of many owners say, in the order of their owners.
@@ -42,7 +46,7 @@ impl Holding {
 
     /// Its link as ADD makes it; the MTU is not kept.
     pub(super) fn veth(&self) -> PodVeth {
-        PodVeth::new(&self.owner, self.addresses, 0)
+        PodVeth { bandwidth: self.bandwidth, ..PodVeth::new(&self.owner, self.addresses, 0) }
     }
 
     /// Its link in the tables, where it has one.

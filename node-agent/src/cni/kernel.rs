@@ -90,9 +90,9 @@ impl PodDatapath for KernelDatapath {
 }
 
 fn attached(pod: &PodLink) -> Attached {
-    let PodLink { pod_address: address, other_address: other, host_ifindex: ifindex, pod_mac: mac, .. } =
-        *pod;
-    Attached { pod: pod.pod.clone(), address, other, ifindex, mac }
+    let PodLink { host_ifindex: ifindex, pod_mac: mac, shaped, .. } = *pod;
+    let (address, other) = (pod.pod_address, pod.other_address);
+    Attached { pod: pod.pod.clone(), address, other, ifindex, mac, shaped }
 }
 
 fn failed(what: String, source: impl std::error::Error + Send + Sync + 'static) -> Error {

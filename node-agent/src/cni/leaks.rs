@@ -145,6 +145,7 @@ mod tests {
             mac: None,
             mtu: 1450,
             up: true,
+            queue: String::new(),
             operational,
         };
         let route = |index| seen::PodRoute { link: index, source: None };

@@ -16,6 +16,7 @@ use super::{
     failure::{Failure, chain},
     holding::Holding,
     leaks::{Seen, Suspect},
+    queues,
     server::{Server, datapath_link},
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     link::{
         self,
         netlink::Rtnetlink,
+        shaper,
         veth::{PodVeth, seen},
     },
     sysctl,
@@ -173,11 +175,14 @@ impl Server {
     ) -> Result<(), Failure> {
         let veth = PodVeth { source, ..held.veth() };
         let Some(link) = links.get(&veth.host_name) else { return Ok(()) };
+        let veth = PodVeth { mtu: link.mtu, ..veth };
         let pod = datapath_link(&veth, link.index, held.pod.clone());
         let (settings, datapath) = (&self.context.settings, &self.context.datapath);
         if is_whole(&veth, link, routes)
             && (look == Look::Routes
-                || !sysctl::strays(settings, &veth.host_name, sysctl::POD) && datapath.holds(&pod)?)
+                || !sysctl::strays(settings, &veth.host_name, sysctl::POD)
+                    && queues::is_right(&veth, link)?
+                    && datapath.holds(&pod)?)
         {
             return Ok(());
         }
@@ -191,7 +196,7 @@ impl Server {
         let Some(link) = seen::link(&mut host, &veth.host_name)? else { return Ok(()) };
         let strayed = sysctl::converge(settings, &veth.host_name, sysctl::POD).map_err(link::Error::from)?;
         self.context.fights.note(strayed, Instant::now());
-        if !is_whole(&veth, &link, &seen::pod_routes(&mut host)?) {
+        if !is_whole(&veth, &link, &seen::pod_routes(&mut host)?) || !queues::is_right(&veth, &link)? {
             veth.configure_host(&mut host, link.index, settings)?;
             tracing::warn!(%address, link = veth.host_name, "the host's side of a pod's link was not whole and is set up anew");
         }
@@ -210,5 +215,6 @@ fn is_whole(veth: &PodVeth, link: &seen::Link, routes: &Routes) -> bool {
         let route = seen::PodRoute { link: link.index, source: veth.source.like(address) };
         routes.get(&address) == Some(&route)
     };
-    link.up && veth.addresses.iter().all(has_route)
+    let has_queue = veth.bandwidth.ingress.is_none() || link.queue == shaper::KIND;
+    link.up && has_queue && veth.addresses.iter().all(has_route)
 }

@@ -246,6 +246,7 @@ pub(super) fn datapath_link(veth: &PodVeth, index: u32, pod: PodRef) -> PodLink 
         other_address: veth.addresses.iter().nth(1).map(Address::from),
         pod_mac: veth.pod_mac,
         host_mac: veth.host_mac,
+        shaped: veth.bandwidth.ingress.is_some(),
     }
 }
 

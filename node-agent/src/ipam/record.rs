@@ -12,7 +12,7 @@ use netkeel_core::{
 use serde::{Deserialize, Serialize};
 
 use super::Details;
-use crate::{host_port::HostPort, policy::PodRef};
+use crate::{bandwidth::Bandwidth, host_port::HostPort, policy::PodRef};
 
 /// One address that is not free.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ struct Form {
     uid: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<HostPort>,
+    #[serde(default, skip_serializing_if = "Bandwidth::is_free")]
+    bandwidth: Bandwidth,
     #[serde(default)]
     since_boot_millis: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,6 +85,7 @@ impl Record {
             pod: self.details.pod.clone(),
             uid: self.details.uid.clone(),
             ports: self.details.ports.clone(),
+            bandwidth: self.details.bandwidth,
             since_boot_millis: millis(self.since),
             freed_boot_millis: self.freed.map(millis),
         };
@@ -96,12 +99,13 @@ impl Record {
         let form: Form = serde_json::from_slice(content).unwrap_or_else(|error| {
             tracing::error!(file = name, %error, "an address's record cannot be understood, the address stays taken");
             let owner = Owner { container_id: format!("unreadable-{name}"), interface: String::new() };
-            Form { owner, network: String::new(), pod: String::new(), uid: String::new(), ports: Vec::new(), since_boot_millis: 0, freed_boot_millis: None }
+            Form { owner, network: String::new(), pod: String::new(), uid: String::new(), ports: Vec::new(), bandwidth: Bandwidth::default(), since_boot_millis: 0, freed_boot_millis: None }
         });
+        let Form { network, pod, uid, ports, bandwidth, .. } = form;
         Some(Self {
             address,
             owner: form.owner,
-            details: Details { network: form.network, pod: form.pod, uid: form.uid, ports: form.ports },
+            details: Details { network, pod, uid, ports, bandwidth },
             since: Duration::from_millis(form.since_boot_millis),
             freed: form.freed_boot_millis.map(Duration::from_millis),
         })

@@ -16,7 +16,10 @@ use proptest::{collection::vec, prelude::*};
 use tokio::sync::watch;
 
 use super::*;
-use crate::node::NodeState;
+use crate::{
+    bandwidth::{Bandwidth, Limit},
+    node::NodeState,
+};
 
 fn owner(number: u8) -> Owner {
     Owner { container_id: format!("sandbox-{number}"), interface: "eth0".to_owned() }
@@ -77,6 +80,7 @@ fn a_restart_knows_owners_and_addresses_at_rest() {
         pod: "shop/cart-0".to_owned(),
         uid: "7".to_owned(),
         ports: Vec::new(),
+        bandwidth: Bandwidth { ingress: Some(Limit { rate: 1000, burst: Some(8) }), egress: None },
     };
     let pool = open(folder.path(), || Duration::from_secs(100));
     let kept = allocate_all(&pool, 1, &[Family::V4], &details).unwrap()[0];

@@ -6,8 +6,8 @@ use std::{io, os::fd::OwnedFd};
 use nix::sys::socket::SockProtocol;
 use rtnetlink::{
     packet_core::{
-        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-        NetlinkHeader, NetlinkMessage, NetlinkPayload,
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE,
+        NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
     },
     packet_route::RouteNetlinkMessage,
 };
@@ -128,12 +128,13 @@ impl Rtnetlink {
         Ok(refused)
     }
 
-    /// Asks for one object.
+    /// Asks for one object. What queue a link has the kernel tells its listeners, and the asker only where that is asked for
+    /// (`rtnetlink_send` in `qdisc_notify`, Linux 6.18); elsewhere the flag means nothing.
     ///
     /// # Errors
     /// What the kernel says where it is not there, for example.
     pub fn get(&mut self, what: &str, question: RouteNetlinkMessage) -> Result<RouteNetlinkMessage, Error> {
-        let mut found = self.ask(what, question, NLM_F_ACK)?.messages;
+        let mut found = self.ask(what, question, NLM_F_ACK | NLM_F_ECHO)?.messages;
         found.pop().ok_or_else(|| Error::Answer { reason: format!("{what}: nothing was sent") })
     }
 

@@ -17,8 +17,9 @@ use netkeel_core::{address::Addresses, ipam::Owner};
 use super::{
     Error, address, name,
     netlink::{Change, Rtnetlink},
+    shaper,
 };
-use crate::sysctl;
+use crate::{bandwidth::Bandwidth, sysctl};
 
 /// The gateway that every pod sees; a permanent neighbour entry answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -46,6 +47,8 @@ pub struct PodVeth {
     pub source: Addresses,
     /// MTU of both sides, bytes.
     pub mtu: u32,
+    /// Limits on what is sent to the pod and on what it sends.
+    pub bandwidth: Bandwidth,
 }
 
 impl PodVeth {
@@ -54,7 +57,8 @@ impl PodVeth {
     pub fn new(owner: &Owner, addresses: Addresses, mtu: u32) -> Self {
         let (host_mac, pod_mac) = name::macs(owner);
         let (host_name, pod_name) = (name::host_side(owner), owner.interface.clone());
-        Self { host_name, pod_name, host_mac, pod_mac, addresses, source: Addresses::default(), mtu }
+        let (source, bandwidth) = (Addresses::default(), Bandwidth::default());
+        Self { host_name, pod_name, host_mac, pod_mac, addresses, source, mtu, bandwidth }
     }
 
     /// Makes the pair, both sides down, the pod side in the namespace of `netns`. Gives the host side's index.
@@ -74,10 +78,11 @@ impl PodVeth {
     pub fn configure_pod(&self, pod: &mut Rtnetlink) -> Result<(), Error> {
         let link = seen::link(pod, &self.pod_name)?.ok_or_else(|| vanished(&self.pod_name))?;
         let in_pod = |what: &str| format!("{what} in the pod of {}", self.host_name);
-        let mut changes = vec![
+        let mut changes: Vec<_> = self.queue_in_pod(link.index).into_iter().collect();
+        changes.extend([
             Change::change(in_pod("bring lo up"), message::up(message::LOOPBACK)),
             Change::change(in_pod("bring the link up"), message::up(link.index)),
-        ];
+        ]);
         for ip in self.addresses.iter() {
             let gateway = gateway(ip);
             changes.extend([
@@ -109,7 +114,8 @@ impl PodVeth {
     pub fn configure_host(&self, host: &mut Rtnetlink, index: u32, settings: &Path) -> Result<(), Error> {
         sysctl::converge(settings, &self.host_name, sysctl::POD)?;
         let on = |what: &str| format!("{what} {}", self.host_name);
-        let mut changes = vec![Change::change(on("bring up"), message::up(index))];
+        let mut changes: Vec<_> = self.queue_on_host(index).into_iter().collect();
+        changes.push(Change::change(on("bring up"), message::up(index)));
         for ip in self.addresses.iter() {
             changes
                 .push(Change::put(on("set the pod's MAC on"), message::neighbour(index, ip, self.pod_mac)));
@@ -126,6 +132,20 @@ impl PodVeth {
                 done => done,
             }
         })
+    }
+
+    /// The host side's queue, which limits what is sent to the pod; it is there before anything can be sent.
+    fn queue_on_host(&self, index: u32) -> Option<Change> {
+        let limit = self.bandwidth.ingress?;
+        let what = format!("what is sent to the pod over {} to {limit}", self.host_name);
+        Some(shaper::put(&what, index, &limit.bucket(self.mtu)))
+    }
+
+    /// The pod side's queue, which limits what the pod sends.
+    fn queue_in_pod(&self, index: u32) -> Option<Change> {
+        let limit = self.bandwidth.egress?;
+        let what = format!("what the pod of {} sends to {limit}", self.host_name);
+        Some(shaper::put(&what, index, &limit.bucket(self.mtu)))
     }
 
     /// Waits until the host side, which came up before its peer, can send: the kernel queues nothing on it until

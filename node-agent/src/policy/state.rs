@@ -148,7 +148,7 @@ impl State {
     /// Writes all entries of a pod.
     pub(super) fn place(&mut self, pod: &Attached, sides: Sides) -> Result<(), TableError> {
         self.links.put(pod.ifindex, pod.link(sides.egress))?;
-        let endpoint = Endpoint { ifindex: pod.ifindex, ingress: sides.ingress };
+        let endpoint = pod.endpoint(sides.ingress);
         pod.addresses().try_for_each(|address| self.endpoints.put(address, endpoint))
     }
 
@@ -166,8 +166,9 @@ impl State {
     fn forget_address(&mut self, address: Address) -> Result<(), TableError> {
         let Some(endpoint) = self.endpoints.get(&address) else { return Ok(()) };
         // The kernel may have given the index to another pod's link since.
-        if self.links.get(&endpoint.ifindex).is_some_and(|link| link.owns(&address)) {
-            self.links.remove(&endpoint.ifindex)?;
+        let ifindex = endpoint.side.ifindex();
+        if self.links.get(&ifindex).is_some_and(|link| link.owns(&address)) {
+            self.links.remove(&ifindex)?;
         }
         self.endpoints.remove(&address)
     }
@@ -175,7 +176,7 @@ impl State {
     pub(super) fn holds(&self, pod: &Attached) -> bool {
         let first = self.endpoints.get(&pod.address);
         let link = self.links.get(&pod.ifindex);
-        first.is_some_and(|endpoint| endpoint.ifindex == pod.ifindex)
+        first.is_some_and(|endpoint| endpoint == pod.endpoint(endpoint.ingress))
             && pod.addresses().all(|address| self.endpoints.get(&address) == first)
             && link.is_some_and(|link| link == pod.link(link.egress))
     }
@@ -183,7 +184,7 @@ impl State {
     pub(super) fn take_over(&mut self, pods: &[Attached]) -> Result<(), TableError> {
         self.taken_over = true;
         let held = |pod: &Attached| {
-            let endpoint = self.endpoints.get(&pod.address).filter(|held| held.ifindex == pod.ifindex);
+            let endpoint = self.endpoints.get(&pod.address).filter(|held| held.side.ifindex() == pod.ifindex);
             let link = self.links.get(&pod.ifindex).filter(|held| held.owns(&pod.address));
             Sides {
                 ingress: endpoint.map_or(CLOSED, |held| held.ingress),

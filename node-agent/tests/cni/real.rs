@@ -36,12 +36,12 @@ use nix::{
 use super::host::{Host, Pod, address, eventually};
 
 /// A BPF file system and a cgroup of the test's own, in a mount namespace that only this thread and its children see.
-struct Kernel {
+pub(crate) struct Kernel {
     options: Options,
 }
 
 impl Kernel {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         let bpffs = PathBuf::from(format!("/tmp/nkt-bpf-{}-{name}", std::process::id()));
@@ -53,7 +53,7 @@ impl Kernel {
         Self { options: Options { bpffs, cgroup } }
     }
 
-    fn load(&self) -> Arc<Datapath> {
+    pub(crate) fn load(&self) -> Arc<Datapath> {
         Arc::new(Datapath::load(&self.options).unwrap())
     }
 }
@@ -71,7 +71,7 @@ fn dropped(datapath: &Datapath, reason: Reason) -> u64 {
 }
 
 /// A host over the programs, whose pods no policy isolates.
-fn use_datapath(host: &mut Host, datapath: &Arc<Datapath>) {
+pub(crate) fn use_datapath(host: &mut Host, datapath: &Arc<Datapath>) {
     with_policy(host, datapath, Some(Side::Open));
 }
 

@@ -40,7 +40,7 @@ impl Datapath {
         Ok(Verdict { action: ran.action, frame: ran.frame })
     }
 
-    /// Runs a packet program so often over a frame that came over a device; returns what one run took, in nanoseconds, on
+    /// Runs a packet program so often over a frame that is on its way; returns what one run took, in nanoseconds, on
     /// average.
     ///
     /// # Errors
@@ -49,10 +49,11 @@ impl Datapath {
         &self,
         program: &str,
         frame: &[u8],
-        ifindex: u32,
+        way: impl Into<Way>,
         repeat: u32,
     ) -> Result<u32, Error> {
-        let ran = self.run(program, Run { frame, device: ifindex, came_over: ifindex, repeat })?;
+        let Way { device, came_over } = way.into();
+        let ran = self.run(program, Run { frame, device, came_over, repeat })?;
         Ok(ran.nanoseconds)
     }
 

@@ -114,7 +114,7 @@ fn loopback_means_a_pods_own_to_the_pod() {
 fn policy_judges_whoever_asks_by_a_host_port_as_anybody_else() {
     isolated(|lab| {
         let (datapath, [pod, other]) = scene(lab);
-        let closed = Endpoint { ifindex: pod.link, ingress: CLOSED };
+        let closed = Endpoint::new(pod.link, CLOSED);
         datapath.endpoints().unwrap().put(&A.into(), &closed).unwrap();
         assert_eq!(other.netns.run(|| ask((NODE, 8080))).unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(ask((LOCALHOST, 8080)).unwrap(), NODE.to_string(), "its own node");

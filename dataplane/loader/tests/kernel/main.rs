@@ -28,6 +28,8 @@ mod privileges;
 #[cfg(test)]
 mod scene;
 #[cfg(test)]
+mod shaped;
+#[cfg(test)]
 mod sockets;
 #[cfg(test)]
 mod too_big;

@@ -92,7 +92,7 @@ fn each_way_out_is_taken_and_every_way_in_is_judged_once_in_ipv6() {
 }
 
 /// Makes this namespace send to the other node's block as to a next hop, or through the tunnel.
-fn send(datapath: &Datapath, (third, node, overlay): (u8, Ipv4Addr, Ipv4Addr), direct: bool) {
+pub(crate) fn send(datapath: &Datapath, (third, node, overlay): (u8, Ipv4Addr, Ipv4Addr), direct: bool) {
     let tunnel = Tunnel::to(node.into());
     let (tunnel, way) = if direct {
         (tunnel.direct(node.into(), ifindex("wire")), format!("via {node} dev wire"))
@@ -103,11 +103,11 @@ fn send(datapath: &Datapath, (third, node, overlay): (u8, Ipv4Addr, Ipv4Addr), d
     ip(&format!("route replace 10.244.{third}.0/24 {way} src {overlay}"));
 }
 
-const TO_PEER: (u8, Ipv4Addr, Ipv4Addr) = (1, PEER, OVERLAY);
-const FROM_PEER: (u8, Ipv4Addr, Ipv4Addr) = (0, NODE, REMOTE_NODE);
+pub(crate) const TO_PEER: (u8, Ipv4Addr, Ipv4Addr) = (1, PEER, OVERLAY);
+pub(crate) const FROM_PEER: (u8, Ipv4Addr, Ipv4Addr) = (0, NODE, REMOTE_NODE);
 
 /// Two nodes on one subnet that are strict and forward nothing: what arrives was sent on by the programs.
-fn cluster(lab: &Lab) -> Cluster {
+pub(crate) fn cluster(lab: &Lab) -> Cluster {
     let cluster = overlay::cluster(lab);
     let strict = |datapath: &Datapath| {
         for (key, value) in [("ip_forward", "0"), ("conf/all/rp_filter", "1"), ("conf/wire/rp_filter", "1")] {
@@ -202,7 +202,7 @@ fn a_connection_goes_on_while_each_node_changes_its_way_by_itself() {
     isolated(|lab| {
         let cluster = &cluster(lab);
         let Cluster { datapath, peer, peers_datapath, pod, remote } = cluster;
-        let endpoint = Endpoint { ifindex: pod.link, ingress: CLOSED };
+        let endpoint = Endpoint::new(pod.link, CLOSED);
         datapath.endpoints().unwrap().put(&Address::from(POD), &endpoint).unwrap();
         let link = Link::new(REMOTE.into(), remote.mac, CLOSED);
         peers_datapath.links().unwrap().put(&remote.link, &link).unwrap();

@@ -187,7 +187,7 @@ fn a_full_table_says_so_and_big_ones_are_read_whole() {
     isolated(|lab| {
         let datapath = lab.load();
         let mut pods = datapath.endpoints().unwrap();
-        let endpoint = Endpoint { ifindex: 1, ingress: OPEN };
+        let endpoint = Endpoint::new(1, OPEN);
         let address = |number: u32| Address::v4(number.to_be_bytes());
         for number in 0..endpoints::MAX {
             pods.put(&address(number), &endpoint).unwrap();

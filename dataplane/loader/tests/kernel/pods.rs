@@ -57,7 +57,7 @@ impl Pod {
         netns.run(|| wait_until_up("eth0"));
         let index = ifindex(&device);
         datapath.links().unwrap().put(&index, &Link::new(address.into(), mac, OPEN)).unwrap();
-        let endpoint = Endpoint { ifindex: index, ingress: OPEN };
+        let endpoint = Endpoint::new(index, OPEN);
         datapath.endpoints().unwrap().put(&address.into(), &endpoint).unwrap();
         datapath.attach_pod(index, &device).unwrap();
         Self { netns, address, mac, link: index }

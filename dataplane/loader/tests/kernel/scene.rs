@@ -1,12 +1,14 @@
 //! A node with two pods, of which single frames are judged, in either family.
 
-use std::marker::PhantomData;
+use std::{collections::HashMap, marker::PhantomData};
 
 use netkeel_dataplane_loader::{
     Datapath, Table, Way,
     common::{
         Address, Config, Reason,
+        conntrack::Entry,
         endpoints::Endpoint,
+        flow::Flow,
         links::Link,
         policies::{ALLOW, Match, Verdict},
         tunnels::{Block, Tunnel},
@@ -106,7 +108,28 @@ impl<P: Packet> Scene<P> {
     /// Runs `from_pod` for what B sends, or else A.
     pub(crate) fn send(&self, packet: &P) -> Outcome {
         let (link, mac) = self.side(packet.ends().0);
-        self.run("from_pod", &packet.between((mac, HOST_MAC)), link.into())
+        let outcome = self.run("from_pod", &packet.between((mac, HOST_MAC)), link.into());
+        self.judge_again(packet, link, outcome);
+        outcome
+    }
+
+    /// What passed to A or B passes `to_pod` too, which is asked where a limit sends the packet through the link's queue, and
+    /// which changes nothing of what is known of flows.
+    fn judge_again(&self, packet: &P, came_over: u32, outcome: Outcome) {
+        let to = packet.ends().1;
+        if outcome != Redirect || (to != P::A && to != P::B) {
+            return;
+        }
+        let before = self.known();
+        assert_eq!(self.deliver(packet, came_over), Next, "judged once more");
+        assert_eq!(self.known(), before, "judged once more");
+    }
+
+    /// All flows, without the times at which they were seen.
+    fn known(&self) -> Vec<HashMap<Flow, Entry>> {
+        let timeless = |(flow, entry)| (flow, Entry { seen: 0, ..entry });
+        let tables = [self.datapath.connections().unwrap(), self.datapath.flows().unwrap()];
+        tables.iter().map(|table| table.dump().unwrap().into_iter().map(timeless).collect()).collect()
     }
 
     /// Runs `to_pod` for what the host stack forwards to A or B.
@@ -127,7 +150,10 @@ impl<P: Packet> Scene<P> {
 
     /// Runs `from_underlay` for what another host sends to this MAC address; the node's own is [`HOST_MAC`].
     pub(crate) fn arrive(&self, packet: &P, mac: Mac) -> Outcome {
-        self.run("from_underlay", &packet.between(([2, 0, 0, 0, 9, 9], mac)), ifindex("vx1").into())
+        let way = ifindex("vx1");
+        let outcome = self.run("from_underlay", &packet.between(([2, 0, 0, 0, 9, 9], mac)), way.into());
+        self.judge_again(packet, way, outcome);
+        outcome
     }
 
     fn side(&self, end: P::Ip) -> (u32, Mac) {
@@ -158,7 +184,7 @@ pub(crate) fn put_pod(
 ) {
     let pod = pod.into();
     datapath.links().unwrap().put(&link, &Link::new(pod, mac, egress)).unwrap();
-    datapath.endpoints().unwrap().put(&pod, &Endpoint { ifindex: link, ingress }).unwrap();
+    datapath.endpoints().unwrap().put(&pod, &Endpoint::new(link, ingress)).unwrap();
 }
 
 pub(crate) fn identify(datapath: &Datapath, address: impl Into<Address>, identity: u32) {

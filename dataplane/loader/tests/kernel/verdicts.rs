@@ -77,7 +77,7 @@ pub(crate) fn node(datapath: &Datapath) -> u32 {
     ip("link add vx0 type veth peer name vx1"); // stands in for the VXLAN device: nothing is sent
     let nk0 = ifindex("nk0");
     datapath.links().unwrap().put(&nk0, &Link::new(POD.into(), POD_MAC, OPEN)).unwrap();
-    let endpoint = |device| Endpoint { ifindex: ifindex(device), ingress: OPEN };
+    let endpoint = |device| Endpoint::new(ifindex(device), OPEN);
     let mut endpoints = datapath.endpoints().unwrap();
     endpoints.put(&POD.into(), &endpoint("nk0")).unwrap();
     endpoints.put(&NEIGHBOUR.into(), &endpoint("nk1")).unwrap();

@@ -19,6 +19,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
     pub up: bool,
+    /// Kind of the queue of what is sent over it, `noqueue` where it has none.
+    pub queue: String,
     /// Whether packets can leave: both sides are up and the kernel has given the link its queue.
     pub operational: bool,
 }
@@ -105,13 +107,14 @@ pub fn default_routes(socket: &mut Rtnetlink) -> Result<Vec<(IpAddr, u32)>, Erro
 fn read_link(message: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(LinkMessage { header, attributes, .. }) = message else { return None };
     let up = header.flags.contains(LinkFlags::Up);
-    let mut link =
-        Link { index: header.index, name: String::new(), mac: None, mtu: 0, up, operational: false };
+    let (name, queue) = (String::new(), String::new());
+    let mut link = Link { index: header.index, name, mac: None, mtu: 0, up, queue, operational: false };
     for attribute in attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Qdisc(queue) => link.queue.clone_from(queue),
             LinkAttribute::OperState(state) => link.operational = *state == State::Up,
             _ => {}
         }

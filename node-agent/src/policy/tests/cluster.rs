@@ -89,6 +89,7 @@ pub(crate) fn attached(number: u8) -> Attached {
         other: None,
         ifindex: u32::from(number) + 10,
         mac: [number; 6],
+        shaped: number.is_multiple_of(2),
     }
 }
 

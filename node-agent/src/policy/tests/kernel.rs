@@ -157,7 +157,7 @@ impl Kernel {
 
     pub(crate) fn egress(&self, pod: Address) -> u32 {
         let endpoint = self.endpoints.entries().get(&pod);
-        let link = endpoint.and_then(|endpoint| self.links.entries().get(&endpoint.ifindex));
+        let link = endpoint.and_then(|endpoint| self.links.entries().get(&endpoint.side.ifindex()));
         link.filter(|link| link.owns(&pod)).map_or(CLOSED, |link| link.egress)
     }
 

@@ -97,3 +97,19 @@ fn a_restart_without_the_api_server_gives_a_new_sandbox_its_policy_and_forgets_n
     assert_eq!(second.enter(&again).unwrap(), Entered::InForce);
     assert_eq!(passes(), [true, false], "the other node's pod is still known by its labels");
 }
+
+#[test]
+fn a_limit_on_the_rate_is_entered_when_a_pod_is_taken_over_and_its_tables_stay() {
+    let kernel = Shared::new(u32::MAX, u32::MAX, Probes::default());
+    let free = attached(1);
+    let limited = Attached { shaped: true, ..free.clone() };
+    let held = || kernel.lock().endpoints.entries()[&free.address];
+    programmer(&kernel).enter(&free).unwrap();
+    let before = held();
+    for (pod, other, wanted) in [(&limited, &free, before.shaped()), (&free, &limited, before)] {
+        let next = programmer(&kernel);
+        next.take_over(std::slice::from_ref(pod)).unwrap();
+        assert_eq!(held(), wanted);
+        assert!(next.holds(pod) && !next.holds(other));
+    }
+}

@@ -63,7 +63,7 @@ fn a_pod_with_both_families_sends_in_both_and_as_nobody_else() {
         scene.a(OPEN, OPEN);
         let link = Link::new(four.into(), MACS.0, OPEN).with(address(A));
         scene.datapath.links().unwrap().put(&scene.links.0, &link).unwrap();
-        let endpoint = Endpoint { ifindex: scene.links.0, ingress: OPEN };
+        let endpoint = Endpoint::new(scene.links.0, OPEN);
         scene.datapath.endpoints().unwrap().put(&four.into(), &endpoint).unwrap();
         let outside = Ipv4Addr::new(192, 0, 2, 1);
         let from = |from| {

@@ -43,7 +43,7 @@ pub(crate) struct Cluster {
     pub(crate) datapath: Datapath,
     pub(crate) pod: Netns,
     pub(super) peer: Netns,
-    remote: Netns,
+    pub(crate) remote: Netns,
 }
 
 /// Two nodes that reach each other at these addresses, with a pod each. The other one has the addresses of all but the own node.
