@@ -36,7 +36,7 @@ use crate::{
     due::Due,
     ipam::Pool,
     kernel::Kernel,
-    last_known,
+    last_known, memory,
     metrics::Metrics,
     monitor::Alarm,
     node::{NodeState, NodeWatch},
@@ -55,6 +55,8 @@ const REPAIR_SERVICES: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_secs(5);
 /// How often figures are read.
 const MEASURE: Duration = Duration::from_secs(5);
+/// How often free memory is given back to the kernel.
+const TIDY: Duration = Duration::from_secs(30);
 
 /// What the agent works with.
 pub struct Surroundings {
@@ -93,6 +95,7 @@ pub struct Agent {
     install: Due,
     removal: Due,
     measure: Due,
+    tidy: Due,
     save: Due,
     counted: HashMap<&'static str, u64>,
     /// Nodes changed since they were written to disk.
@@ -147,6 +150,7 @@ impl Agent {
             install: Due::now(LOOK),
             removal: Due::now(REPAIR),
             measure: Due::now(MEASURE),
+            tidy: Due::now(TIDY),
             save: Due::now(Duration::ZERO),
             counted: HashMap::new(),
             unsaved: false,
@@ -228,6 +232,7 @@ impl Agent {
             self.measure(now);
         }
         self.publish();
+        self.tidy(now);
     }
 
     /// What CNI calls know of the node, as it changes.
@@ -244,6 +249,14 @@ impl Agent {
                 Ok(calls) => self.calls = calls,
                 Err(error) => tracing::error!(%error, "the CNI server broke off"),
             }
+        }
+    }
+
+    /// Gives back what lists and loads have left free.
+    fn tidy(&mut self, now: Instant) {
+        if self.tidy.is(now) {
+            memory::give_back();
+            self.tidy.done(now);
         }
     }
 

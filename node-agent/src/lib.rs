@@ -15,6 +15,7 @@ mod json_file;
 pub mod kernel;
 pub mod last_known;
 pub mod masquerade;
+pub mod memory;
 pub mod metrics;
 pub mod monitor;
 pub mod nftables;

@@ -1,6 +1,6 @@
 //! Pods as the agent watches them: all of the cluster, each with no more than policy needs.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -8,7 +8,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::Resource;
+use netkeel_core::{name::ObjectName, policy};
 use netkeel_crds::{IP_ADDRESSES, POOL};
+use netkeel_index::{Invalid, convert::policy as policy_reader};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Of the API's object for a static pod: the UID by which the kubelet and the runtime know the pod.
@@ -63,6 +65,11 @@ impl SlimPod {
         mirrored.or(self.metadata.uid.as_ref()).map(String::as_str).unwrap_or_default()
     }
 
+    fn own(&self) -> Own {
+        let annotation = |key| self.metadata.annotations.as_ref()?.get(key).cloned();
+        Own { uid: self.uid().into(), pools: annotation(POOL), addresses: annotation(IP_ADDRESSES) }
+    }
+
     /// The object of the API, as far as it is known.
     #[must_use]
     pub fn object(self) -> Pod {
@@ -73,6 +80,60 @@ impl SlimPod {
             spec: Some(PodSpec { node_name, host_network, ..PodSpec::default() }),
             status: Some(PodStatus { phase, pod_ip, pod_ips, ..PodStatus::default() }),
         }
+    }
+}
+
+/// A pod that was read: a tenth of the object's size, so that of all pods of a cluster only this need be kept.
+#[derive(Clone, Debug)]
+pub struct SeenPod {
+    /// What policy goes by, or why it cannot be used.
+    pub policy: Result<policy::Pod, Invalid>,
+    /// More of a pod of the own node.
+    pub own: Option<Own>,
+}
+
+/// What only a pod's own node needs to know of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// The UID by which the container runtime knows the pod.
+    pub uid: Arc<str>,
+    /// The pools that its annotation names.
+    pub pools: Option<String>,
+    /// The addresses that its annotation names.
+    pub addresses: Option<String>,
+}
+
+impl SeenPod {
+    /// Namespace and name.
+    #[must_use]
+    pub fn name(&self) -> &ObjectName {
+        match &self.policy {
+            Ok(pod) => &pod.name,
+            Err(invalid) => &invalid.name,
+        }
+    }
+}
+
+/// Reads pods.
+#[derive(Debug)]
+pub struct PodReader {
+    own_node: String,
+    policy: policy_reader::PodReader,
+}
+
+impl PodReader {
+    /// For the agent of this node.
+    #[must_use]
+    pub fn new(own_node: &str) -> Self {
+        Self { own_node: own_node.to_owned(), policy: policy_reader::PodReader::default() }
+    }
+
+    /// Reads a pod.
+    #[must_use]
+    pub fn read(&mut self, pod: SlimPod) -> SeenPod {
+        let is_own = pod.spec.node_name.as_deref() == Some(&*self.own_node);
+        let own = is_own.then(|| pod.own());
+        SeenPod { policy: self.policy.read(&pod.object()), own }
     }
 }
 

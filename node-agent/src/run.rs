@@ -14,9 +14,12 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
 };
 use kube::{Api, Client, runtime::watcher};
-use netkeel_client::{ApiServers, connect, watch};
+use netkeel_client::{ApiServers, connect, watch, watch_as};
 use netkeel_core::name::ObjectName;
-use netkeel_index::convert::{HEADLESS, SERVICE_NAME, SERVICE_PROXY_NAME};
+use netkeel_index::{
+    SeenSlice,
+    convert::{HEADLESS, SERVICE_NAME, SERVICE_PROXY_NAME},
+};
 use netkeel_telemetry::{
     admin::{self, Health},
     metrics::Registry,
@@ -36,10 +39,11 @@ use crate::{
     cleanup::{self, Places, chain},
     complaints::{self, Complaints},
     ipam::{self, Pool},
+    memory,
     metrics::Metrics,
     monitor::{Alarm, Monitor},
     path,
-    pods::SlimPod,
+    pods::{PodReader, SlimPod},
     shortage, status,
 };
 
@@ -49,6 +53,8 @@ const TICK: Duration = Duration::from_secs(1);
 const BATCH: usize = 4096;
 /// Between attempts to make a client.
 const RECONNECT: Duration = Duration::from_secs(5);
+/// Slices that are asked for at once.
+const SLICES: u32 = 50;
 const API_SERVERS: &str = "api-servers.json";
 
 /// Why the agent does not start at all. All other trouble is reported and healed while it runs.
@@ -108,6 +114,7 @@ fn mount(config: &Config) -> Result<(), bpffs::Error> {
 }
 
 fn start(config: Config, version: &'static str) -> Result<(), Error> {
+    memory::share_one_heap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.map_err(Error::Runtime)?.block_on(run(config, version))
 }
@@ -154,7 +161,8 @@ pub async fn run(config: Config, version: &'static str) -> Result<(), Error> {
 
 /// The loop: events and the kernel's notices in, work out, until `stop`.
 pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: CancellationToken) {
-    let mut changes = changes.ready_chunks(BATCH);
+    // Boxed, since room is made for a whole batch each time.
+    let mut changes = changes.map(Box::new).ready_chunks(BATCH);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (moved, pool, alarm) = (agent.pods_moved(), agent.pool(), agent.alarm());
@@ -164,7 +172,7 @@ pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: C
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(batch) = changes.next() => batch.into_iter().for_each(|change| agent.take(change)),
+            Some(batch) = changes.next() => batch.into_iter().for_each(|change| agent.take(*change)),
             () = moved.notified() => {}
             () = alarm.network.notified() => agent.network_stirred(),
             () = pool.changed.notified() => agent.blocks_changed(),
@@ -230,15 +238,18 @@ impl Connected {
         let nodes = watch(Api::all(client.clone()), watcher::Config::default()).map(Change::Node);
         let proxied = watcher::Config::default().labels(&format!("!{HEADLESS},!{SERVICE_PROXY_NAME}"));
         let services = watch::<Service>(Api::all(client.clone()), proxied).map(Change::Service);
-        let joined = watcher::Config::default().labels(&format!("{SERVICE_NAME},!{HEADLESS}"));
+        // A slice has up to a thousand endpoints: a page of the usual 500 would be most of what the agent ever holds.
+        let joined =
+            watcher::Config::default().labels(&format!("{SERVICE_NAME},!{HEADLESS}")).page_size(SLICES);
         let (this, to_refresh) = (self.clone(), client.clone());
-        let slices = watch::<EndpointSlice>(Api::all(client.clone()), joined).map(move |event| {
+        let read = |slice: EndpointSlice| SeenSlice::read(&slice);
+        let slices = watch_as(Api::all(client.clone()), joined, read).map(move |event| {
             if concerns_api_server(&event) {
                 tokio::spawn(this.clone().refresh(to_refresh.clone()));
             }
             Change::Slice(event)
         });
-        let policies = policy_changes(client).map(Change::Policy);
+        let policies = policy_changes(client, &self.node_name).map(Change::Policy);
         futures::stream::select_all([nodes.boxed(), services.boxed(), slices.boxed(), policies.boxed()])
     }
 
@@ -257,26 +268,25 @@ impl Connected {
 }
 
 /// Changes of everything that policy depends on.
-fn policy_changes(client: Client) -> impl Stream<Item = PolicyChange> + Send {
+fn policy_changes(client: Client, own_node: &str) -> impl Stream<Item = PolicyChange> + Send + use<> {
     let all = watcher::Config::default;
-    let pods = watch::<SlimPod>(Api::all(client.clone()), all()).map(PolicyChange::Pod);
+    let mut reader = PodReader::new(own_node);
+    let read = move |pod: SlimPod| reader.read(pod);
+    let pods = watch_as(Api::all(client.clone()), all(), read).map(PolicyChange::Pod);
     let namespaces = watch::<Namespace>(Api::all(client.clone()), all()).map(PolicyChange::Namespace);
     let policies = watch::<NetworkPolicy>(Api::all(client), all()).map(PolicyChange::Policy);
     futures::stream::select_all([pods.boxed(), namespaces.boxed(), policies.boxed()])
 }
 
 /// Whether an event may change where the API server is.
-fn concerns_api_server(event: &netkeel_client::Event<EndpointSlice>) -> bool {
+fn concerns_api_server(event: &netkeel_client::Event<SeenSlice>) -> bool {
     use netkeel_client::Event;
     let kubernetes = ObjectName::new("default", "kubernetes");
-    let is_its = |slice: &EndpointSlice| {
-        let of = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
-        slice.metadata.namespace.as_deref() == Some(&kubernetes.namespace)
-            && of.is_some_and(|of| **of == *kubernetes.name)
-    };
     match event {
         Event::Reset { .. } => true,
-        Event::Apply(slice) => is_its(slice),
+        Event::Apply(SeenSlice { slice, .. }) => {
+            slice.as_ref().is_ok_and(|slice| slice.as_ref().is_some_and(|slice| slice.service == kubernetes))
+        }
         Event::Delete { .. } | Event::Undecodable(_) => false,
     }
 }

@@ -8,4 +8,4 @@ mod watch;
 
 pub use connect::{ConnectError, connect, connect_as_user};
 pub use servers::{ApiServers, ServersError};
-pub use watch::{Event, Undecodable, watch};
+pub use watch::{Event, Undecodable, watch, watch_as};

@@ -59,9 +59,24 @@ where
     K::DynamicType: Default + Clone + Send,
     DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
 {
+    watch_as(api, config, |object| object)
+}
+
+/// The same of what `read` makes of each object. While a list comes in page by page, and until it is taken in, this is kept of its objects and no more.
+pub fn watch_as<K, T>(
+    api: Api<DeserializeGuard<K>>,
+    config: Config,
+    read: impl FnMut(K) -> T + Send,
+) -> impl Stream<Item = Event<T>> + Send
+where
+    T: Send,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Default + Clone + Send,
+    DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
+{
     let events = watcher::watcher(api, config.timeout(WATCH_SECONDS)).default_backoff();
     let kind = K::kind(&K::DynamicType::default()).into_owned();
-    let state = Gathered { kind, objects: vec![], undecodable: vec![] };
+    let state = Gathered { kind, read, objects: vec![], undecodable: vec![] };
     events
         .scan(state, |state, event| {
             let out = match event {
@@ -81,14 +96,20 @@ where
 }
 
 /// What a list has brought so far.
-struct Gathered<K> {
+struct Gathered<T, R> {
     kind: String,
-    objects: Vec<K>,
+    read: R,
+    objects: Vec<T>,
     undecodable: Vec<Undecodable>,
 }
 
-impl<K: Resource> Gathered<K> {
-    fn take(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> Option<Event<K>> {
+impl<T, R> Gathered<T, R> {
+    fn take<K>(&mut self, event: watcher::Event<DeserializeGuard<K>>) -> Option<Event<T>>
+    where
+        K: Resource,
+        R: FnMut(K) -> T,
+        DeserializeGuard<K>: Resource,
+    {
         match event {
             watcher::Event::Init => {
                 self.objects.clear();
@@ -116,8 +137,11 @@ impl<K: Resource> Gathered<K> {
         }
     }
 
-    fn decode(&self, object: DeserializeGuard<K>) -> Result<K, Undecodable> {
-        object.0.map_err(|invalid| {
+    fn decode<K>(&mut self, object: DeserializeGuard<K>) -> Result<T, Undecodable>
+    where
+        R: FnMut(K) -> T,
+    {
+        object.0.map(&mut self.read).map_err(|invalid| {
             let undecodable = undecodable(invalid);
             let Undecodable { namespace, name, error } = &undecodable;
             tracing::warn!(

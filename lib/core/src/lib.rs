@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod few;
 pub mod ipam;
 pub mod name;
 pub mod node;
 pub mod policy;
 pub mod service;
+pub mod shared;

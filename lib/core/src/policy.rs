@@ -11,11 +11,7 @@ mod named;
 pub mod ports;
 pub mod selector;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -26,7 +22,7 @@ pub use self::{
     ports::Ports,
     selector::{Requirement, Selector},
 };
-use crate::{address::Address, name::ObjectName};
+use crate::{address::Address, few::Few, name::ObjectName};
 
 /// Labels of an object, shared by who looks at them.
 pub type Labels = Arc<BTreeMap<String, String>>;
@@ -52,7 +48,7 @@ pub struct Pod {
     /// Name of its node; none before it has one.
     pub node: Option<Arc<str>>,
     /// Its addresses; none before it has one.
-    pub addresses: BTreeSet<Address>,
+    pub addresses: Few<Address>,
     /// It uses its node's addresses: to policy it is the node.
     pub host_network: bool,
     /// It ran to its end: its addresses are others' now.

@@ -12,4 +12,4 @@ pub mod services;
 pub use invalid::{Invalid, Problems};
 pub use nodes::Nodes;
 pub use policies::Policies;
-pub use services::Services;
+pub use services::{SeenSlice, Services};

@@ -11,11 +11,15 @@ use k8s_openapi::api::{
 };
 use netkeel_core::{
     address::Address,
+    few::Few,
     name::ObjectName,
     policy::{Compiled, Compiler, Numbers, Pod, Policy, Work, World},
 };
 
-use crate::{Invalid, Problems, convert, convert::policy::Unsupported};
+use crate::{
+    Invalid, Problems, convert,
+    convert::policy::{PodReader, Unsupported},
+};
 
 /// Kind of an [`Invalid`] pod.
 pub const POD: &str = "Pod";
@@ -29,7 +33,7 @@ pub const POLICY: &str = "NetworkPolicy";
 pub struct Policies {
     compiler: Compiler,
     /// Addresses that this node gave to its pods.
-    placed: BTreeMap<ObjectName, BTreeSet<Address>>,
+    placed: BTreeMap<ObjectName, Few<Address>>,
     /// Policies that are deleted while their namespace is on its way out, where they stay in force as long as it exists.
     outlived: BTreeSet<ObjectName>,
     unsupported: BTreeMap<ObjectName, Vec<Unsupported>>,
@@ -56,7 +60,12 @@ impl Policies {
 
     /// A pod was made or changed.
     pub fn apply_pod(&mut self, object: &PodObject) -> bool {
-        match convert::policy::pod(object) {
+        self.take_pod(convert::policy::pod(object))
+    }
+
+    /// The same of one that was read already, or could not be used.
+    pub fn take_pod(&mut self, read: Result<Pod, Invalid>) -> bool {
+        match read {
             Ok(pod) => {
                 self.problems.clear(POD, &pod.name);
                 self.put_pod(pod)
@@ -76,11 +85,21 @@ impl Policies {
 
     /// These are all pods that there are. `unread` are names of pods that exist but could not be decoded.
     pub fn reset_pods(&mut self, objects: &[PodObject], unread: &[ObjectName]) -> bool {
-        let present = present(objects.iter().map(|object| convert::name(&object.metadata)), unread);
+        let mut reader = PodReader::default();
+        self.take_all_pods(objects.iter().map(|object| reader.read(object)).collect(), unread)
+    }
+
+    /// The same of pods that were read already, or could not be used.
+    pub fn take_all_pods(&mut self, read: Vec<Result<Pod, Invalid>>, unread: &[ObjectName]) -> bool {
+        let name = |read: &Result<Pod, Invalid>| match read {
+            Ok(pod) => pod.name.clone(),
+            Err(invalid) => invalid.name.clone(),
+        };
+        let present = present(read.iter().map(name), unread);
         self.problems.retain(POD, |name| present.contains(name));
         let gone: Vec<_> = self.world().pods.keys().filter(|name| !present.contains(name)).cloned().collect();
         let changed = gone.iter().fold(false, |changed, name| self.delete_pod(name) | changed);
-        objects.iter().fold(changed, |changed, object| self.apply_pod(object) | changed)
+        read.into_iter().fold(changed, |changed, read| self.take_pod(read) | changed)
     }
 
     /// A namespace was made or changed.
@@ -158,7 +177,7 @@ impl Policies {
 
     /// This node gave a pod these addresses, or took its addresses away: then there are none. What the API says of its addresses counts
     /// only while this node says nothing: its news is older.
-    pub fn place(&mut self, name: &ObjectName, addresses: BTreeSet<Address>) -> bool {
+    pub fn place(&mut self, name: &ObjectName, addresses: Few<Address>) -> bool {
         let before = if addresses.is_empty() {
             self.placed.remove(name)
         } else {

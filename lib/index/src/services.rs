@@ -19,6 +19,23 @@ const SLICE: &str = "EndpointSlice";
 /// The Services whose meaning may have changed, by name.
 pub type Changed = BTreeSet<ObjectName>;
 
+/// A slice that was read: a tenth of the object's size, so that of many only this need be kept.
+#[derive(Clone, Debug)]
+pub struct SeenSlice {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// What it says: see [`convert::slice`].
+    pub slice: Result<Option<Slice>, Invalid>,
+}
+
+impl SeenSlice {
+    /// Reads a slice.
+    #[must_use]
+    pub fn read(object: &EndpointSlice) -> Self {
+        Self { name: convert::name(&object.metadata), slice: convert::slice(object) }
+    }
+}
+
 /// All Services and slices, by name. Every change answers which Services it concerns; an object sent again unchanged concerns none.
 #[derive(Debug, Default)]
 pub struct Services {
@@ -64,8 +81,12 @@ impl Services {
 
     /// A slice was made or changed.
     pub fn apply_slice(&mut self, object: &EndpointSlice) -> Changed {
-        let name = convert::name(&object.metadata);
-        match convert::slice(object) {
+        self.take_slice(SeenSlice::read(object))
+    }
+
+    /// The same of one that was read already.
+    pub fn take_slice(&mut self, SeenSlice { name, slice }: SeenSlice) -> Changed {
+        match slice {
             Ok(Some(slice)) => self.put_slice(slice),
             // The label that joined it to a Service may have been taken off.
             Ok(None) => self.delete_slice(&name),
@@ -91,12 +112,17 @@ impl Services {
 
     /// These are all slices that there are. `unread` are names of slices that exist but could not be decoded.
     pub fn reset_slices(&mut self, objects: &[EndpointSlice], unread: &[ObjectName]) -> Changed {
-        let mut present: BTreeSet<_> = objects.iter().map(|object| convert::name(&object.metadata)).collect();
+        self.take_all_slices(objects.iter().map(SeenSlice::read).collect(), unread)
+    }
+
+    /// The same of slices that were read already.
+    pub fn take_all_slices(&mut self, read: Vec<SeenSlice>, unread: &[ObjectName]) -> Changed {
+        let mut present: BTreeSet<_> = read.iter().map(|slice| slice.name.clone()).collect();
         present.extend(unread.iter().cloned());
         self.problems.retain(SLICE, |name| present.contains(name));
         let gone: Vec<_> = self.slices.keys().filter(|name| !present.contains(name)).cloned().collect();
         let mut changed: Changed = gone.iter().flat_map(|name| self.delete_slice(name)).collect();
-        changed.extend(objects.iter().flat_map(|object| self.apply_slice(object)));
+        changed.extend(read.into_iter().flat_map(|slice| self.take_slice(slice)));
         changed
     }
 

@@ -2,16 +2,15 @@
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Service},
-    discovery::v1::EndpointSlice,
     networking::v1::NetworkPolicy,
 };
 use netkeel_client::{Event, Undecodable};
 use netkeel_core::name::ObjectName;
 use netkeel_crds::NodeNetwork;
-use netkeel_index::Invalid;
+use netkeel_index::{Invalid, SeenSlice};
 
 use super::Agent;
-use crate::pods::SlimPod;
+use crate::pods::SeenPod;
 
 /// An event of one of the watches.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub enum Change {
     /// Services.
     Service(Event<Service>),
     /// Slices.
-    Slice(Event<EndpointSlice>),
+    Slice(Event<SeenSlice>),
     /// What policy depends on.
     Policy(PolicyChange),
 }
@@ -30,7 +29,7 @@ pub enum Change {
 #[derive(Debug)]
 pub enum PolicyChange {
     /// Pods of the whole cluster.
-    Pod(Event<SlimPod>),
+    Pod(Event<SeenPod>),
     /// Namespaces.
     Namespace(Event<Namespace>),
     /// Policies.
@@ -99,17 +98,17 @@ impl Agent {
         self.changed.extend(changed);
     }
 
-    fn slice_event(&mut self, event: Event<EndpointSlice>) {
+    fn slice_event(&mut self, event: Event<SeenSlice>) {
         let changed = match event {
             Event::Reset { objects, undecodable } => {
                 self.synced.slices = true;
-                let changed = self.services.reset_slices(&objects, &names(&undecodable));
+                let changed = self.services.take_all_slices(objects, &names(&undecodable));
                 for object in undecodable {
                     self.services.undecodable(invalid("EndpointSlice", object));
                 }
                 changed
             }
-            Event::Apply(object) => self.services.apply_slice(&object),
+            Event::Apply(slice) => self.services.take_slice(slice),
             Event::Delete { namespace, name } => {
                 self.services.delete_slice(&object_name(namespace.as_deref(), &name))
             }

@@ -149,7 +149,7 @@ impl Agent {
         let (policing, wishes) = (&mut self.policing, &self.with.pool.wishes);
         let changed = match change {
             PolicyChange::Pod(event) => {
-                wishes.pod_event(&self.with.config.node_name, &event);
+                wishes.pod_event(&event);
                 policing.knowledge.pod_event(event)
             }
             PolicyChange::Namespace(event) => {

@@ -10,10 +10,13 @@ use std::{
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use netkeel_client::Event;
 use netkeel_core::{ipam::Wish, name::ObjectName};
-use netkeel_crds::{IP_ADDRESSES, POOL};
-use netkeel_index::convert;
+use netkeel_crds::POOL;
 
-use crate::{agent::events::object_name, pods::SlimPod, policy::PodRef};
+use crate::{
+    agent::events::object_name,
+    pods::{Own, SeenPod},
+    policy::PodRef,
+};
 
 /// Wishes of the node's pods.
 #[derive(Debug, Default)]
@@ -26,15 +29,8 @@ pub struct Wishes {
 struct State {
     /// The pods have been listed: one that is not known is about to be.
     listed: bool,
-    pods: HashMap<ObjectName, Pod>,
+    pods: HashMap<ObjectName, Own>,
     namespaces: HashMap<Arc<str>, Labelled>,
-}
-
-#[derive(Debug)]
-struct Pod {
-    uid: String,
-    pools: Option<String>,
-    addresses: Option<String>,
 }
 
 #[derive(Debug)]
@@ -44,18 +40,18 @@ struct Labelled {
 }
 
 impl Wishes {
-    /// An event of the pods, of which those of `node` are kept.
-    pub fn pod_event(&self, node: &str, event: &Event<SlimPod>) {
+    /// An event of the pods, of which those of the own node are kept.
+    pub fn pod_event(&self, event: &Event<SeenPod>) {
         let mut state = self.lock();
         match event {
             Event::Reset { objects, .. } => {
                 state.listed = true;
                 state.pods.clear();
                 for pod in objects {
-                    state.note(node, pod);
+                    state.note(pod);
                 }
             }
-            Event::Apply(pod) => state.note(node, pod),
+            Event::Apply(pod) => state.note(pod),
             Event::Delete { namespace, name } => {
                 state.pods.remove(&object_name(namespace.as_deref(), name));
             }
@@ -100,21 +96,15 @@ impl Wishes {
 }
 
 impl State {
-    fn note(&mut self, node: &str, pod: &SlimPod) {
-        if pod.spec.node_name.as_deref() != Some(node) {
-            return;
+    fn note(&mut self, pod: &SeenPod) {
+        if let Some(own) = &pod.own {
+            self.pods.insert(pod.name().clone(), own.clone());
         }
-        let wanted = Pod {
-            uid: pod.uid().to_owned(),
-            pools: annotation(&pod.metadata, POOL),
-            addresses: annotation(&pod.metadata, IP_ADDRESSES),
-        };
-        self.pods.insert(convert::name(&pod.metadata), wanted);
     }
 
-    fn pod(&self, pod: &PodRef) -> Option<&Pod> {
+    fn pod(&self, pod: &PodRef) -> Option<&Own> {
         let known = self.pods.get(&pod.name)?;
-        let same = PodRef { name: pod.name.clone(), uid: known.uid.as_str().into() };
+        let same = PodRef { name: pod.name.clone(), uid: known.uid.clone() };
         pod.is(&same).then_some(known)
     }
 }
@@ -131,18 +121,20 @@ fn labelled(metadata: &ObjectMeta) -> (Arc<str>, Labelled) {
 
 #[cfg(test)]
 mod tests {
+    use netkeel_crds::IP_ADDRESSES;
     use serde_json::json;
 
     use super::*;
+    use crate::pods::PodReader;
 
     const WAIT: Duration = Duration::from_millis(20);
 
-    fn pod(node: &str, uid: &str, annotations: &serde_json::Value) -> Event<SlimPod> {
+    fn pod(node: &str, uid: &str, annotations: &serde_json::Value) -> Event<SeenPod> {
         let object = json!({
             "metadata": {"name": "cart", "namespace": "shop", "uid": uid, "annotations": annotations},
             "spec": {"nodeName": node},
         });
-        Event::Apply(serde_json::from_value(object).unwrap())
+        Event::Apply(PodReader::new("n1").read(serde_json::from_value(object).unwrap()))
     }
 
     fn namespace() -> Event<Namespace> {
@@ -159,9 +151,9 @@ mod tests {
     fn the_pods_annotation_counts_before_that_of_its_namespace() {
         let wishes = Wishes::default();
         wishes.namespace_event(&namespace());
-        wishes.pod_event("n1", &pod("n1", "u1", &json!({})));
+        wishes.pod_event(&pod("n1", "u1", &json!({})));
         assert_eq!(wishes.of(&cart("u1"), WAIT).pools.as_deref(), Some("fast"));
-        wishes.pod_event("n1", &pod("n1", "u1", &json!({POOL: "slow", IP_ADDRESSES: "10.1.0.7"})));
+        wishes.pod_event(&pod("n1", "u1", &json!({POOL: "slow", IP_ADDRESSES: "10.1.0.7"})));
         let wish = wishes.of(&cart("u1"), WAIT);
         assert_eq!((wish.pools.as_deref(), wish.addresses.as_deref()), (Some("slow"), Some("10.1.0.7")));
         assert_eq!(wish.namespace.unwrap()["team"], "pay");
@@ -170,9 +162,9 @@ mod tests {
     #[test]
     fn another_pod_of_that_name_or_node_says_nothing() {
         let wishes = Wishes::default();
-        wishes.pod_event("n1", &pod("n1", "old", &json!({IP_ADDRESSES: "10.1.0.7"})));
+        wishes.pod_event(&pod("n1", "old", &json!({IP_ADDRESSES: "10.1.0.7"})));
         assert_eq!(wishes.of(&cart("new"), WAIT), Wish::default());
-        wishes.pod_event("n1", &pod("n2", "new", &json!({IP_ADDRESSES: "10.1.0.8"})));
+        wishes.pod_event(&pod("n2", "new", &json!({IP_ADDRESSES: "10.1.0.8"})));
         assert_eq!(wishes.of(&cart("new"), WAIT), Wish::default());
     }
 
@@ -180,11 +172,11 @@ mod tests {
     fn a_pod_that_is_not_known_is_waited_for_only_where_the_api_server_has_been_heard() {
         let wishes = Arc::new(Wishes::default());
         assert_eq!(wishes.of(&cart("u1"), Duration::from_mins(10)), Wish::default(), "nobody would tell");
-        wishes.pod_event("n1", &Event::Reset { objects: Vec::new(), undecodable: Vec::new() });
+        wishes.pod_event(&Event::Reset { objects: Vec::new(), undecodable: Vec::new() });
         assert_eq!(wishes.of(&cart("u1"), WAIT), Wish::default());
         let asking = wishes.clone();
         let asked = std::thread::spawn(move || asking.of(&cart("u1"), Duration::from_mins(10)));
-        wishes.pod_event("n1", &pod("n1", "u1", &json!({IP_ADDRESSES: "10.1.0.7"})));
+        wishes.pod_event(&pod("n1", "u1", &json!({IP_ADDRESSES: "10.1.0.7"})));
         assert_eq!(asked.join().unwrap().addresses.as_deref(), Some("10.1.0.7"));
     }
 }

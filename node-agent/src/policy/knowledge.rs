@@ -1,28 +1,28 @@
 //! What the API says of pods, namespaces and policies, with what only an agent adds: which sandbox is whose, and what to keep on disk.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
 
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Pod, PodIP},
+        core::v1::{Namespace, PodIP},
         networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
 use netkeel_client::{Event, Undecodable};
-use netkeel_core::{address::Address, name::ObjectName, policy};
+use netkeel_core::{address::Address, few::Few, name::ObjectName, policy};
 use netkeel_index::{Policies, convert, policies::POLICY};
 
 use super::{Known, Outcome, PodRef, Programmer, Wanted, numbers::Kept, snapshot::Snapshot};
 use crate::{
     agent::events::{invalid, names, object_name},
     cleanup::chain,
-    pods::{SlimPod, SlimSpec, SlimStatus},
+    pods::{PodReader, SeenPod, SlimPod, SlimSpec, SlimStatus},
 };
 
 /// Which kinds have been listed once.
@@ -57,7 +57,7 @@ pub struct Knowledge {
     uids: HashMap<ObjectName, Arc<str>>,
     versions: BTreeMap<ObjectName, Version>,
     /// Addresses that the own node gave to its pods.
-    placed: BTreeMap<ObjectName, BTreeSet<Address>>,
+    placed: BTreeMap<ObjectName, Few<Address>>,
 }
 
 impl Knowledge {
@@ -81,7 +81,8 @@ impl Knowledge {
             placed: BTreeMap::new(),
         };
         let Snapshot { pods, namespaces, policies } = snapshot.unwrap_or_default();
-        this.reset_pods(pods, &[]);
+        let mut reader = PodReader::new(own_node);
+        this.reset_pods(pods.into_iter().map(|pod| reader.read(pod)).collect(), &[]);
         this.index.reset_namespaces(&namespaces, &[]);
         this.reset_policies(policies, &[]);
         this
@@ -128,7 +129,7 @@ impl Knowledge {
     }
 
     /// An event of the pods. Whether it means anything new.
-    pub fn pod_event(&mut self, event: Event<SlimPod>) -> bool {
+    pub fn pod_event(&mut self, event: Event<SeenPod>) -> bool {
         match event {
             Event::Reset { objects, undecodable } => {
                 self.synced.pods = true;
@@ -182,13 +183,13 @@ impl Knowledge {
     /// These pods have a link with this address, each with all its addresses, whether the API says so yet or not. Whether that is new.
     pub fn place(&mut self, attached: &BTreeMap<Address, PodRef>) -> bool {
         let ours = |pod: &PodRef| pod.is(&self.reference(&pod.name));
-        let mut now: BTreeMap<ObjectName, BTreeSet<Address>> = BTreeMap::new();
+        let mut now: BTreeMap<ObjectName, Few<Address>> = BTreeMap::new();
         for (address, pod) in attached.iter().filter(|(_, pod)| ours(pod)) {
             now.entry(pod.name.clone()).or_default().insert(*address);
         }
         let before = std::mem::replace(&mut self.placed, now.clone());
         let gone = before.keys().filter(|name| !now.contains_key(name));
-        let changed = gone.fold(false, |changed, name| self.index.place(name, BTreeSet::new()) | changed);
+        let changed = gone.fold(false, |changed, name| self.index.place(name, Few::default()) | changed);
         now.into_iter().fold(changed, |changed, (name, all)| self.index.place(&name, all) | changed)
     }
 
@@ -240,29 +241,25 @@ impl Knowledge {
         PodRef { name: name.clone(), uid: self.uids.get(name).cloned().unwrap_or_default() }
     }
 
-    fn apply_pod(&mut self, pod: SlimPod) -> bool {
-        self.note_uid(&pod) | self.index.apply_pod(&pod.object())
+    fn apply_pod(&mut self, pod: SeenPod) -> bool {
+        self.note_uid(&pod) | self.index.take_pod(pod.policy)
     }
 
     /// Whether another pod has the name now.
-    fn note_uid(&mut self, pod: &SlimPod) -> bool {
-        if pod.spec.node_name.as_deref() != Some(&*self.own_node) {
-            return false;
-        }
-        let name = convert::name(&pod.metadata);
-        let before = self.uids.insert(name, pod.uid().into());
-        before.is_none_or(|before| *before != *pod.uid())
+    fn note_uid(&mut self, pod: &SeenPod) -> bool {
+        let Some(own) = &pod.own else { return false };
+        let before = self.uids.insert(pod.name().clone(), own.uid.clone());
+        before.is_none_or(|before| before != own.uid)
     }
 
-    fn reset_pods(&mut self, pods: Vec<SlimPod>, unread: &[ObjectName]) -> bool {
+    fn reset_pods(&mut self, pods: Vec<SeenPod>, unread: &[ObjectName]) -> bool {
         let before = std::mem::take(&mut self.uids);
         for pod in &pods {
             self.note_uid(pod);
         }
         self.uids.extend(unread.iter().filter_map(|name| Some((name.clone(), before.get(name)?.clone()))));
         let others = self.uids != before;
-        let objects: Vec<Pod> = pods.into_iter().map(SlimPod::object).collect();
-        self.index.reset_pods(&objects, unread) | others
+        self.index.take_all_pods(pods.into_iter().map(|pod| pod.policy).collect(), unread) | others
     }
 
     fn apply_policy(&mut self, mut object: NetworkPolicy) -> bool {

@@ -21,6 +21,7 @@ use netkeel_agent::{
 };
 use netkeel_client::{Event, Undecodable};
 use netkeel_crds::NodeNetwork;
+use netkeel_index::SeenSlice;
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
@@ -63,7 +64,8 @@ fn slice(port: u16, addresses: &[Ipv4Addr]) -> Value {
 }
 
 fn slices(port: u16, addresses: &[Ipv4Addr]) -> Change {
-    let objects = vec![serde_json::from_value(slice(port, addresses)).expect("a slice")];
+    let object = serde_json::from_value(slice(port, addresses)).expect("a slice");
+    let objects = vec![SeenSlice::read(&object)];
     Change::Slice(Event::Reset { objects, undecodable: vec![] })
 }
 

@@ -24,7 +24,7 @@ use self::{
     tables::{Tables, View},
 };
 use super::{Direction, Labels, Namespace, Numbers, Pod, Policy, RuleName, World, leaves, named};
-use crate::{address::Address, name::ObjectName};
+use crate::{address::Address, few::Few, name::ObjectName};
 
 /// An entry of a table; its table number is 0, to be filled in.
 pub type Entry = Match;
@@ -237,10 +237,10 @@ impl Compiler {
         }
         let (from, to) = (old.and_then(peer), new.and_then(peer));
         if from != to {
-            let none = BTreeSet::new();
+            let none = Few::default();
             let addresses = |of: Option<(_, _)>| of.map_or(&none, |(addresses, _)| addresses);
             self.identities.move_claims(name, addresses(from), addresses(to));
-            self.stale.addresses.extend(addresses(from).union(addresses(to)));
+            self.stale.addresses.extend(addresses(from).iter().chain(addresses(to)));
             changed |= !(addresses(from).is_empty() && addresses(to).is_empty());
         }
         changed
@@ -270,7 +270,7 @@ fn subject(pod: &Pod) -> Option<&Labels> {
 }
 
 /// What decides whom rules mean by a pod; `None` when they do not mean it.
-fn peer(pod: &Pod) -> Option<(&BTreeSet<Address>, &Labels)> {
+fn peer(pod: &Pod) -> Option<(&Few<Address>, &Labels)> {
     pod.is_subject().then_some((&pod.addresses, &pod.labels))
 }
 

@@ -1,6 +1,6 @@
 //! Why traffic passes or does not, for `netkeel why`.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use ipnet::IpNet;
 
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     address::{Address, Family},
+    few::Few,
     name::ObjectName,
 };
 
@@ -166,7 +167,7 @@ impl<'a> End<'a> {
 
 impl End<'_> {
     /// Whether it is an address, and one of these.
-    fn is_at(&self, addresses: &BTreeSet<Address>) -> bool {
+    fn is_at(&self, addresses: &Few<Address>) -> bool {
         matches!(&self.party, Party::Address(address) if addresses.contains(address))
     }
 }

@@ -1,7 +1,7 @@
 //! Random clusters: few names, labels and addresses, so that everything meets everything.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
@@ -223,9 +223,9 @@ fn pod_address() -> impl Strategy<Value = Address> {
 fn pod() -> impl Strategy<Value = Pod> {
     let address = prop_oneof![20 => pod_address(), 1 => Just(Address::v4([172, 18, 0, 2]))];
     let addresses = prop_oneof![
-        6 => address.prop_map(|address| BTreeSet::from([address])),
-        3 => (1_u8..14).prop_map(|last| BTreeSet::from([Address::v4([10, 0, 0, last]), ipv6(0x10, last)])),
-        1 => btree_set(pod_address(), 0..3),
+        6 => address.prop_map(|address| [address].into()),
+        3 => (1_u8..14).prop_map(|last| [Address::v4([10, 0, 0, last]), ipv6(0x10, last)].into()),
+        1 => btree_set(pod_address(), 0..3).prop_map(|all| all.into_iter().collect()),
     ];
     let name = (select(&NAMESPACES[..]), 0_u8..6);
     let node = option::weighted(0.9, select(&NODES[..]));

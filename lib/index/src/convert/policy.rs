@@ -20,6 +20,7 @@ use netkeel_core::{
     name::ObjectName,
     policy::{Labels, Namespace, Peer, Pod, Policy, Ports, Requirement, Rule, Selector, ports},
     service::protocol,
+    shared::Shared,
 };
 
 use super::{address, name, number};
@@ -58,7 +59,37 @@ pub fn namespace(object: &api::Namespace) -> Namespace {
 /// # Errors
 /// When an address of its status is none.
 pub fn pod(object: &api::Pod) -> Result<Pod, Invalid> {
-    let name = name(&object.metadata);
+    PodReader::default().read(object)
+}
+
+/// Reads many pods: what they have in common, they share.
+#[derive(Debug, Default)]
+pub struct PodReader {
+    names: Shared<str>,
+    labels: Shared<BTreeMap<String, String>>,
+}
+
+impl PodReader {
+    /// Reads a pod.
+    ///
+    /// # Errors
+    /// When an address of its status is none.
+    pub fn read(&mut self, object: &api::Pod) -> Result<Pod, Invalid> {
+        let metadata = &object.metadata;
+        let name = ObjectName {
+            namespace: self.names.text(metadata.namespace.as_deref().unwrap_or_default()),
+            name: metadata.name.as_deref().unwrap_or_default().into(),
+        };
+        let no_labels = BTreeMap::new();
+        let labels = metadata.labels.as_ref().unwrap_or(&no_labels);
+        let labels = self.labels.get(labels, |labels| Arc::new(labels.clone()));
+        let node = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = node.filter(|node| !node.is_empty()).map(|node| self.names.text(node));
+        with(object, name, labels, node)
+    }
+}
+
+fn with(object: &api::Pod, name: ObjectName, labels: Labels, node: Option<Arc<str>>) -> Result<Pod, Invalid> {
     let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
     let listed = status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
     let first = status.and_then(|status| status.pod_ip.as_deref());
@@ -67,8 +98,8 @@ pub fn pod(object: &api::Pod) -> Result<Pod, Invalid> {
     let addresses = addresses.map(|text| address(text, "status.podIPs")).collect::<Result<_, _>>();
     Ok(Pod {
         addresses: addresses.map_err(|reason| Invalid { kind: policies::POD, name: name.clone(), reason })?,
-        labels: labels(&object.metadata),
-        node: spec.and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty()).map(Into::into),
+        labels,
+        node,
         host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
         finished: status
             .and_then(|status| status.phase.as_deref())

@@ -1,6 +1,7 @@
 //! Agents that follow others: what they take over, and what they know without the API server.
 
 use super::{cases::shop, *};
+use crate::pods::PodReader;
 
 #[test]
 fn a_restart_writes_nothing_but_the_epoch() {
@@ -69,7 +70,11 @@ fn a_restart_without_the_api_server_gives_a_new_sandbox_its_policy_and_forgets_n
     let mut knowledge = restore();
     assert!(!knowledge.is_something());
     let [own, remote, namespace, policy] = objects();
-    knowledge.pod_event(reset(&[own, remote]));
+    let mut reader = PodReader::new(cluster::NODE);
+    knowledge.pod_event(Event::Reset {
+        objects: [own, remote].map(|pod| reader.read(serde_json::from_value(pod).unwrap())).into(),
+        undecodable: vec![],
+    });
     knowledge.namespace_event(reset(&[namespace]));
     knowledge.policy_event(reset(&[policy]));
     let first = programmer(&kernel);

@@ -12,6 +12,7 @@ use netkeel_dataplane_common::tunnels::Block;
 use super::{Compiled, Stale, Work};
 use crate::{
     address::Address,
+    few::Few,
     name::ObjectName,
     policy::{
         Class, Numbers, Pod, Who, World,
@@ -28,7 +29,7 @@ pub(super) struct Identities {
     /// Keys of labels that rules ask for: others tell no classes apart.
     pub(super) keys: Named<Key>,
     pub(super) members: Members,
-    claims: BTreeMap<Address, BTreeSet<ObjectName>>,
+    claims: BTreeMap<Address, Few<ObjectName>>,
     /// Numbers of an earlier run may still be among the numbers.
     inherited: bool,
 }
@@ -58,8 +59,8 @@ impl Identities {
     }
 
     /// A pod had the addresses `from` and has the addresses `to`.
-    pub(super) fn move_claims(&mut self, pod: &ObjectName, from: &BTreeSet<Address>, to: &BTreeSet<Address>) {
-        for &address in from.difference(to) {
+    pub(super) fn move_claims(&mut self, pod: &ObjectName, from: &Few<Address>, to: &Few<Address>) {
+        for &address in from.iter().filter(|address| !to.contains(address)) {
             if let Entry::Occupied(mut claims) = self.claims.entry(address) {
                 claims.get_mut().remove(pod);
                 if claims.get().is_empty() {
@@ -67,7 +68,7 @@ impl Identities {
                 }
             }
         }
-        for &address in to.difference(from) {
+        for &address in to.iter().filter(|address| !from.contains(address)) {
             self.claims.entry(address).or_default().insert(pod.clone());
         }
     }
@@ -111,8 +112,7 @@ impl Identities {
         let who = if world.nodes.contains_key(&address) {
             Who::Node
         } else {
-            let claims = self.claims.get(&address).filter(|claims| claims.len() == 1)?;
-            self.who(world, world.pods.get(claims.first()?)?)
+            self.who(world, world.pods.get(self.claims.get(&address)?.only()?)?)
         };
         Some(Class { who, leaf: self.leaves.of(address.ip()) })
     }
