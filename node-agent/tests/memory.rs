@@ -168,11 +168,11 @@ fn a_pod_and_an_endpoint_of_a_large_cluster_take_no_more_than_their_budgets() {
     let found = [listed, known, listed_alone, known_alone, endpoint];
     println!("bytes: {found:?}");
     for (what, found, budget) in [
-        ("a pod with shared labels in a list", listed, 300),
+        ("a pod with shared labels in a list", listed, 250),
         ("a pod with shared labels that is known", known, 500),
-        ("a pod with labels of its own in a list", listed_alone, 1200),
-        ("a pod with labels of its own that is known", known_alone, 1500),
-        ("an endpoint", endpoint, 200),
+        ("a pod with labels of its own in a list", listed_alone, 500),
+        ("a pod with labels of its own that is known", known_alone, 750),
+        ("an endpoint", endpoint, 170),
     ] {
         assert!(found <= budget, "{what}: {found} bytes, {budget} are its budget");
     }

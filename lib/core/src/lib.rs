@@ -4,6 +4,7 @@
 pub mod address;
 pub mod few;
 pub mod ipam;
+pub mod labels;
 pub mod name;
 pub mod node;
 pub mod policy;

@@ -22,10 +22,8 @@ pub use self::{
     ports::Ports,
     selector::{Requirement, Selector},
 };
+pub use crate::labels::{LabelSet, Labels};
 use crate::{address::Address, few::Few, name::ObjectName};
-
-/// Labels of an object, shared by who looks at them.
-pub type Labels = Arc<BTreeMap<String, String>>;
 
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,14 +2,14 @@
 //! CNI calls wait here, shortly, for a pod that the watch has not told of yet.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use netkeel_client::Event;
-use netkeel_core::{ipam::Wish, name::ObjectName};
+use netkeel_core::{ipam::Wish, labels::Labels, name::ObjectName};
 use netkeel_crds::POOL;
 
 use crate::{
@@ -35,7 +35,7 @@ struct State {
 
 #[derive(Debug)]
 struct Labelled {
-    labels: Arc<BTreeMap<String, String>>,
+    labels: Labels,
     pools: Option<String>,
 }
 
@@ -114,7 +114,8 @@ fn annotation(metadata: &ObjectMeta, key: &str) -> Option<String> {
 }
 
 fn labelled(metadata: &ObjectMeta) -> (Arc<str>, Labelled) {
-    let labels = Arc::new(metadata.labels.clone().unwrap_or_default());
+    let labels = metadata.labels.iter().flatten().map(|(key, value)| (&**key, &**value));
+    let labels = Labels::new(labels.collect());
     let name = metadata.name.as_deref().unwrap_or_default().into();
     (name, Labelled { labels, pools: annotation(metadata, POOL) })
 }
@@ -156,7 +157,7 @@ mod tests {
         wishes.pod_event(&pod("n1", "u1", &json!({POOL: "slow", IP_ADDRESSES: "10.1.0.7"})));
         let wish = wishes.of(&cart("u1"), WAIT);
         assert_eq!((wish.pools.as_deref(), wish.addresses.as_deref()), (Some("slow"), Some("10.1.0.7")));
-        assert_eq!(wish.namespace.unwrap()["team"], "pay");
+        assert_eq!(wish.namespace.unwrap().get("team"), Some("pay"));
     }
 
     #[test]

@@ -305,7 +305,7 @@ fn slim(pod: &policy::Pod, uid: String) -> SlimPod {
             name: Some(pod.name.name.to_string()),
             namespace: Some(pod.name.namespace.to_string()),
             uid: Some(uid).filter(|uid| !uid.is_empty()),
-            labels: Some((*pod.labels).clone()),
+            labels: Some(pod.labels.to_map()),
             ..ObjectMeta::default()
         },
         spec: SlimSpec {
@@ -319,7 +319,7 @@ fn slim(pod: &policy::Pod, uid: String) -> SlimPod {
 fn namespace(namespace: &policy::Namespace) -> Namespace {
     let metadata = ObjectMeta {
         name: Some(namespace.name.to_string()),
-        labels: Some((*namespace.labels).clone()),
+        labels: Some(namespace.labels.to_map()),
         deletion_timestamp: namespace.terminating.then_some(Time(Timestamp::UNIX_EPOCH)),
         ..ObjectMeta::default()
     };

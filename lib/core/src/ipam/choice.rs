@@ -1,14 +1,15 @@
 //! Which pools may give a pod its addresses, and which addresses it asks for by name.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use super::{Family, Layout, Pool};
+use crate::labels::Labels;
 
 /// What is known of a pod that wants addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     /// Labels of its namespace; `None` while they are not known.
-    pub namespace: Option<Arc<BTreeMap<String, String>>>,
+    pub namespace: Option<Labels>,
     /// Names of pools from the annotation of the pod, else of its namespace: comma separated.
     pub pools: Option<String>,
     /// Addresses from the annotation of the pod: comma separated.
@@ -131,7 +132,7 @@ mod tests {
     }
 
     fn wish(team: Option<&str>, pools: &str, addresses: &str) -> Wish {
-        let labels = |team: &str| Arc::new([("team".to_owned(), team.to_owned())].into());
+        let labels = |team: &str| Labels::new([("team", team)].into());
         Wish {
             namespace: team.map(labels),
             pools: Some(pools.to_owned()),

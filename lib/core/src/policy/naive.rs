@@ -132,12 +132,12 @@ fn selector_matches(selector: &Selector, labels: &Labels) -> bool {
         let holds = match requirement {
             Requirement::In(key, values) => labels
                 .iter()
-                .any(|(label, value)| label == key && values.iter().any(|listed| listed == value)),
+                .any(|(label, value)| label == *key && values.iter().any(|listed| listed == value)),
             Requirement::NotIn(key, values) => !labels
                 .iter()
-                .any(|(label, value)| label == key && values.iter().any(|listed| listed == value)),
-            Requirement::Exists(key) => labels.keys().any(|label| label == key),
-            Requirement::DoesNotExist(key) => !labels.keys().any(|label| label == key),
+                .any(|(label, value)| label == *key && values.iter().any(|listed| listed == value)),
+            Requirement::Exists(key) => labels.iter().any(|(label, _)| label == *key),
+            Requirement::DoesNotExist(key) => !labels.iter().any(|(label, _)| label == *key),
         };
         if !holds {
             return false;

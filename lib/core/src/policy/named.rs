@@ -77,7 +77,7 @@ fn of(whose: Of, selector: &Selector) -> impl Iterator<Item = Key> {
 impl Named<Key> {
     /// The labels among these that any rule asks for.
     pub(super) fn asked(&self, whose: Of, labels: &Labels) -> Labels {
-        let asked = labels.iter().filter(|(key, _)| self.contains(&(whose, (*key).clone())));
-        Labels::new(asked.map(|(key, value)| (key.clone(), value.clone())).collect())
+        let asked = labels.iter().filter(|(key, _)| self.contains(&(whose, (*key).to_owned())));
+        Labels::new(asked.collect())
     }
 }

@@ -1,6 +1,8 @@
 //! Label selectors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+use crate::labels::LabelSet;
 
 /// What labels have to be. All requirements must hold; the empty selector selects everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,13 +24,13 @@ pub enum Requirement {
 impl Selector {
     /// Whether these labels are selected.
     #[must_use]
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &LabelSet) -> bool {
         self.0.iter().all(|requirement| requirement.holds(labels))
     }
 }
 
 impl Requirement {
-    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn holds(&self, labels: &LabelSet) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
             Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
@@ -47,7 +49,7 @@ mod tests {
     }
 
     fn selects(requirement: Requirement, label: Option<&str>) -> bool {
-        let labels = label.map(|value| ("app".to_owned(), value.to_owned())).into_iter().collect();
+        let labels = label.map(|value| ("app", value)).into_iter().collect();
         Selector(vec![requirement]).matches(&labels)
     }
 
@@ -69,7 +71,7 @@ mod tests {
 
     #[test]
     fn all_requirements_must_hold_and_none_is_everything() {
-        let labels = [("app".to_owned(), "a".to_owned())].into();
+        let labels = [("app", "a")].into();
         let (yes, no) = (Requirement::Exists("app".into()), Requirement::Exists("tier".into()));
         assert!(Selector::default().matches(&labels));
         assert!(Selector(vec![yes.clone()]).matches(&labels));

@@ -18,7 +18,7 @@ use k8s_openapi::{
 use netkeel_core::{
     address::parse_ipv4,
     name::ObjectName,
-    policy::{Labels, Namespace, Peer, Pod, Policy, Ports, Requirement, Rule, Selector, ports},
+    policy::{LabelSet, Labels, Namespace, Peer, Pod, Policy, Ports, Requirement, Rule, Selector, ports},
     service::protocol,
     shared::Shared,
 };
@@ -66,7 +66,7 @@ pub fn pod(object: &api::Pod) -> Result<Pod, Invalid> {
 #[derive(Debug, Default)]
 pub struct PodReader {
     names: Shared<str>,
-    labels: Shared<BTreeMap<String, String>>,
+    labels: Shared<LabelSet>,
 }
 
 impl PodReader {
@@ -80,9 +80,9 @@ impl PodReader {
             namespace: self.names.text(metadata.namespace.as_deref().unwrap_or_default()),
             name: metadata.name.as_deref().unwrap_or_default().into(),
         };
-        let no_labels = BTreeMap::new();
-        let labels = metadata.labels.as_ref().unwrap_or(&no_labels);
-        let labels = self.labels.get(labels, |labels| Arc::new(labels.clone()));
+        let labels = metadata.labels.iter().flatten();
+        let labels = labels.map(|(key, value)| (self.names.text(key), self.names.text(value))).collect();
+        let labels = self.labels.get(&labels, |labels| Arc::new(labels.clone()));
         let node = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         let node = node.filter(|node| !node.is_empty()).map(|node| self.names.text(node));
         with(object, name, labels, node)
@@ -122,7 +122,7 @@ pub fn policy(object: &NetworkPolicy) -> Result<(Policy, Vec<Unsupported>), Inva
 }
 
 fn labels(metadata: &ObjectMeta) -> Labels {
-    Arc::new(metadata.labels.clone().unwrap_or_default())
+    Arc::new(metadata.labels.iter().flatten().map(|(key, value)| (&**key, &**value)).collect())
 }
 
 struct Reader {

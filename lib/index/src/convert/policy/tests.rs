@@ -253,7 +253,7 @@ status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: 'fd00::1
     let six = "fd00::1".parse::<std::net::IpAddr>().unwrap().into();
     let expected = Pod {
         name: ObjectName::new("shop", "web-0"),
-        labels: Arc::new([("app".to_owned(), "web".to_owned())].into()),
+        labels: Arc::new([("app", "web")].into()),
         node: Some("a".into()),
         addresses: [Address::v4([10, 0, 0, 1]), six].into(),
         host_network: false,
@@ -286,7 +286,7 @@ fn a_namespace_on_its_way_out_is_told_apart() {
     let read =
         |metadata: &str| namespace(&serde_yaml_ng::from_str(&format!("metadata: {metadata}")).unwrap());
     let stays = read("{name: shop, labels: {team: a}}");
-    assert_eq!((&*stays.name, stays.labels.get("team").map(String::as_str)), ("shop", Some("a")));
+    assert_eq!((&*stays.name, stays.labels.get("team")), ("shop", Some("a")));
     assert!(!stays.terminating);
     assert!(read("{name: shop, deletionTimestamp: '2026-11-25T00:00:00Z'}").terminating);
 }
