@@ -120,8 +120,8 @@ impl<'a> Workload<'a> {
     /// A pod that serves and has kubectl.
     pub fn kubectl_pod(&self, name: &str, node: &str) -> Result<()> {
         let command = self.cluster.kubectl_command()?;
-        let kube = command.get_args().map(PathBuf::from).find(|argument| argument.ends_with("kube"));
-        let kubectl = Some(kube.context("kubectl is a part of the program kube")?);
+        let kubectl = command.get_args().map(PathBuf::from).find(|argument| argument.ends_with("kubectl"));
+        let kubectl = Some(kubectl.context("the command runs kubectl")?);
         self.apply(vec![Pod { kubectl, ..Pod::server(name, node) }.json()])
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::manifest::{ECHO_PORT, KUBE};
+use super::manifest::{ECHO_PORT, KUBECTL};
 use crate::config::addresses::{OUTSIDE, before_port};
 use crate::{Cluster, process};
 
@@ -199,7 +199,7 @@ impl<'a> Client<'a> {
     /// `host` is put in the place of `KUBERNETES_SERVICE_HOST`. The pod needs [`super::Pod::kubectl`].
     pub fn api_version(&self, host: &str) -> Result<String> {
         let host = format!("KUBERNETES_SERVICE_HOST={host}");
-        self.text(&["env", "HOME=/tmp", &host, KUBE, "kubectl", "get", "--raw", "/version"])
+        self.text(&["env", "HOME=/tmp", &host, KUBECTL, "get", "--raw", "/version"])
     }
 
     /// MTU of the client's `eth0`.
