@@ -37,7 +37,7 @@ pub struct Node {
 #[derive(Serialize, Deserialize)]
 struct State {
     nodes: Vec<Node>,
-    kube: PathBuf,
+    kubectl: PathBuf,
     helm: PathBuf,
     #[serde(default)]
     ip_family: IpFamily,
@@ -132,9 +132,9 @@ impl Cluster {
     /// # Errors
     /// The fabric does not run.
     pub fn kubectl_command(&self) -> Result<Command> {
-        let mut command = self.fabric_command(&self.state.kube)?;
+        let mut command = self.fabric_command(&self.state.kubectl)?;
         // A fifth of what its start costs: tests start it some thousand times.
-        command.env("GOMAXPROCS", "1").env("GOGC", "800").arg("kubectl");
+        command.env("GOMAXPROCS", "1").env("GOGC", "800");
         Ok(command)
     }
 

@@ -62,6 +62,12 @@ impl<'a> Workload<'a> {
             .map(drop)
     }
 
+    /// The same for the end of a test, which does not wait until the namespace is gone: that takes ten seconds and more.
+    pub fn end(&self) -> Result<()> {
+        let delete = ["delete", "namespace", &self.namespace, "--ignore-not-found", "--wait=false"];
+        self.cluster.kubectl(&delete).map(drop)
+    }
+
     /// kubectl in this namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.cluster.kubectl(&[&["-n", &self.namespace], arguments].concat())
@@ -120,8 +126,8 @@ impl<'a> Workload<'a> {
     /// A pod that serves and has kubectl.
     pub fn kubectl_pod(&self, name: &str, node: &str) -> Result<()> {
         let command = self.cluster.kubectl_command()?;
-        let kube = command.get_args().map(PathBuf::from).find(|argument| argument.ends_with("kube"));
-        let kubectl = Some(kube.context("kubectl is a part of the program kube")?);
+        let kubectl = command.get_args().map(PathBuf::from).find(|argument| argument.ends_with("kubectl"));
+        let kubectl = Some(kubectl.context("the command runs kubectl")?);
         self.apply(vec![Pod { kubectl, ..Pod::server(name, node) }.json()])
     }
 
@@ -212,6 +218,13 @@ impl<'a> Workload<'a> {
     pub fn client(&self, pod: &str) -> Result<Client<'a>> {
         let address = self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIP}"])?;
         Ok(Client::in_pod(self.cluster, &self.namespace, pod, address))
+    }
+
+    /// A pod's address of a family, as its status has it.
+    pub fn address(&self, pod: &str, ipv6: bool) -> Result<String> {
+        let text = self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"])?;
+        let address = text.split(' ').find(|ip| !ip.is_empty() && ip.contains(':') == ipv6);
+        Ok(address.with_context(|| format!("{pod} has {text:?}"))?.to_owned())
     }
 
     /// A pod in which probers run.

@@ -3,6 +3,8 @@
 
 #[path = "families/bodies.rs"]
 mod bodies;
+#[path = "routes/traffic.rs"]
+mod traffic;
 
 use std::sync::OnceLock;
 
@@ -125,10 +127,15 @@ fn a_policy_holds_in_both_families_and_a_block_in_its_own() {
         bodies::the_isolation_holds(&workload, ipv6).unwrap();
     }
     bodies::the_block_holds(&workload).unwrap();
-    let ipv4 = bodies::address(&workload, "second-1", false).unwrap();
+    let ipv4 = workload.address("second-1", false).unwrap();
     bodies::is_closed(&workload.client("first-0").unwrap(), &ipv4).unwrap();
     let asked = ["why", "families-policy/first-0", "families-policy/second-1:7000"];
     let (code, text) = install::run_netkeel(cluster(), &asked).unwrap();
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("denied over IPv4") && text.contains("allowed over IPv6"), "{text}");
+}
+
+#[test]
+fn connections_of_both_families_go_on_while_the_way_between_nodes_changes() {
+    bodies::traffic_goes_on_while_the_way_changes(cluster(), "families-routes", &[false, true]).unwrap();
 }

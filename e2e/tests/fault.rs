@@ -105,7 +105,7 @@ fn goes_on() -> Result<()> {
             Ok(())
         })?;
     }
-    workload.delete_namespace()
+    workload.end()
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn status_and_why_are_useful_without_an_operator_and_without_an_agent() {
         Ok(())
     })
     .unwrap();
-    workload.delete_namespace().unwrap();
+    workload.end().unwrap();
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn what_somebody_deletes_on_a_node_is_back_at_once_and_pods_go_on() {
         .unwrap();
         client.outside_source().expect("and the outside is reached");
     }
-    workload.delete_namespace().unwrap();
+    workload.end().unwrap();
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 #[path = "families/bodies.rs"]
 mod bodies;
+#[path = "routes/traffic.rs"]
+mod traffic;
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -140,4 +142,9 @@ fn the_command_line_says_that_all_is_well() {
     peers();
     let (code, text) = install::run_netkeel(cluster(), &["status"]).unwrap();
     assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn connections_go_on_while_the_way_between_nodes_changes() {
+    bodies::traffic_goes_on_while_the_way_changes(cluster(), "ipv6-routes", &[true]).unwrap();
 }

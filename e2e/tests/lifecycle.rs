@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::snapshot::Snapshot;
-use netkeel_e2e::workload::{ECHO_PORT, Pod, Workload, install, node_names};
+use netkeel_e2e::workload::{ECHO_PORT, PAIRS, Pod, Workload, install, node_names};
 use netkeel_e2e::{Cluster, wait_until};
+use serde_json::json;
 
 const NAMESPACE: &str = install::NAMESPACE;
 
@@ -93,12 +94,53 @@ fn uninstall_leaves_nodes_and_cluster_as_they_were_but_for_the_crds() {
     wait_until("as before", Duration::from_secs(30), left_over).unwrap();
 }
 
+/// Blocks of nodes that the Node objects say.
+const NODE_POD_CIDRS: &str = r#"clusterNetwork.spec={"podNetwork":{"ipam":"NodePodCIDRs","pools":[{"name":"default","cidrs":["10.210.0.0/16"]}]}}"#;
+
+/// As kube-controller-manager does with `--allocate-node-cidrs`: a Node gets its CIDR once, and it cannot be changed.
+fn give_pod_cidr(node: &str, cidr: &str) -> Result<String> {
+    let patch = json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}).to_string();
+    cluster().kubectl(&["patch", "node", node, "-p", &patch])
+}
+
 #[test]
-fn install_works_again_after_an_uninstall() {
+fn install_works_again_after_an_uninstall_and_may_leave_the_blocks_to_the_node_objects() {
     installed();
-    uninstalled();
-    installed();
+    let cluster = uninstalled();
+    let nodes = node_names(cluster);
+    let cidr = |index: usize| format!("10.210.{}.0/24", index + 5);
+    give_pod_cidr(&nodes[0], &cidr(0)).unwrap();
+    install::helm_install(cluster, &["--set-json", NODE_POD_CIDRS]).unwrap();
+    let told = format!("node {} has no spec.podCIDRs: let kube-controller-manager give it some", nodes[1]);
+    wait_until("the node without a CIDR is named", Duration::from_mins(1), || {
+        let path = "jsonpath={.status.conditions[?(@.type=='Degraded')].message}";
+        let message = cluster.kubectl(&["get", "clusternetwork", "default", "-o", path])?;
+        ensure!(message.contains(&told), "{message}");
+        Ok(())
+    })
+    .unwrap();
+    give_pod_cidr(&nodes[1], &cidr(1)).unwrap();
+    install::wait_available(cluster).unwrap();
+    let columns = "jsonpath={range .items[*]}{.spec.node} {.spec.cidr} {end}";
+    let blocks = cluster.kubectl(&["get", "addressblocks", "-o", columns]).unwrap();
+    assert_eq!(blocks.trim(), format!("{} {} {} {}", nodes[0], cidr(0), nodes[1], cidr(1)));
+    let workload = Workload::new(cluster, "node-cidrs").unwrap();
+    workload.peers().unwrap();
+    workload.ready().unwrap();
+    for (index, pods) in [["first-0", "second-0"], ["first-1", "second-1"]].iter().enumerate() {
+        for pod in pods {
+            let address = workload.address(pod, false).unwrap();
+            assert!(address.starts_with(&format!("10.210.{}.", index + 5)), "{pod} has {address}");
+        }
+    }
+    for (from, to) in PAIRS {
+        let client = workload.client(from).unwrap();
+        let seen = client.sources(&workload.address(to, false).unwrap()).unwrap();
+        assert_eq!(seen, [client.address.as_str()], "{from} -> {to}");
+    }
+    workload.delete_namespace().unwrap();
     network_works("again").unwrap();
+    uninstalled();
 }
 
 #[test]

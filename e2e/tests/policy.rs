@@ -84,7 +84,7 @@ impl Shop {
     }
 
     fn done(self) -> Result<()> {
-        self.workload.delete_namespace()
+        self.workload.end()
     }
 }
 
@@ -161,7 +161,7 @@ fn labels_namespaces_and_ports_let_in_exactly_whom_they_name() {
     wait_until("the relabelled stranger is in", SOON, || shop.gets_in(&shop.strangers[0])).unwrap();
     shop.workload.kubectl(&["label", "pod", "stranger-0", "app=stranger-0", "--overwrite"]).unwrap();
     wait_until("and out again", SOON, || shop.stays_out(&shop.strangers[0])).unwrap();
-    other.delete_namespace().unwrap();
+    other.end().unwrap();
     shop.done().unwrap();
 }
 

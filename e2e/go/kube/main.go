@@ -1,4 +1,5 @@
-// One binary with every Kubernetes program of the test cluster; the first argument picks one.
+// One binary with every Kubernetes program of the test cluster that runs for long; the first argument picks one. kubectl is a binary of
+// its own.
 package main
 
 import (
@@ -11,7 +12,6 @@ import (
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
-	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	kcm "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -24,13 +24,12 @@ var programs = map[string]func() *cobra.Command{
 	"kube-controller-manager": kcm.NewControllerManagerCommand,
 	"kube-proxy":              func() *cobra.Command { return proxy.NewProxyCommand() },
 	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-	"kubectl":                 kubectl.NewDefaultKubectlCommand,
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 }
 
 func main() {
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: kube kube-apiserver|kube-controller-manager|kube-proxy|kube-scheduler|kubectl|kubelet ARGS...")
+		fmt.Fprintln(os.Stderr, "usage: kube kube-apiserver|kube-controller-manager|kube-proxy|kube-scheduler|kubelet ARGS...")
 		os.Exit(2)
 	}
 	os.Args = os.Args[1:]

@@ -31,7 +31,7 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   pause                                                 do nothing
   connect   --to HOST:PORT [--count 1 | --seconds S] [--parallel 1] [--timeout 2000] [--pause 0]   count answers per backend
   udp       --to HOST:PORT [--count 1] [--size 64] [--connected true] [--timeout 1000] exchanges of datagrams
-  transfer  --to HOST:PORT [--bytes 1048576] [--timeout 10000]                         echo a payload, compare it
+  transfer  --to HOST:PORT [--bytes 1048576] [--timeout 10000] [--pause 0 --seconds S] echo a payload, compare it; pause after each 32 KiB
   stream    --to HOST:PORT [--streams 1] [--seconds 5] [--interval 10] [--stall 5000]  long connections, sequence-checked
   numbers   --to HOST:PORT [--seconds 5] [--interval-us 1000]                          numbered datagrams, lost ones counted
   forbidden --to HOST:PORT [--seconds 5] [--parallel 4] [--timeout 200] [--pause 5]    count what must not get through

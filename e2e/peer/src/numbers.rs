@@ -118,8 +118,15 @@ impl Back {
 
 /// Datagrams that this network namespace dropped because a socket's buffer was full, since it was made.
 pub(crate) fn overflowed() -> u64 {
-    let figures = std::fs::read_to_string("/proc/net/snmp").unwrap_or_default();
-    figure(&figures, "Udp:", "RcvbufErrors").unwrap_or_default()
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let ipv4 = figure(&read("/proc/net/snmp"), "Udp:", "RcvbufErrors").unwrap_or_default();
+    ipv4 + figure6(&read("/proc/net/snmp6"), "Udp6RcvbufErrors").unwrap_or_default()
+}
+
+/// A figure of `/proc/net/snmp6`: a line each.
+fn figure6(text: &str, name: &str) -> Option<u64> {
+    let mut words = text.lines().map(str::split_ascii_whitespace);
+    words.find_map(|mut words| (words.next() == Some(name)).then(|| words.next()?.parse().ok())?)
 }
 
 /// A figure of `/proc/net/snmp`, whose lines come in pairs: names, then values.
@@ -155,5 +162,8 @@ mod tests {
         let text = "Tcp: A B\nTcp: 1 2\nUdp: InDatagrams RcvbufErrors SndbufErrors\nUdp: 10 7 0\n";
         assert_eq!(figure(text, "Udp:", "RcvbufErrors"), Some(7));
         assert_eq!(figure(text, "Udp:", "Nonesuch"), None);
+        let text = "Udp6InErrors                    \t3\nUdp6RcvbufErrors                \t9\n";
+        assert_eq!(figure6(text, "Udp6RcvbufErrors"), Some(9));
+        assert_eq!(figure6(text, "Nonesuch"), None);
     }
 }

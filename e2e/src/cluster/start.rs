@@ -75,8 +75,12 @@ fn start(plan: &Plan<'_>, progress: &Progress) -> Result<Cluster> {
             Err(_) => bail!("starting a node panicked"),
         })
     })?;
-    let state =
-        State { nodes, kube: plan.binaries.kube(), helm: plan.binaries.helm(), ip_family: plan.ip_family };
+    let state = State {
+        nodes,
+        kubectl: plan.binaries.kubectl(),
+        helm: plan.binaries.helm(),
+        ip_family: plan.ip_family,
+    };
     let cluster = Cluster { name: plan.cluster.into(), folder: plan.folder.into(), state };
     let dead: Vec<String> = dead.into_iter().map(node_name).collect();
     progress.say(if dead.is_empty() {

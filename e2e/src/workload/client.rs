@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::manifest::{ECHO_PORT, KUBE};
+use super::manifest::{ECHO_PORT, KUBECTL};
 use crate::config::addresses::{OUTSIDE, before_port};
 use crate::{Cluster, process};
 
@@ -92,10 +92,18 @@ impl Answer {
     }
 }
 
+/// What a payload that was sent there and back came to.
 #[derive(Deserialize)]
-struct Transfer {
+pub struct Transfer {
     mbit_per_second: Option<f64>,
     error: Option<String>,
+}
+
+impl Transfer {
+    /// Mbit/s; the error says what went wrong.
+    pub fn rate(self) -> Result<f64> {
+        self.mbit_per_second.with_context(|| self.error.unwrap_or_default())
+    }
 }
 
 /// What long-lived connections came to.
@@ -179,7 +187,7 @@ impl<'a> Client<'a> {
     /// Sends that many bytes, which must come back unchanged; returns Mbit/s.
     pub fn transfer(&self, to: &str, port: u16, bytes: u64) -> Result<f64> {
         let done: Transfer = self.run(&["transfer", "--to", &at(to, port), "--bytes", &bytes.to_string()])?;
-        done.mbit_per_second.with_context(|| format!("{self} -> {to}: {}", done.error.unwrap_or_default()))
+        done.rate().with_context(|| format!("{self} -> {to}"))
     }
 
     /// Connects ten times to an echo server and returns the addresses by which it saw this client.
@@ -199,7 +207,7 @@ impl<'a> Client<'a> {
     /// `host` is put in the place of `KUBERNETES_SERVICE_HOST`. The pod needs [`super::Pod::kubectl`].
     pub fn api_version(&self, host: &str) -> Result<String> {
         let host = format!("KUBERNETES_SERVICE_HOST={host}");
-        self.text(&["env", "HOME=/tmp", &host, KUBE, "kubectl", "get", "--raw", "/version"])
+        self.text(&["env", "HOME=/tmp", &host, KUBECTL, "get", "--raw", "/version"])
     }
 
     /// MTU of the client's `eth0`.

@@ -11,8 +11,8 @@ pub const ECHO_PORT: u16 = 7000;
 /// HTTP port of a server.
 pub const HTTP_PORT: u16 = 8080;
 
-/// Where a pod with kubectl has the program that is also kubectl.
-pub const KUBE: &str = "/kube";
+/// Where a pod with kubectl has it.
+pub const KUBECTL: &str = "/kubectl";
 
 /// A pod that serves.
 pub struct Pod<'a> {
@@ -23,7 +23,7 @@ pub struct Pod<'a> {
     pub role: &'a str,
     /// A readiness probe.
     pub readiness: Option<Value>,
-    /// The program on the node that is also kubectl, to be had as [`KUBE`].
+    /// kubectl on the node, to be had as [`KUBECTL`].
     pub kubectl: Option<PathBuf>,
 }
 
@@ -46,8 +46,8 @@ impl<'a> Pod<'a> {
             spec["containers"][0]["readinessProbe"] = readiness.clone();
         }
         if let Some(path) = &self.kubectl {
-            spec["volumes"] = json!([{"name": "kube", "hostPath": {"path": path, "type": "File"}}]);
-            spec["containers"][0]["volumeMounts"] = json!([{"name": "kube", "mountPath": KUBE}]);
+            spec["volumes"] = json!([{"name": "kubectl", "hostPath": {"path": path, "type": "File"}}]);
+            spec["containers"][0]["volumeMounts"] = json!([{"name": "kubectl", "mountPath": KUBECTL}]);
         }
         json!({
             "apiVersion": "v1",

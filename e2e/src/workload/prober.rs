@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Workload;
-use super::client::{PROGRAM, Seen, Streams, at, parse};
+use super::client::{PROGRAM, Seen, Streams, Transfer, at, parse};
 use super::sandbox::Sandbox;
 use crate::{Cluster, process};
 
@@ -126,6 +126,11 @@ impl<'a> Prober<'a> {
     /// Numbered datagrams, 1000 a second.
     pub fn numbers(&self, to: &str, port: u16) -> Result<Probe<Numbers>> {
         self.start(&["numbers", "--to", &at(to, port)])
+    }
+
+    /// One connection full of large segments in both directions, about 3 MB a second.
+    pub fn transfer(&self, to: &str, port: u16) -> Result<Probe<Transfer>> {
+        self.start(&["transfer", "--to", &at(to, port), "--bytes", "1000000000000", "--pause", "10"])
     }
 
     /// New connections, about 100 a second.

@@ -9,6 +9,8 @@ use netkeel_e2e::{
 };
 use serde_json::json;
 
+use crate::traffic::{self, Mode, Traffic};
+
 /// Headers of IPv6 and UDP.
 const UDP_HEADERS: usize = 48;
 /// For a policy to be in force everywhere.
@@ -20,12 +22,6 @@ pub(crate) fn peers<'a>(cluster: &'a Cluster, namespace: &str) -> Result<Workloa
     workload.peers()?;
     workload.ready()?;
     Ok(workload)
-}
-
-/// A pod's address of a family, as its status has it.
-pub(crate) fn address(workload: &Workload<'_>, pod: &str, ipv6: bool) -> Result<String> {
-    let text = workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"])?;
-    of_family(&text, ipv6).with_context(|| format!("{pod} has {text:?}"))
 }
 
 /// The address of a family that the Node object has.
@@ -40,11 +36,26 @@ fn of_family(addresses: &str, ipv6: bool) -> Option<String> {
     addresses.split(' ').find(|ip| ip.contains(':') == ipv6).map(str::to_owned)
 }
 
+/// Connections and datagrams of these families between nodes, all at once, go on while the way changes to every other and back.
+pub(crate) fn traffic_goes_on_while_the_way_changes(
+    cluster: &'static Cluster,
+    namespace: &str,
+    families: &[bool],
+) -> Result<()> {
+    let mode = Mode::new(cluster);
+    let workload = traffic::peers(cluster, namespace)?;
+    let start = |ipv6: &bool| Traffic::start(&workload, *ipv6);
+    let traffic = families.iter().map(start).collect::<Result<Vec<_>>>()?;
+    let changes = ["None", "VXLANCrossSubnet", "VXLAN"];
+    mode.change(&changes)?;
+    traffic.into_iter().try_for_each(|traffic| traffic.end(changes.len()))
+}
+
 /// TCP and UDP between pods of one node and of two, which keep their addresses.
 pub(crate) fn pods_reach_each_other(workload: &Workload<'_>, ipv6: bool) -> Result<()> {
     for (from, to) in PAIRS {
         let client = workload.client(from)?;
-        let (target, own) = (address(workload, to, ipv6)?, address(workload, from, ipv6)?);
+        let (target, own) = (workload.address(to, ipv6)?, workload.address(from, ipv6)?);
         ensure!(client.sources(&target)? == std::slice::from_ref(&own), "{from} -> {to}");
         let seen = client.udp(&target, ECHO_PORT, 20, false)?;
         seen.none_failed().with_context(|| format!("{from} -> {to}"))?;
@@ -57,7 +68,7 @@ pub(crate) fn pods_reach_each_other(workload: &Workload<'_>, ipv6: bool) -> Resu
 pub(crate) fn every_size_arrives(workload: &Workload<'_>, ipv6: bool) -> Result<()> {
     for (from, to) in [("first-0", "second-0"), ("first-0", "first-1")] {
         let client = workload.client(from)?;
-        let target = address(workload, to, ipv6)?;
+        let target = workload.address(to, ipv6)?;
         client.transfer(&target, ECHO_PORT, 8 << 20)?;
         let full = client.mtu()? - UDP_HEADERS;
         for size in [1, 500, full - 100, full - 1, full, full + 1, 3 * full] {
@@ -87,8 +98,8 @@ pub(crate) fn a_node_reaches_pods(workload: &Workload<'_>, ipv6: bool) -> Result
     let nodes = node_names(cluster);
     let client = Client::on_node(cluster, &nodes[0])?;
     let own = node_address(cluster, &nodes[0], ipv6)?;
-    ensure!(client.sources(&address(workload, "first-0", ipv6)?)? == [own.as_str()], "own pod");
-    let seen = client.sources(&address(workload, "first-1", ipv6)?)?;
+    ensure!(client.sources(&workload.address("first-0", ipv6)?)? == [own.as_str()], "own pod");
+    let seen = client.sources(&workload.address("first-1", ipv6)?)?;
     ensure!(seen.len() == 1 && seen[0] != own, "over the overlay it has its address there: {seen:?}");
     Ok(())
 }
@@ -116,13 +127,13 @@ pub(crate) fn isolate(workload: &Workload<'_>) -> Result<()> {
 
 /// `second-1` lets in every IPv6 address but that of `second-0`, and no IPv4 address.
 pub(crate) fn isolate_by_block(workload: &Workload<'_>) -> Result<()> {
-    let except = format!("{}/128", address(workload, "second-0", true)?);
+    let except = format!("{}/128", workload.address("second-0", true)?);
     workload.let_in("blocks", "second-1", &[json!({"ipBlock": {"cidr": "::/0", "except": [except]}})])
 }
 
 /// What [`isolate_by_block`] says holds over IPv6, and `netkeel why` says so.
 pub(crate) fn the_block_holds(workload: &Workload<'_>) -> Result<()> {
-    let target = address(workload, "second-1", true)?;
+    let target = workload.address("second-1", true)?;
     is_closed(&workload.client("second-0")?, &target)?;
     for friend in ["first-0", "first-1"] {
         workload.client(friend)?.sources(&target).with_context(|| format!("{friend} passes"))?;
@@ -138,10 +149,10 @@ pub(crate) fn the_block_holds(workload: &Workload<'_>) -> Result<()> {
 
 /// What [`isolate`] says holds: for friends of both nodes, a stranger, and the pod's own node.
 pub(crate) fn the_isolation_holds(workload: &Workload<'_>, ipv6: bool) -> Result<()> {
-    let target = address(workload, "first-1", ipv6)?;
+    let target = workload.address("first-1", ipv6)?;
     is_closed(&workload.client("second-0")?, &target)?;
     for friend in ["first-0", "second-1"] {
-        let own = address(workload, friend, ipv6)?;
+        let own = workload.address(friend, ipv6)?;
         ensure!(workload.client(friend)?.sources(&target)? == [own], "{friend} passes");
     }
     let cluster = workload.cluster();

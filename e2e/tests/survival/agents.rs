@@ -77,7 +77,7 @@ fn agents_killed_fifty_times_at_random_points_lose_nothing_and_let_nothing_in() 
     let outcome = probes.end("agents killed", KILLS).unwrap();
     outcome.assert_unharmed();
     outcome.assert_no_connect_failed();
-    bed.workload.delete_namespace().unwrap();
+    bed.workload.end().unwrap();
 }
 
 /// Images of the agents that run, each once.
@@ -129,5 +129,5 @@ fn a_roll_to_another_build_and_back_loses_nothing_and_lets_nothing_in() {
     let outcome = probes.end("agents rolled", 2).unwrap();
     outcome.assert_unharmed();
     outcome.assert_no_connect_failed();
-    bed.workload.delete_namespace().unwrap();
+    bed.workload.end().unwrap();
 }

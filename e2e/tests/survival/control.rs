@@ -50,7 +50,7 @@ fn operators_killed_harm_nobody_and_new_pods_work_meanwhile() {
     let outcome = probes.end("operators killed", OPERATORS_KILLED).unwrap();
     outcome.assert_unharmed();
     outcome.assert_no_connect_failed();
-    bed.workload.delete_namespace().unwrap();
+    bed.workload.end().unwrap();
 }
 
 /// Ends the sandbox of `phoenix` and gives its address once the kubelet has made another.
@@ -130,7 +130,7 @@ fn three_minutes_without_api_server_harm_nobody_and_a_new_sandbox_has_its_policy
     probes.go_on().unwrap();
     // The node controller may have taken pods for unready: new connections through the Service are not its to promise.
     probes.end("no API server", 1).unwrap().assert_unharmed();
-    bed.workload.delete_namespace().unwrap();
+    bed.workload.end().unwrap();
 }
 
 /// The black hole of a node: what the agent's present connections to the API server send or get is dropped, and nobody is told.
@@ -205,5 +205,5 @@ fn a_watch_that_stalls_silently_is_found_within_twenty_seconds() {
     let outcome = probes.end("watches stalled", STALLS).unwrap();
     outcome.assert_unharmed();
     outcome.assert_no_connect_failed();
-    bed.workload.delete_namespace().unwrap();
+    bed.workload.end().unwrap();
 }

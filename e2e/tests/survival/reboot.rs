@@ -122,5 +122,5 @@ fn a_reboot_is_felt_on_no_other_node_and_leaves_addresses_and_policy_right() {
     let outcome = probes.end("node rebooted", 1).unwrap();
     outcome.assert_unharmed();
     outcome.assert_no_connect_failed();
-    bed.workload.delete_namespace().unwrap();
+    bed.workload.end().unwrap();
 }
