@@ -93,12 +93,13 @@ impl Origin {
         control[ifindex..ifindex + 4].fill(0);
     }
 
-    /// Sends one datagram back.
+    /// Sends one datagram back, or loses it where the socket has no room, as the network does: tasks that wait share their threads.
     pub(crate) fn send(&mut self, socket: &UdpSocket, bytes: &[u8]) -> io::Result<()> {
         let mut vector = vector_of(bytes);
         let header = self.header(&mut vector);
         // SAFETY: all that the header points to lives until the call returns, and the kernel only reads it.
-        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header.msg_hdr, 0) };
+        let sent =
+            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header.msg_hdr, libc::MSG_DONTWAIT) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -208,7 +209,11 @@ impl Batch {
             // SAFETY: as in `Origin::send`.
             let done = unsafe { libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), length, 0) };
             sent += usize::try_from(done).unwrap_or_else(|_| {
-                problem = Some(io::Error::last_os_error());
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    return 0;
+                }
+                problem = Some(error);
                 1
             });
         }

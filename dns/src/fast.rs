@@ -1,6 +1,6 @@
 //! The commonest questions, answered straight from the records that the zone has ready: one question for A or AAAA at a name
-//! below the cluster domain, with or without EDNS (RFC 1035 section 4.1, RFC 6891). No message is built and nothing is
-//! allocated. Whatever is odd is left to the general way, which gives the same answers.
+//! below the cluster domain, with or without EDNS (RFC 1035 section 4.1, RFC 6891). No message is built, and for a
+//! Service's own name nothing is allocated. Whatever is odd is left to the general way, which gives the same answers.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
 use crate::message::UDP_LIMIT;
-use crate::wire::{HEADER, OPT, address_size, put_address};
+use crate::wire::{HEADER, OPT, SOA_TIMES, address_size, put_address, put_opt};
 use crate::zone::{Entry, Service, Zone};
 
 /// Largest reply to a client that says nothing of its own limit, in bytes (RFC 1035 section 4.2.1).
@@ -18,8 +18,6 @@ const NAME: usize = 255;
 /// As many labels as such a name can have.
 const LABELS: usize = 128;
 const LONGEST_LABEL: usize = 63;
-/// Times of the SOA record in seconds: refresh, retry, expire.
-const SOA_TIMES: [u32; 3] = [7200, 1800, 86_400];
 
 /// What was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +45,7 @@ pub(crate) fn answer(zone: &Zone, packet: &[u8], turn: usize, reply: &mut Vec<u8
     }
     if question.edns {
         reply[11] = 1;
-        let [high, low] = UDP_LIMIT.to_be_bytes();
-        reply.extend([0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]);
+        put_opt(reply, UDP_LIMIT, 0, false);
     }
     Some(Answered { rtype: question.rtype(), code })
 }

@@ -1,4 +1,4 @@
-//! The sockets: a thread for each processor has a datagram socket of its own and answers in place; questions that need an
+//! The sockets: a thread for each processor, eight at most, has a datagram socket of its own and answers in place; questions that need an
 //! upstream resolver, and connections, get a task of their own, and their number is bounded.
 
 mod datagrams;
@@ -25,6 +25,8 @@ const IDLE: Duration = Duration::from_secs(10);
 pub(crate) const SLOW: Duration = Duration::from_secs(5);
 /// Connections at a time; more wait to be accepted.
 const CONNECTIONS: usize = 1000;
+/// Datagram sockets, and threads, of an address: more would cost memory, and a wake-up each `LOOK`, for rates that no cluster asks.
+const SOCKETS: usize = 8;
 /// How soon a thread that waits for datagrams sees that it is to end.
 const LOOK: Duration = Duration::from_millis(100);
 /// After a socket error, so that one that stays does not burn a processor.
@@ -58,7 +60,7 @@ impl Sockets {
         let failed = |source| Error { address, source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
         let address = tcp.local_addr().map_err(failed)?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(SOCKETS);
         let udp =
             (0..threads).map(|_| batch::open(address, LOOK)).collect::<Result<_, _>>().map_err(failed)?;
         Ok(Self { udp, tcp })

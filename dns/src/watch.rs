@@ -14,26 +14,51 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::object;
-use crate::zone::{ObjectKey, Zone};
+use crate::zone::{self, ObjectKey, Zone};
 
 /// Events taken at once before the zone is published.
 const BATCH: usize = 256;
 
-/// An event of either kind of object.
+/// Slices that are asked for at once: a page of them is held as objects of the API, each a hundred endpoints long.
+const PAGE: u32 = 50;
+
+/// An event of either kind of object. Of an object only what it means for the zone is kept, also while a list comes in.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// Of a Service.
-    Service(Box<Event<Service>>),
+    Service(Box<Event<SeenService>>),
     /// Of a slice of endpoints.
-    Slice(Box<Event<EndpointSlice>>),
+    Slice(Box<Event<SeenSlice>>),
+}
+
+/// What a Service means for the zone. One without a key, which the API server never sends, means nothing.
+#[derive(Clone, Debug)]
+pub struct SeenService(Option<(ObjectKey, zone::Service)>);
+
+impl SeenService {
+    fn read(service: &Service) -> Self {
+        Self(object::key(&service.metadata).map(|key| (key, object::service(service))))
+    }
+}
+
+/// What a slice means for the zone: its key, its Service and the endpoints, where it has those.
+#[derive(Clone, Debug)]
+pub struct SeenSlice(Option<(ObjectKey, Option<(String, zone::Slice)>)>);
+
+impl SeenSlice {
+    fn read(slice: &EndpointSlice) -> Self {
+        Self(object::key(&slice.metadata).map(|key| (key, object::slice(slice))))
+    }
 }
 
 /// The changes that the API server tells, for ever.
 pub fn changes(client: &Client) -> impl Stream<Item = Change> + Send + use<> {
     let config = watcher::Config::default;
-    let services = netkeel_client::watch::<Service>(Api::all(client.clone()), config())
+    let read = |service: Service| SeenService::read(&service);
+    let services = netkeel_client::watch_as(Api::all(client.clone()), config(), read)
         .map(|event| Change::Service(Box::new(event)));
-    let slices = netkeel_client::watch::<EndpointSlice>(Api::all(client.clone()), config())
+    let read = |slice: EndpointSlice| SeenSlice::read(&slice);
+    let slices = netkeel_client::watch_as(Api::all(client.clone()), config().page_size(PAGE), read)
         .map(|event| Change::Slice(Box::new(event)));
     stream::select(services.boxed(), slices.boxed())
 }
@@ -94,18 +119,17 @@ impl Follower {
         }
     }
 
-    fn service(&mut self, event: Event<Service>) -> bool {
+    fn service(&mut self, event: Event<SeenService>) -> bool {
         self.metrics.event("service", name(&event));
         match event {
             Event::Reset { objects, undecodable } => {
                 self.complete.0 = true;
-                let all = objects
-                    .iter()
-                    .filter_map(|service| Some((object::key(&service.metadata)?, object::service(service))));
+                let all = objects.into_iter().filter_map(|SeenService(service)| service);
                 self.zone.reset_services(all.collect(), &keys(&undecodable))
             }
-            Event::Apply(service) => object::key(&service.metadata)
-                .is_some_and(|key| self.zone.put_service(&key, object::service(&service))),
+            Event::Apply(SeenService(service)) => {
+                service.is_some_and(|(key, service)| self.zone.put_service(&key, service))
+            }
             Event::Delete { namespace, name } => namespace
                 .is_some_and(|namespace| self.zone.remove_service(&ObjectKey::new(&namespace, &name))),
             Event::Undecodable(object) => {
@@ -114,23 +138,22 @@ impl Follower {
         }
     }
 
-    fn slice(&mut self, event: Event<EndpointSlice>) -> bool {
+    fn slice(&mut self, event: Event<SeenSlice>) -> bool {
         self.metrics.event("endpointslice", name(&event));
         match event {
             Event::Reset { objects, undecodable } => {
                 self.complete.1 = true;
-                let all = objects.iter().filter_map(|slice| {
-                    let (service, endpoints) = object::slice(slice)?;
-                    Some((object::key(&slice.metadata)?, service, endpoints))
+                let all = objects.into_iter().filter_map(|SeenSlice(slice)| {
+                    let (key, slice) = slice?;
+                    let (service, endpoints) = slice?;
+                    Some((key, service, endpoints))
                 });
                 self.zone.reset_slices(all.collect(), &keys(&undecodable))
             }
-            Event::Apply(slice) => {
-                object::key(&slice.metadata).is_some_and(|key| match object::slice(&slice) {
-                    Some((service, endpoints)) => self.zone.put_slice(&key, &service, endpoints),
-                    None => self.zone.remove_slice(&key),
-                })
-            }
+            Event::Apply(SeenSlice(slice)) => slice.is_some_and(|(key, slice)| match slice {
+                Some((service, endpoints)) => self.zone.put_slice(&key, &service, endpoints),
+                None => self.zone.remove_slice(&key),
+            }),
             Event::Delete { namespace, name } => {
                 namespace.is_some_and(|namespace| self.zone.remove_slice(&ObjectKey::new(&namespace, &name)))
             }

@@ -3,14 +3,14 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::op::Edns;
-
 /// Encoded size of an OPT record without options, in bytes.
 pub(crate) const OPT: u16 = 11;
 /// Size of a message's header, in bytes; the question begins behind it.
 pub(crate) const HEADER: usize = 12;
 /// The question's name, as a compression pointer.
 const OWNER: [u8; 2] = [0xc0, 12];
+/// Times of a SOA record in seconds: refresh, retry, expire.
+pub(crate) const SOA_TIMES: [u32; 3] = [7200, 1800, 86_400];
 const CLASS_IN: [u8; 2] = [0, 1];
 
 /// Appends the address record of the name that was asked; `ttl` in seconds.
@@ -34,9 +34,8 @@ pub(crate) const fn address_size(is_v4: bool) -> usize {
     if is_v4 { 16 } else { 28 }
 }
 
-/// Appends the OPT record of a reply without options and with a code below 16.
-pub(crate) fn put_opt(bytes: &mut Vec<u8>, edns: &Edns) {
-    let [high, low] = edns.max_payload().to_be_bytes();
-    let dnssec = if edns.flags().dnssec_ok { 0x80 } else { 0 };
-    bytes.extend([0, 0, 41, high, low, 0, edns.version(), dnssec, 0, 0, 0]);
+/// Appends the OPT record of a reply without options and with a code below 16; `payload` is the largest datagram that is taken, in bytes.
+pub(crate) fn put_opt(bytes: &mut Vec<u8>, payload: u16, version: u8, dnssec: bool) {
+    let [high, low] = payload.to_be_bytes();
+    bytes.extend([0, 0, 41, high, low, 0, version, u8::from(dnssec) << 7, 0, 0, 0]);
 }

@@ -12,7 +12,7 @@ pub const RATES: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000_000_000;
 /// So much of its rate a pod may send or receive at once after a silence: twice the time that a busy machine is late with the next packet, and not enough
 /// to get a short transfer past the limit.
 const BURST: Duration = Duration::from_millis(10);
-/// How long a packet waits before it is dropped, about; the reference plugin's value.
+/// What the queue holds beside a burst, as time at the limit; the reference plugin's value.
 const WAIT: Duration = Duration::from_millis(25);
 /// Frames for which there is always room, however low the rate: with fewer, TCP often hears of a loss by its timer alone.
 const QUEUED: u64 = 16;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_holds_ten_milliseconds_and_a_frame_waits_for_twenty_five_at_most() {
+    fn a_bucket_holds_ten_milliseconds_and_its_queue_twenty_five_more_or_sixteen_frames() {
         const MTU: u32 = 1486; // frames of 1500 bytes
         let containerd = Some(u64::from(u32::MAX));
         for (rate, burst, bucket) in [

@@ -284,9 +284,11 @@ fn concerns_api_server(event: &netkeel_client::Event<SeenSlice>) -> bool {
     let kubernetes = ObjectName::new("default", "kubernetes");
     match event {
         Event::Reset { .. } => true,
-        Event::Apply(SeenSlice { slice, .. }) => {
-            slice.as_ref().is_ok_and(|slice| slice.as_ref().is_some_and(|slice| slice.service == kubernetes))
+        Event::Apply(SeenSlice { slice: Ok(slice), .. }) => {
+            slice.as_ref().is_some_and(|slice| slice.service == kubernetes)
         }
+        // One that cannot be read may be its.
+        Event::Apply(SeenSlice { name, slice: Err(_) }) => name.namespace == kubernetes.namespace,
         Event::Delete { .. } | Event::Undecodable(_) => false,
     }
 }

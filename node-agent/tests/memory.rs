@@ -117,7 +117,8 @@ fn list(labels: fn(usize) -> Value) -> Vec<SeenPod> {
 fn each<T>(count: usize, work: impl FnOnce() -> T) -> (T, usize) {
     let before = IN_USE.load(Relaxed);
     let made = work();
-    (made, IN_USE.load(Relaxed).saturating_sub(before) / count)
+    let kept = IN_USE.load(Relaxed).checked_sub(before).expect("what is made takes memory");
+    (made, kept / count)
 }
 
 /// Bytes of a pod in a list that is under way, and in the index with all that is made of it.

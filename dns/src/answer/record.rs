@@ -6,6 +6,7 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::Answer;
+use crate::wire::SOA_TIMES;
 use crate::zone::{Port, Zone};
 
 /// Time to live of the version record, which changes with the program only; in seconds.
@@ -102,7 +103,9 @@ impl<'a> Maker<'a> {
         let settings = self.zone.settings();
         let apex = self.domain();
         let hostmaster = join("hostmaster", &apex).unwrap_or_else(|| apex.clone());
-        let data = SOA::new(self.ns_name(), hostmaster, self.zone.serial(), 7200, 1800, 86_400, settings.ttl);
+        let [refresh, retry, expire] = SOA_TIMES.map(u32::cast_signed);
+        let serial = self.zone.serial();
+        let data = SOA::new(self.ns_name(), hostmaster, serial, refresh, retry, expire, settings.ttl);
         let owner = if settings.domain.zone_of(self.owner) { apex } else { self.owner.trim_to(2) };
         self.record(owner, RData::SOA(data))
     }

@@ -38,7 +38,7 @@ pub(super) fn encode(reply: &mut Message, limit: u16) -> Option<Vec<u8>> {
     bytes[6..8].copy_from_slice(&count.to_be_bytes());
     if let Some(edns) = edns {
         bytes[10..12].copy_from_slice(&1_u16.to_be_bytes());
-        put_opt(&mut bytes, &edns);
+        put_opt(&mut bytes, edns.max_payload(), edns.version(), edns.flags().dnssec_ok);
     }
     Some(bytes)
 }

@@ -68,7 +68,7 @@ impl Thread {
                 }
             }
             drop(zone);
-            // Before they are sent: who has a reply finds it counted.
+            // Before they are sent: who has a reply finds it counted. The time is that of the batch, whose first one waits for the last.
             let took = since.elapsed();
             quick.drain(..).for_each(|(client, answered)| common.seen(client, answered, took));
             if let Some(error) = batch.send(&self.socket) {

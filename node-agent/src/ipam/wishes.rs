@@ -114,8 +114,7 @@ fn annotation(metadata: &ObjectMeta, key: &str) -> Option<String> {
 }
 
 fn labelled(metadata: &ObjectMeta) -> (Arc<str>, Labelled) {
-    let labels = metadata.labels.iter().flatten().map(|(key, value)| (&**key, &**value));
-    let labels = Labels::new(labels.collect());
+    let labels = netkeel_index::convert::policy::labels(metadata);
     let name = metadata.name.as_deref().unwrap_or_default().into();
     (name, Labelled { labels, pools: annotation(metadata, POOL) })
 }

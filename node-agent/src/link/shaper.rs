@@ -41,7 +41,7 @@ const HEADER: usize = 4;
 pub struct Held {
     /// Bytes per second.
     pub rate: u64,
-    /// Bytes that wait at most; it follows from rate and burst.
+    /// Bytes that wait at most; it follows from rate and burst, but at low rates, where it is the floor.
     pub limit: u32,
 }
 
@@ -69,7 +69,7 @@ pub fn is_unknown(error: &Error) -> bool {
     is_ours && error.errno() == Some(nix::libc::ENOENT)
 }
 
-/// The queue of the link with this index; `None` when it has another or none.
+/// The queue of the link with this index; `None` when it has another or none, or is gone.
 ///
 /// # Errors
 /// What the kernel says.
@@ -79,7 +79,7 @@ pub fn held(socket: &mut Rtnetlink, index: u32) -> Result<Option<Held>, Error> {
         Ok(answer) => Ok(read(&answer)),
         // The kernel says nothing of what it gives to a link that is down.
         Err(Error::Answer { .. }) => Ok(None),
-        Err(error) if error.errno() == Some(nix::libc::ENOENT) => Ok(None),
+        Err(error) if matches!(error.errno(), Some(nix::libc::ENOENT | nix::libc::ENODEV)) => Ok(None),
         Err(error) => Err(error),
     }
 }

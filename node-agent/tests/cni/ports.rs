@@ -286,8 +286,10 @@ fn what_somebody_takes_of_host_ports_is_back_within_a_second() {
     let before = sockets(&host);
     host.datapath.sockets().clear();
     host.namespace.ip(&format!("addr del {SECOND}/24 dev uplink")).unwrap();
-    within_a_second("the repair", || !sockets(&host).is_empty());
-    assert_eq!(before.difference(&sockets(&host)).count(), 1, "the node has lost an address");
+    // Between the two a repair of the flush above may have written all of them once more.
+    within_a_second("the repair but for the lost address", || {
+        before.difference(&sockets(&host)).count() == 1
+    });
 }
 
 #[test]

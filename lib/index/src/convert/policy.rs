@@ -121,7 +121,9 @@ pub fn policy(object: &NetworkPolicy) -> Result<(Policy, Vec<Unsupported>), Inva
     }
 }
 
-fn labels(metadata: &ObjectMeta) -> Labels {
+/// Labels of an object.
+#[must_use]
+pub fn labels(metadata: &ObjectMeta) -> Labels {
     Arc::new(metadata.labels.iter().flatten().map(|(key, value)| (&**key, &**value)).collect())
 }
 
