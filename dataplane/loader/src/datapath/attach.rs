@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     EbpfLoader,
-    programs::{Program, ProgramFd},
+    programs::{Program, ProgramError, ProgramFd},
 };
 
 use super::{Datapath, Error, MAPS};
@@ -32,6 +32,9 @@ const CGROUP_PROGRAMS: [(&str, u32); 8] = [
     ("getpeername6", 30),
 ];
 
+/// How often a program is given to the kernel that cannot take it now.
+const TRIES: usize = 5;
+
 /// Has the kernel take all programs; makes and pins the maps that are missing.
 pub(super) fn load_programs(pins: &Pins) -> Result<HashMap<String, ProgramFd>, Error> {
     let mut loader = EbpfLoader::new();
@@ -47,8 +50,8 @@ pub(super) fn load_programs(pins: &Pins) -> Result<HashMap<String, ProgramFd>, E
         .map(|(name, program)| {
             let refused = |source| Error::Program { name: name.to_owned(), source: Box::new(source) };
             match program {
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
+                Program::CgroupSockAddr(program) => until_taken(interrupted, || program.load()),
+                Program::SchedClassifier(program) => until_taken(interrupted, || program.load()),
                 _ => return Err(Error::NoProgram { name: format!("{name} of a known kind") }),
             }
             .map_err(refused)?;
@@ -56,6 +59,26 @@ pub(super) fn load_programs(pins: &Pins) -> Result<HashMap<String, ProgramFd>, E
             Ok((name.to_owned(), fd.map_err(|source| attach_error(name, "a descriptor", source))?))
         })
         .collect()
+}
+
+/// Whether the kernel gave a program up with `EAGAIN`: it does when a signal comes for the thread while it verifies (`do_check` in
+/// `kernel/bpf/verifier.c`, Linux 6.18), and wants to be asked again.
+fn interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Asks again, as often as libbpf does, where only the moment was wrong.
+fn until_taken<E>(
+    wrong_moment: impl Fn(&E) -> bool,
+    mut ask: impl FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    for _ in 1..TRIES {
+        match ask() {
+            Err(error) if wrong_moment(&error) => {}
+            done => return done,
+        }
+    }
+    ask()
 }
 
 impl Datapath {
@@ -130,4 +153,30 @@ impl Datapath {
 
 fn attach_error(program: &str, target: impl Display, source: io::Error) -> Error {
     Error::Attach { program: program.to_owned(), target: target.to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_could_not_take_at_that_moment_it_is_asked_again_and_nothing_else() {
+        for (answers, asked, result) in [
+            (vec![Ok(())], 1, Ok(())),
+            (vec![Err("again"), Err("again"), Ok(())], 3, Ok(())),
+            (vec![Err("again"), Err("no")], 2, Err("no")),
+            (vec![Err("again"); TRIES], TRIES, Err("again")),
+        ] {
+            let mut left = answers.into_iter();
+            let mut count = 0;
+            let done = until_taken(
+                |error| *error == "again",
+                || {
+                    count += 1;
+                    left.next().unwrap()
+                },
+            );
+            assert_eq!((count, done), (asked, result));
+        }
+    }
 }
