@@ -99,15 +99,14 @@ impl Handler {
     }
 
     /// Answers a datagram into `reply` where that is quickly done, and else leaves `reply` empty: see [`Handler::start`]. Replies with
-    /// several addresses begin with another one each `turn`. What is answered is not counted yet.
+    /// several addresses begin with another one each `turn`; it came at `since`. What is answered is not counted yet.
     pub(crate) fn quick(
         &self,
         zone: &Zone,
         (packet, client): (&[u8], SocketAddr),
-        turn: usize,
+        (turn, since): (usize, Instant),
         reply: &mut Vec<u8>,
     ) -> Option<fast::Answered> {
-        let since = Instant::now();
         let done = fast::answer(zone, packet, turn, reply)?;
         if let Some(trace) = Trace::by_chance(self.traced)
             && let Ok(question) = read(packet, Transport::Udp)

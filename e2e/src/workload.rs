@@ -34,6 +34,12 @@ pub struct Workload<'a> {
     namespace: String,
 }
 
+/// The first of these addresses, which blanks are between, that is of a family.
+#[must_use]
+pub fn of_family(addresses: &str, ipv6: bool) -> Option<String> {
+    addresses.split_whitespace().find(|ip| ip.contains(':') == ipv6).map(str::to_owned)
+}
+
 impl<'a> Workload<'a> {
     /// A fresh namespace; one of an earlier run is deleted first.
     pub fn new(cluster: &'a Cluster, namespace: &str) -> Result<Self> {
@@ -223,8 +229,7 @@ impl<'a> Workload<'a> {
     /// A pod's address of a family, as its status has it.
     pub fn address(&self, pod: &str, ipv6: bool) -> Result<String> {
         let text = self.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"])?;
-        let address = text.split(' ').find(|ip| !ip.is_empty() && ip.contains(':') == ipv6);
-        Ok(address.with_context(|| format!("{pod} has {text:?}"))?.to_owned())
+        of_family(&text, ipv6).with_context(|| format!("{pod} has {text:?}"))
     }
 
     /// A pod in which probers run.

@@ -2,6 +2,7 @@
 //! `veth` is what a pod's link consists of.
 
 pub mod address;
+pub(crate) mod attribute;
 pub mod name;
 pub mod netlink;
 pub mod shaper;

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::Resource;
 use netkeel_core::{name::ObjectName, policy};
 use netkeel_crds::{IP_ADDRESSES, POOL};
-use netkeel_index::{Invalid, convert::policy as policy_reader};
+use netkeel_index::{Invalid, convert::policy::PodReader};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Of the API's object for a static pod: the UID by which the kubelet and the runtime know the pod.
@@ -114,18 +114,18 @@ impl SeenPod {
     }
 }
 
-/// Reads pods.
+/// Reads pods, with more of those of the own node.
 #[derive(Debug)]
-pub struct PodReader {
+pub struct SeenPodReader {
     own_node: String,
-    policy: policy_reader::PodReader,
+    policy: PodReader,
 }
 
-impl PodReader {
+impl SeenPodReader {
     /// For the agent of this node.
     #[must_use]
     pub fn new(own_node: &str) -> Self {
-        Self { own_node: own_node.to_owned(), policy: policy_reader::PodReader::default() }
+        Self { own_node: own_node.to_owned(), policy: PodReader::default() }
     }
 
     /// Reads a pod.

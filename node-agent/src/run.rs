@@ -43,7 +43,7 @@ use crate::{
     metrics::Metrics,
     monitor::{Alarm, Monitor},
     path,
-    pods::{PodReader, SlimPod},
+    pods::{SeenPodReader, SlimPod},
     shortage, status,
 };
 
@@ -270,7 +270,7 @@ impl Connected {
 /// Changes of everything that policy depends on.
 fn policy_changes(client: Client, own_node: &str) -> impl Stream<Item = PolicyChange> + Send + use<> {
     let all = watcher::Config::default;
-    let mut reader = PodReader::new(own_node);
+    let mut reader = SeenPodReader::new(own_node);
     let read = move |pod: SlimPod| reader.read(pod);
     let pods = watch_as(Api::all(client.clone()), all(), read).map(PolicyChange::Pod);
     let namespaces = watch::<Namespace>(Api::all(client.clone()), all()).map(PolicyChange::Namespace);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use netkeel_agent::{
-    pods::{PodReader, SeenPod},
+    pods::{SeenPod, SeenPodReader},
     policy::{Programmer, knowledge::Knowledge, maps::Maps},
     services::ServiceTables,
 };
@@ -108,7 +108,7 @@ fn single(number: usize) -> Value {
 }
 
 fn list(labels: fn(usize) -> Value) -> Vec<SeenPod> {
-    let mut reader = PodReader::new("own");
+    let mut reader = SeenPodReader::new("own");
     let mut read = |number| reader.read(serde_json::from_value(pod(number, &labels(number))).expect("a pod"));
     (0..PODS).map(&mut read).collect()
 }
@@ -152,7 +152,7 @@ fn services() -> (Services, ServiceTables<Nowhere, Nowhere>) {
         let endpoints = (0..ENDPOINTS).map(|of| json!({"addresses": [address(number * ENDPOINTS + of)]}));
         let object = json!({"metadata": {"name": name, "namespace": "team", "labels": {"kubernetes.io/service-name": name}},
             "addressType": "IPv4", "ports": ports, "endpoints": endpoints.collect::<Vec<_>>()});
-        services.take_slice(SeenSlice::read(&serde_json::from_value(object).expect("a slice")));
+        services.apply_slice(SeenSlice::read(&serde_json::from_value(object).expect("a slice")));
     }
     let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
     tables.update(names.into_iter().map(|name| (name.clone(), services.frontends(&name))));

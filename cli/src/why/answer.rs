@@ -14,7 +14,7 @@ use netkeel_core::{
     policy::{self, Direction, Explanation, Numbers, Party, Side, World},
 };
 use netkeel_crds::NodeNetwork;
-use netkeel_index::{Invalid, Policies};
+use netkeel_index::{Invalid, Policies, convert::policy::PodReader};
 use serde::de::DeserializeOwned;
 
 use super::{End, Target, source::Objects};
@@ -94,7 +94,8 @@ fn index(objects: &Objects) -> Policies {
     let pods = read::<Pod>("Pod", &objects.pods, &mut invalid);
     let policies = read::<NetworkPolicy>("NetworkPolicy", &objects.policies, &mut invalid);
     index.reset_namespaces(&namespaces, &[]);
-    index.reset_pods(&pods, &[]);
+    let mut reader = PodReader::default();
+    index.reset_pods(pods.iter().map(|pod| reader.read(pod)).collect(), &[]);
     index.reset_policies(&policies, &[]);
     index.set_nodes(node_addresses(objects));
     for object in invalid {

@@ -62,7 +62,7 @@ impl Thread {
             for (packet, origin, reply) in batch.each() {
                 turn = turn.wrapping_add(1);
                 let client = origin.client();
-                match self.handler.quick(&zone, (packet, client), turn, reply) {
+                match self.handler.quick(&zone, (packet, client), (turn, since), reply) {
                     Some(answered) => quick.push((client, answered)),
                     None => self.answer(packet, origin, reply),
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::{
     Cluster, wait_until,
-    workload::{Client, ECHO_PORT, PAIRS, Workload, install, node_names},
+    workload::{Client, ECHO_PORT, PAIRS, Workload, install, node_names, of_family},
 };
 use serde_json::json;
 
@@ -29,11 +29,6 @@ fn node_address(cluster: &Cluster, node: &str, ipv6: bool) -> Result<String> {
     let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
     let text = cluster.kubectl(&["get", "node", node, "-o", path])?;
     of_family(&text, ipv6).with_context(|| format!("{node} has {text:?}"))
-}
-
-/// The first of these addresses that is of a family.
-fn of_family(addresses: &str, ipv6: bool) -> Option<String> {
-    addresses.split(' ').find(|ip| ip.contains(':') == ipv6).map(str::to_owned)
 }
 
 /// Connections and datagrams of these families between nodes, all at once, go on while the way changes to every other and back.

@@ -5,10 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::{
-    core::v1::{Namespace as NamespaceObject, Pod as PodObject},
-    networking::v1::NetworkPolicy,
-};
+use k8s_openapi::api::{core::v1::Namespace as NamespaceObject, networking::v1::NetworkPolicy};
 use netkeel_core::{
     address::Address,
     few::Few,
@@ -16,10 +13,7 @@ use netkeel_core::{
     policy::{Compiled, Compiler, Numbers, Pod, Policy, Work, World},
 };
 
-use crate::{
-    Invalid, Problems, convert,
-    convert::policy::{PodReader, Unsupported},
-};
+use crate::{Invalid, Problems, convert, convert::policy::Unsupported};
 
 /// Kind of an [`Invalid`] pod.
 pub const POD: &str = "Pod";
@@ -58,13 +52,8 @@ impl Policies {
         self.compiler.skip_numbers(class, rule);
     }
 
-    /// A pod was made or changed.
-    pub fn apply_pod(&mut self, object: &PodObject) -> bool {
-        self.take_pod(convert::policy::pod(object))
-    }
-
-    /// The same of one that was read already, or could not be used.
-    pub fn take_pod(&mut self, read: Result<Pod, Invalid>) -> bool {
+    /// A pod was made or changed, as a [`PodReader`](convert::policy::PodReader) read it.
+    pub fn apply_pod(&mut self, read: Result<Pod, Invalid>) -> bool {
         match read {
             Ok(pod) => {
                 self.problems.clear(POD, &pod.name);
@@ -83,14 +72,8 @@ impl Policies {
         self.compiler.remove_pod(name)
     }
 
-    /// These are all pods that there are. `unread` are names of pods that exist but could not be decoded.
-    pub fn reset_pods(&mut self, objects: &[PodObject], unread: &[ObjectName]) -> bool {
-        let mut reader = PodReader::default();
-        self.take_all_pods(objects.iter().map(|object| reader.read(object)).collect(), unread)
-    }
-
-    /// The same of pods that were read already, or could not be used.
-    pub fn take_all_pods(&mut self, read: Vec<Result<Pod, Invalid>>, unread: &[ObjectName]) -> bool {
+    /// These are all pods that there are, as they were read. `unread` are names of pods that exist but could not be decoded.
+    pub fn reset_pods(&mut self, read: Vec<Result<Pod, Invalid>>, unread: &[ObjectName]) -> bool {
         let name = |read: &Result<Pod, Invalid>| match read {
             Ok(pod) => pod.name.clone(),
             Err(invalid) => invalid.name.clone(),
@@ -99,7 +82,7 @@ impl Policies {
         self.problems.retain(POD, |name| present.contains(name));
         let gone: Vec<_> = self.world().pods.keys().filter(|name| !present.contains(name)).cloned().collect();
         let changed = gone.iter().fold(false, |changed, name| self.delete_pod(name) | changed);
-        read.into_iter().fold(changed, |changed, read| self.take_pod(read) | changed)
+        read.into_iter().fold(changed, |changed, read| self.apply_pod(read) | changed)
     }
 
     /// A namespace was made or changed.

@@ -80,12 +80,7 @@ impl Services {
     }
 
     /// A slice was made or changed.
-    pub fn apply_slice(&mut self, object: &EndpointSlice) -> Changed {
-        self.take_slice(SeenSlice::read(object))
-    }
-
-    /// The same of one that was read already.
-    pub fn take_slice(&mut self, SeenSlice { name, slice }: SeenSlice) -> Changed {
+    pub fn apply_slice(&mut self, SeenSlice { name, slice }: SeenSlice) -> Changed {
         match slice {
             Ok(Some(slice)) => self.put_slice(slice),
             // The label that joined it to a Service may have been taken off.
@@ -111,18 +106,13 @@ impl Services {
     }
 
     /// These are all slices that there are. `unread` are names of slices that exist but could not be decoded.
-    pub fn reset_slices(&mut self, objects: &[EndpointSlice], unread: &[ObjectName]) -> Changed {
-        self.take_all_slices(objects.iter().map(SeenSlice::read).collect(), unread)
-    }
-
-    /// The same of slices that were read already.
-    pub fn take_all_slices(&mut self, read: Vec<SeenSlice>, unread: &[ObjectName]) -> Changed {
+    pub fn reset_slices(&mut self, read: Vec<SeenSlice>, unread: &[ObjectName]) -> Changed {
         let mut present: BTreeSet<_> = read.iter().map(|slice| slice.name.clone()).collect();
         present.extend(unread.iter().cloned());
         self.problems.retain(SLICE, |name| present.contains(name));
         let gone: Vec<_> = self.slices.keys().filter(|name| !present.contains(name)).cloned().collect();
         let mut changed: Changed = gone.iter().flat_map(|name| self.delete_slice(name)).collect();
-        changed.extend(read.into_iter().flat_map(|slice| self.take_slice(slice)));
+        changed.extend(read.into_iter().flat_map(|slice| self.apply_slice(slice)));
         changed
     }
 

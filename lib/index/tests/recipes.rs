@@ -11,7 +11,7 @@ use netkeel_core::{
     name::ObjectName,
     policy::{Direction, Numbers, Party, explain, naive},
 };
-use netkeel_index::Policies;
+use netkeel_index::{Policies, convert::policy::PodReader};
 use serde_json::{Value, json};
 
 /// Traffic by its name in the recipes.
@@ -76,10 +76,11 @@ fn cluster(specs: &[Value], six: bool) -> Policies {
         ("shop", "web", "web", "other-node", [10, 0, 0, 1]),
         ("bank", "till", "web", "own-node", [10, 0, 1, 1]),
     ];
+    let mut reader = PodReader::default();
     for (namespace, name, app, node, address) in pods {
         let object = json!({"metadata": {"namespace": namespace, "name": name, "labels": {"app": app}},
             "spec": {"nodeName": node, "containers": []}, "status": {"podIP": at(address, six)}});
-        policies.apply_pod(&serde_json::from_value(object).expect("a pod"));
+        policies.apply_pod(reader.read(&serde_json::from_value(object).expect("a pod")));
     }
     for (number, spec) in specs.iter().enumerate() {
         let object =

@@ -102,13 +102,13 @@ impl Agent {
         let changed = match event {
             Event::Reset { objects, undecodable } => {
                 self.synced.slices = true;
-                let changed = self.services.take_all_slices(objects, &names(&undecodable));
+                let changed = self.services.reset_slices(objects, &names(&undecodable));
                 for object in undecodable {
                     self.services.undecodable(invalid("EndpointSlice", object));
                 }
                 changed
             }
-            Event::Apply(slice) => self.services.take_slice(slice),
+            Event::Apply(slice) => self.services.apply_slice(slice),
             Event::Delete { namespace, name } => {
                 self.services.delete_slice(&object_name(namespace.as_deref(), &name))
             }

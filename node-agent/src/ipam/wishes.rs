@@ -125,7 +125,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pods::PodReader;
+    use crate::pods::SeenPodReader;
 
     const WAIT: Duration = Duration::from_millis(20);
 
@@ -134,7 +134,7 @@ mod tests {
             "metadata": {"name": "cart", "namespace": "shop", "uid": uid, "annotations": annotations},
             "spec": {"nodeName": node},
         });
-        Event::Apply(PodReader::new("n1").read(serde_json::from_value(object).unwrap()))
+        Event::Apply(SeenPodReader::new("n1").read(serde_json::from_value(object).unwrap()))
     }
 
     fn namespace() -> Event<Namespace> {

@@ -11,6 +11,7 @@ use rtnetlink::{
 
 use super::{
     Error,
+    attribute::{put as put_attribute, within},
     netlink::{Change, Rtnetlink},
 };
 use crate::bandwidth::Bucket;
@@ -33,8 +34,6 @@ const QOPT_LEN: usize = 36;
 const LINKLAYER: usize = 1;
 const RATE: usize = 8;
 const LIMIT: usize = 24;
-/// Length of an attribute's header.
-const HEADER: usize = 4;
 
 /// What a queue that is there says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,18 +96,11 @@ fn options(bucket: &Bucket) -> Vec<u8> {
     let short = u32::try_from(bucket.rate).unwrap_or(u32::MAX);
     parameters[RATE..RATE + 4].copy_from_slice(&short.to_ne_bytes());
     parameters[LIMIT..LIMIT + 4].copy_from_slice(&bucket.limit.to_ne_bytes());
-    [
-        attribute(TCA_TBF_PARMS, &parameters),
-        attribute(TCA_TBF_RATE64, &bucket.rate.to_ne_bytes()),
-        attribute(TCA_TBF_BURST, &bucket.burst.to_ne_bytes()),
-    ]
-    .concat()
-}
-
-/// An attribute whose value needs no padding.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(HEADER + value.len()).expect("36 bytes at most");
-    [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
+    let mut bytes = Vec::new();
+    put_attribute(&mut bytes, TCA_TBF_PARMS, &parameters);
+    put_attribute(&mut bytes, TCA_TBF_RATE64, &bucket.rate.to_ne_bytes());
+    put_attribute(&mut bytes, TCA_TBF_BURST, &bucket.burst.to_ne_bytes());
+    bytes
 }
 
 fn read(message: &RouteNetlinkMessage) -> Option<Held> {
@@ -128,24 +120,11 @@ fn read_options(options: &DefaultNla) -> Option<Held> {
     use rtnetlink::packet_core::Nla as _;
     let mut bytes = vec![0; options.value_len()];
     options.emit_value(&mut bytes);
-    let parameters = find(&bytes, TCA_TBF_PARMS)?;
+    let parameters = within(&bytes, TCA_TBF_PARMS)?;
     let number = |at: usize| Some(u32::from_ne_bytes(*parameters.get(at..)?.first_chunk()?));
-    let long = find(&bytes, TCA_TBF_RATE64).and_then(|value| Some(u64::from_ne_bytes(*value.first_chunk()?)));
+    let long =
+        within(&bytes, TCA_TBF_RATE64).and_then(|value| Some(u64::from_ne_bytes(*value.first_chunk()?)));
     Some(Held { rate: long.unwrap_or(number(RATE)?.into()), limit: number(LIMIT)? })
-}
-
-/// The value of the first attribute of this kind.
-fn find(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let (header, _) = bytes.split_first_chunk::<HEADER>()?;
-        let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]);
-        let value = bytes.get(HEADER..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
-    }
 }
 
 #[cfg(test)]

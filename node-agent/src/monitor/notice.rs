@@ -5,7 +5,7 @@ use rtnetlink::{
     packet_route::RouteNetlinkMessage,
 };
 
-use crate::nftables::attribute;
+use crate::link::attribute;
 
 /// `RTM_NEWNETCONF` of `rtnetlink.h`, which the library does not know.
 const NEWNETCONF: u16 = 80;

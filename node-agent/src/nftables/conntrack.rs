@@ -7,10 +7,11 @@ use netkeel_dataplane_common::transport::UDP;
 
 use super::{
     Error,
-    attribute::{address, behind_header, put, within},
+    attribute::{address, behind_header},
     encode::{Family, NESTED},
     nfnetlink::{ACK, DUMP, Nfnetlink},
 };
+use crate::link::attribute::{put, within};
 
 /// `NFNL_SUBSYS_CTNETLINK`, and its messages.
 const CONNTRACK: u16 = 1 << 8;

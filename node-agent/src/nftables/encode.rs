@@ -12,7 +12,8 @@ use netkeel_dataplane_common::transport::UDP;
 pub(crate) use self::map::{
     DELSETELEM, Element, Family, GETSETELEM, MapType, NEWSETELEM, elements, elements_of, map_name,
 };
-use super::attribute::{octets, put};
+use super::attribute::octets;
+use crate::link::attribute::put;
 
 pub(crate) const NEWTABLE: u16 = 0;
 pub(crate) const GETTABLE: u16 = 1;

@@ -22,7 +22,7 @@ use super::{Known, Outcome, PodRef, Programmer, Wanted, numbers::Kept, snapshot:
 use crate::{
     agent::events::{invalid, names, object_name},
     cleanup::chain,
-    pods::{PodReader, SeenPod, SlimPod, SlimSpec, SlimStatus},
+    pods::{SeenPod, SeenPodReader, SlimPod, SlimSpec, SlimStatus},
 };
 
 /// Which kinds have been listed once.
@@ -81,7 +81,7 @@ impl Knowledge {
             placed: BTreeMap::new(),
         };
         let Snapshot { pods, namespaces, policies } = snapshot.unwrap_or_default();
-        let mut reader = PodReader::new(own_node);
+        let mut reader = SeenPodReader::new(own_node);
         this.reset_pods(pods.into_iter().map(|pod| reader.read(pod)).collect(), &[]);
         this.index.reset_namespaces(&namespaces, &[]);
         this.reset_policies(policies, &[]);
@@ -242,7 +242,7 @@ impl Knowledge {
     }
 
     fn apply_pod(&mut self, pod: SeenPod) -> bool {
-        self.note_uid(&pod) | self.index.take_pod(pod.policy)
+        self.note_uid(&pod) | self.index.apply_pod(pod.policy)
     }
 
     /// Whether another pod has the name now.
@@ -259,7 +259,7 @@ impl Knowledge {
         }
         self.uids.extend(unread.iter().filter_map(|name| Some((name.clone(), before.get(name)?.clone()))));
         let others = self.uids != before;
-        self.index.take_all_pods(pods.into_iter().map(|pod| pod.policy).collect(), unread) | others
+        self.index.reset_pods(pods.into_iter().map(|pod| pod.policy).collect(), unread) | others
     }
 
     fn apply_policy(&mut self, mut object: NetworkPolicy) -> bool {

@@ -1,6 +1,6 @@
 //! Pools and addresses that a pod asks for by annotation.
 
-use netkeel_agent::pods::{PodReader, SlimPod};
+use netkeel_agent::pods::{SeenPodReader, SlimPod};
 use netkeel_client::Event;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn told(host: &Host, annotations: &Value) {
         "spec": {"nodeName": "node-1"},
     }))
     .expect("a pod");
-    let pod = PodReader::new("node-1").read(pod);
+    let pod = SeenPodReader::new("node-1").read(pod);
     host.pool().wishes.pod_event(&Event::Reset { objects: vec![pod], undecodable: Vec::new() });
 }
 

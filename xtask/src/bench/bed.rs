@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use netkeel_e2e::workload::{Workload, install};
+use netkeel_e2e::workload::{Workload, install, of_family};
 use netkeel_e2e::{Cluster, IpFamily, Options, Progress};
 
 use super::{cilium, flannel, machine};
@@ -104,12 +104,14 @@ impl Bed {
     /// The address of a node that is measured.
     pub(super) fn address(&self, node: &str) -> Result<String> {
         let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
-        self.measured(&self.cluster.kubectl(&["get", "node", node, "-o", path])?)
+        let addresses = self.cluster.kubectl(&["get", "node", node, "-o", path])?;
+        of_family(&addresses, self.is_ipv6())
+            .with_context(|| format!("no address of that family: {addresses}"))
     }
 
     /// The address of a pod that is measured.
     pub(super) fn pod_address(&self, workload: &Workload<'_>, pod: &str) -> Result<String> {
-        self.measured(&workload.kubectl(&["get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"])?)
+        workload.address(pod, self.is_ipv6())
     }
 
     /// The address of the loopback device that is measured.
@@ -119,11 +121,6 @@ impl Bed {
 
     pub(super) fn is_ipv6(&self) -> bool {
         self.cluster.ip_family() == IpFamily::Dual
-    }
-
-    fn measured(&self, addresses: &str) -> Result<String> {
-        let found = addresses.split_whitespace().find(|address| address.contains(':') == self.is_ipv6());
-        found.map(str::to_owned).with_context(|| format!("no address of that family: {addresses}"))
     }
 
     /// The test workload's program, at the same path on every node.

@@ -41,6 +41,8 @@ shift 2
 struct Server {
     name: &'static str,
     port: &'static str,
+    /// What only this one of all processes of its name has on its command line.
+    argument: &'static str,
     _program: Attached,
 }
 
@@ -120,7 +122,8 @@ fn ours(bed: &Bed) -> Result<Server> {
     command.arg(bed.cluster.folder().join("pki/ca.crt")).arg(token.trim());
     command.args(["env", &format!("NETKEEL_API_SERVERS={}", api.trim()), "taskset", "2"]).arg(program);
     command.args(["--listen", "127.0.0.1:5301", "--admin", "127.0.0.1:5311", "--upstream", "127.0.0.1:9"]);
-    Ok(Server { name: "netkeel-dns", port: "5301", _program: Attached::start(&mut command)? })
+    let program = Attached::start(&mut command)?;
+    Ok(Server { name: "netkeel-dns", port: "5301", argument: "5301", _program: program })
 }
 
 /// CoreDNS, configured as kubeadm does but for what leads outside.
@@ -137,7 +140,8 @@ fn theirs(bed: &Bed, program: &Path) -> Result<Server> {
     let mut command = bed.cluster.node_command(node)?;
     command.args(["sh", "-c", ATTACHED, "sh", "taskset", "2"]).arg(program);
     command.args(["-conf"]).arg(corefile);
-    Ok(Server { name: "coredns", port: "5302", _program: Attached::start(&mut command)? })
+    let program = Attached::start(&mut command)?;
+    Ok(Server { name: "coredns", port: "5302", argument: "Corefile", _program: program })
 }
 
 impl Server {
@@ -188,16 +192,10 @@ impl Server {
     fn of_process(&self, bed: &Bed, file: &str) -> Result<String> {
         let script = format!(
             "for p in $(pidof {}); do grep -q -- {} /proc/$p/cmdline && cat /proc/$p/{file}; done",
-            self.name,
-            self.port_option()
+            self.name, self.argument
         );
         let [node, _] = bed.nodes()?;
         bed.cluster.node_exec(node, &["sh", "-c", &script])
-    }
-
-    /// What only this process has on its command line.
-    fn port_option(&self) -> &str {
-        if self.name == "coredns" { "Corefile" } else { self.port }
     }
 }
 

@@ -54,15 +54,7 @@ pub fn namespace(object: &api::Namespace) -> Namespace {
     }
 }
 
-/// Reads a pod.
-///
-/// # Errors
-/// When an address of its status is none.
-pub fn pod(object: &api::Pod) -> Result<Pod, Invalid> {
-    PodReader::default().read(object)
-}
-
-/// Reads many pods: what they have in common, they share.
+/// Reads pods: what they have in common, they share.
 #[derive(Debug, Default)]
 pub struct PodReader {
     names: Shared<str>,

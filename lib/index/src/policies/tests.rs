@@ -1,15 +1,20 @@
 //! Events in, tables out.
 
-use k8s_openapi::api::networking::v1::NetworkPolicySpec;
+use k8s_openapi::api::{core::v1::Pod as PodObject, networking::v1::NetworkPolicySpec};
 use netkeel_core::policy::{Direction, Table};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::convert::policy::PodReader;
 
 fn pod(name: &str, app: &str, node: &str, address: &str) -> PodObject {
     let object = json!({"metadata": {"namespace": "shop", "name": name, "labels": {"app": app}},
         "spec": {"nodeName": node, "containers": []}, "status": {"phase": "Running", "podIP": address}});
     serde_json::from_value(object).unwrap()
+}
+
+fn read(pod: &PodObject) -> Result<Pod, Invalid> {
+    PodReader::default().read(pod)
 }
 
 fn namespace(labels: &Value) -> NamespaceObject {
@@ -39,8 +44,8 @@ fn address(last: u8) -> Address {
 fn shop() -> Policies {
     let mut policies = Policies::new("a", Numbers::default());
     policies.apply_namespace(&namespace(&json!({"team": "x"})));
-    policies.apply_pod(&pod("db", "db", "a", "10.0.0.1"));
-    policies.apply_pod(&pod("web", "web", "b", "10.0.0.2"));
+    policies.apply_pod(read(&pod("db", "db", "a", "10.0.0.1")));
+    policies.apply_pod(read(&pod("web", "web", "b", "10.0.0.2")));
     policies.apply_policy(&from_web());
     policies
 }
@@ -53,9 +58,9 @@ fn reaches_db(policies: &mut Policies, from: Address) -> bool {
 fn a_policy_its_pods_and_their_labels_decide_together() {
     let mut policies = shop();
     assert!(reaches_db(&mut policies, address(2)) && !reaches_db(&mut policies, address(3)));
-    assert!(policies.apply_pod(&pod("web", "other", "b", "10.0.0.2")));
+    assert!(policies.apply_pod(read(&pod("web", "other", "b", "10.0.0.2"))));
     assert!(!reaches_db(&mut policies, address(2)));
-    assert!(policies.apply_pod(&pod("web", "web", "b", "10.0.0.3")));
+    assert!(policies.apply_pod(read(&pod("web", "web", "b", "10.0.0.3"))));
     assert!(!reaches_db(&mut policies, address(2)) && reaches_db(&mut policies, address(3)));
     assert!(policies.delete_pod(&name("web")));
     assert!(!reaches_db(&mut policies, address(3)));
@@ -81,13 +86,13 @@ fn a_namespaces_new_labels_move_its_pods() {
 fn an_object_sent_again_changes_nothing() {
     let mut policies = shop();
     policies.compile();
-    assert!(!policies.apply_pod(&pod("db", "db", "a", "10.0.0.1")));
+    assert!(!policies.apply_pod(read(&pod("db", "db", "a", "10.0.0.1"))));
     assert!(!policies.apply_namespace(&namespace(&json!({"team": "x"}))));
     assert!(!policies.apply_policy(&from_web()));
     assert!(!policies.reset_policies(&[from_web()], &[]));
     assert!(!policies.reset_namespaces(&[namespace(&json!({"team": "x"}))], &[]));
     let pods = [pod("db", "db", "a", "10.0.0.1"), pod("web", "web", "b", "10.0.0.2")];
-    assert!(!policies.reset_pods(&pods, &[]));
+    assert!(!policies.reset_pods(pods.iter().map(read).collect(), &[]));
     let before = policies.work();
     policies.compile();
     assert_eq!(policies.work(), before);
@@ -96,7 +101,7 @@ fn an_object_sent_again_changes_nothing() {
 #[test]
 fn a_reset_forgets_what_is_gone_and_keeps_what_could_not_be_read() {
     let mut policies = shop();
-    assert!(policies.reset_pods(&[], &[name("db")]));
+    assert!(policies.reset_pods(vec![], &[name("db")]));
     assert!(policies.pod(&name("db")).is_some() && policies.pod(&name("web")).is_none());
     assert!(!policies.reset_policies(&[], &[name("from-web")]));
     assert!(!reaches_db(&mut policies, address(9)), "the policy that cannot be read any more stays in force");
@@ -175,12 +180,12 @@ fn the_own_nodes_word_on_an_address_counts_before_the_apis() {
     ));
     let new = |address: &str| pod("new", "new", "a", address);
     assert!(!policies.place(&name("new"), [address(7)].into()), "not known yet");
-    assert!(policies.apply_pod(&new("")));
+    assert!(policies.apply_pod(read(&new(""))));
     assert!(reaches_db(&mut policies, address(7)));
-    assert!(!policies.apply_pod(&new("10.0.0.6")), "the API's address is that of an earlier sandbox");
+    assert!(!policies.apply_pod(read(&new("10.0.0.6"))), "the API's address is that of an earlier sandbox");
     assert!(policies.place(&name("new"), [].into()) && !reaches_db(&mut policies, address(7)));
     assert!(!policies.place(&name("new"), [].into()));
-    assert!(policies.apply_pod(&new("10.0.0.6")) && reaches_db(&mut policies, address(6)));
+    assert!(policies.apply_pod(read(&new("10.0.0.6"))) && reaches_db(&mut policies, address(6)));
     let six = Address::from("fd00::7".parse::<std::net::IpAddr>().unwrap());
     assert!(policies.place(&name("new"), [address(7), six].into()));
     assert!(reaches_db(&mut policies, address(7)) && reaches_db(&mut policies, six), "both of its addresses");
@@ -191,23 +196,23 @@ fn only_pods_of_the_own_node_have_tables_and_host_network_pods_have_none() {
     let mut policies = shop();
     let mut host = pod("host", "db", "a", "172.18.0.2");
     host.spec.as_mut().unwrap().host_network = Some(true);
-    policies.apply_pod(&host);
+    policies.apply_pod(read(&host));
     assert!(policies.compile().pods.keys().eq([&name("db")]));
-    assert!(policies.apply_pod(&pod("web", "web", "a", "10.0.0.2")));
+    assert!(policies.apply_pod(read(&pod("web", "web", "a", "10.0.0.2"))));
     assert!(policies.compile().pods.keys().eq([&name("db"), &name("web")]));
 }
 
 #[test]
 fn pods_of_the_same_policies_share_a_table_and_a_table_stays_until_it_says_something_else() {
     let mut policies = shop();
-    policies.apply_pod(&pod("db-2", "db", "a", "10.0.0.11"));
+    policies.apply_pod(read(&pod("db-2", "db", "a", "10.0.0.11")));
     let table = |policies: &mut Policies, pod: &str| {
         let Table::Rules(rules) = policies.compile().pods[&name(pod)].ingress.clone() else { panic!("open") };
         rules
     };
     let before = table(&mut policies, "db");
     assert!(Arc::ptr_eq(&before, &table(&mut policies, "db-2")));
-    policies.apply_pod(&pod("other", "other", "b", "10.0.0.12"));
+    policies.apply_pod(read(&pod("other", "other", "b", "10.0.0.12")));
     let everybody = policy("for-others", &json!({"podSelector": {}}), &json!(81));
     policies.apply_policy(&NetworkPolicy {
         metadata: from_web().metadata,
@@ -229,13 +234,13 @@ fn labels_that_no_rule_asks_for_tell_no_classes_apart() {
         object.metadata.labels.as_mut().unwrap().insert("revision".into(), revision.into());
         object
     };
-    policies.apply_pod(&labelled("1"));
+    policies.apply_pod(read(&labelled("1")));
     let identity = |policies: &mut Policies, last| policies.compile().identity(address(last));
     assert_eq!(identity(&mut policies, 12), identity(&mut policies, 2));
     let asks = policy("asks", &json!({"podSelector": {"matchLabels": {"revision": "1"}}}), &json!(81));
     policies.apply_policy(&asks);
     assert_ne!(identity(&mut policies, 12), identity(&mut policies, 2));
-    policies.apply_pod(&labelled("2"));
+    policies.apply_pod(read(&labelled("2")));
     assert!(!policies.compile().allows(&name("db"), Direction::Ingress, address(12), 6, 81));
     policies.delete_policy(&name("asks"));
     assert_eq!(identity(&mut policies, 12), identity(&mut policies, 2));
@@ -253,17 +258,18 @@ fn a_verdicts_rule_has_a_name() {
 #[test]
 fn a_restart_with_the_numbers_kept_gives_the_same_tables() {
     let mut first = shop();
-    first.apply_pod(&pod("old", "old", "b", "10.0.0.8"));
+    first.apply_pod(read(&pod("old", "old", "b", "10.0.0.8")));
     first.compile();
     first.delete_pod(&name("old"));
     let compiled = first.compile().clone();
     let kept = serde_json::to_string(first.numbers()).unwrap();
     let mut second = Policies::new("a", serde_json::from_str(&kept).unwrap());
     second.apply_policy(&from_web());
-    second.reset_pods(&[pod("web", "web", "b", "10.0.0.2"), pod("db", "db", "a", "10.0.0.1")], &[]);
+    let pods = [pod("web", "web", "b", "10.0.0.2"), pod("db", "db", "a", "10.0.0.1")];
+    second.reset_pods(pods.iter().map(read).collect(), &[]);
     second.reset_namespaces(&[namespace(&json!({"team": "x"}))], &[]);
     assert_eq!(*second.compile(), compiled);
-    second.apply_pod(&pod("new", "new", "b", "10.0.0.9"));
+    second.apply_pod(read(&pod("new", "new", "b", "10.0.0.9")));
     let numbers: BTreeSet<_> = first.numbers().classes().map(|(_, number)| number).collect();
     let new = second.compile().identities[&address(9)];
     assert!(
@@ -279,7 +285,12 @@ fn cluster(size: u32) -> Policies {
     for number in 0..size {
         let node = if number < 20 { "a" } else { "b" };
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string();
-        policies.apply_pod(&pod(&format!("pod-{number}"), &format!("app-{}", number % 50), node, &address));
+        policies.apply_pod(read(&pod(
+            &format!("pod-{number}"),
+            &format!("app-{}", number % 50),
+            node,
+            &address,
+        )));
     }
     for number in 0..100 {
         let labels = |number| json!({"podSelector": {"matchLabels": {"app": format!("app-{number}")}}});
@@ -316,7 +327,7 @@ fn a_changes_cost_is_the_same_in_any_cluster() {
         assert_eq!((all.matches, all.tables, all.addresses), (500, 10, u64::from(size)), "{size} pods");
         let relabel = |app: &'static str| {
             move |policies: &mut Policies| {
-                assert!(policies.apply_pod(&pod("pod-150", app, "b", "10.0.0.150")));
+                assert!(policies.apply_pod(read(&pod("pod-150", app, "b", "10.0.0.150"))));
             }
         };
         let known = cost(&mut policies, relabel("app-7"));
@@ -324,7 +335,7 @@ fn a_changes_cost_is_the_same_in_any_cluster() {
         let new = cost(&mut policies, relabel("new"));
         assert_eq!(new, Work { addresses: 1, matches: 10, ..Work::default() }, "to a new class, {size} pods");
         let own = cost(&mut policies, |policies| {
-            assert!(policies.apply_pod(&pod("pod-3", "app-4", "a", "10.0.0.3")));
+            assert!(policies.apply_pod(read(&pod("pod-3", "app-4", "a", "10.0.0.3"))));
         });
         assert_eq!(
             own,

@@ -10,11 +10,11 @@ fn service(name: &str, address: &str) -> ServiceObject {
     serde_json::from_value(object).unwrap()
 }
 
-fn slice(name: &str, of: &str, addresses: &[&str]) -> EndpointSlice {
+fn slice(name: &str, of: &str, addresses: &[&str]) -> SeenSlice {
     let endpoints: Vec<Value> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
     let object = json!({"metadata": {"namespace": "shop", "name": name, "labels": {convert::SERVICE_NAME: of}},
         "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints});
-    serde_json::from_value(object).unwrap()
+    SeenSlice::read(&serde_json::from_value(object).unwrap())
 }
 
 fn name(name: &str) -> ObjectName {
@@ -29,10 +29,10 @@ fn backends(services: &Services, of: &str) -> Vec<String> {
 #[test]
 fn slices_join_their_service_whichever_comes_first() {
     let mut services = Services::default();
-    assert_eq!(services.apply_slice(&slice("a-1", "a", &["10.0.0.1"])), [name("a")].into());
+    assert_eq!(services.apply_slice(slice("a-1", "a", &["10.0.0.1"])), [name("a")].into());
     assert!(backends(&services, "a").is_empty());
     assert_eq!(services.apply_service(&service("a", "10.96.0.1")), [name("a")].into());
-    assert_eq!(services.apply_slice(&slice("a-2", "a", &["10.0.0.2"])), [name("a")].into());
+    assert_eq!(services.apply_slice(slice("a-2", "a", &["10.0.0.2"])), [name("a")].into());
     assert_eq!(backends(&services, "a"), ["10.0.0.1", "10.0.0.2"]);
     assert_eq!(services.delete_slice(&name("a-1")), [name("a")].into());
     assert_eq!(backends(&services, "a"), ["10.0.0.2"]);
@@ -44,18 +44,18 @@ fn slices_join_their_service_whichever_comes_first() {
 fn an_object_sent_again_changes_nothing() {
     let mut services = Services::default();
     services.apply_service(&service("a", "10.96.0.1"));
-    services.apply_slice(&slice("a-1", "a", &["10.0.0.1"]));
+    services.apply_slice(slice("a-1", "a", &["10.0.0.1"]));
     assert!(services.apply_service(&service("a", "10.96.0.1")).is_empty());
-    assert!(services.apply_slice(&slice("a-1", "a", &["10.0.0.1"])).is_empty());
+    assert!(services.apply_slice(slice("a-1", "a", &["10.0.0.1"])).is_empty());
     assert!(services.reset_services(&[service("a", "10.96.0.1")], &[]).is_empty());
-    assert!(services.reset_slices(&[slice("a-1", "a", &["10.0.0.1"])], &[]).is_empty());
+    assert!(services.reset_slices(vec![slice("a-1", "a", &["10.0.0.1"])], &[]).is_empty());
 }
 
 #[test]
 fn a_slice_that_moves_to_another_service_concerns_both() {
     let mut services = Services::default();
-    services.apply_slice(&slice("x", "a", &["10.0.0.1"]));
-    assert_eq!(services.apply_slice(&slice("x", "b", &["10.0.0.1"])), [name("a"), name("b")].into());
+    services.apply_slice(slice("x", "a", &["10.0.0.1"]));
+    assert_eq!(services.apply_slice(slice("x", "b", &["10.0.0.1"])), [name("a"), name("b")].into());
     assert_eq!(services.slices_of(&name("a")).count(), 0);
 }
 
@@ -74,8 +74,8 @@ fn a_reset_deletes_what_is_gone_and_keeps_what_could_not_be_read() {
 fn an_impossible_object_is_named_and_what_was_known_stays_in_force() {
     let mut services = Services::default();
     services.apply_service(&service("a", "10.96.0.1"));
-    services.apply_slice(&slice("a-1", "a", &["10.0.0.1"]));
-    assert!(services.apply_slice(&slice("a-1", "a", &["10.0.0.1", "not an address"])).is_empty());
+    services.apply_slice(slice("a-1", "a", &["10.0.0.1"]));
+    assert!(services.apply_slice(slice("a-1", "a", &["10.0.0.1", "not an address"])).is_empty());
     assert!(services.apply_service(&service("b", "1.2.3")).is_empty());
     services.apply_service(&service("c", "10.96.0.3"));
     assert_eq!(backends(&services, "a"), ["10.0.0.1"]);
@@ -83,7 +83,7 @@ fn an_impossible_object_is_named_and_what_was_known_stays_in_force() {
     let named: Vec<_> = services.problems().iter().map(|problem| problem.name.to_string()).collect();
     assert_eq!(named, ["shop/a-1", "shop/b"]);
 
-    services.apply_slice(&slice("a-1", "a", &["10.0.0.2"]));
+    services.apply_slice(slice("a-1", "a", &["10.0.0.2"]));
     services.delete_service(&name("b"));
     assert!(services.problems().is_empty());
 }

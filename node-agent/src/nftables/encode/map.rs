@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    super::attribute::{address, attributes, behind_header, octets, put, within},
+    super::attribute::{address, behind_header, octets},
     Message, NESTED, Table, text, value,
 };
+use crate::link::attribute::{attributes, put, within};
 
 const NEWSET: u16 = 9;
 pub(crate) const NEWSETELEM: u16 = 12;

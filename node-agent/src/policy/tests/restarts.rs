@@ -1,7 +1,7 @@
 //! Agents that follow others: what they take over, and what they know without the API server.
 
 use super::{cases::shop, *};
-use crate::pods::PodReader;
+use crate::pods::SeenPodReader;
 
 #[test]
 fn a_restart_writes_nothing_but_the_epoch() {
@@ -70,7 +70,7 @@ fn a_restart_without_the_api_server_gives_a_new_sandbox_its_policy_and_forgets_n
     let mut knowledge = restore();
     assert!(!knowledge.is_something());
     let [own, remote, namespace, policy] = objects();
-    let mut reader = PodReader::new(cluster::NODE);
+    let mut reader = SeenPodReader::new(cluster::NODE);
     knowledge.pod_event(Event::Reset {
         objects: [own, remote].map(|pod| reader.read(serde_json::from_value(pod).unwrap())).into(),
         undecodable: vec![],

@@ -241,7 +241,7 @@ fn refused(table: &[(&str, &str)]) {
 
 fn pod_of(yaml: &str) -> Result<Pod, String> {
     let text = format!("metadata: {{namespace: shop, name: web-0, labels: {{app: web}}}}\n{yaml}");
-    pod(&serde_yaml_ng::from_str(&text).unwrap()).map_err(|invalid| invalid.to_string())
+    PodReader::default().read(&serde_yaml_ng::from_str(&text).unwrap()).map_err(|invalid| invalid.to_string())
 }
 
 #[test]
