@@ -1,6 +1,6 @@
 //! `ClusterNetwork`: the one object that a user edits. Every field has a default, so `spec: {}` is a network.
 
-mod dns;
+pub mod dns;
 mod observability;
 mod pod_network;
 mod status;

@@ -51,6 +51,23 @@ impl JsonSchema for IpText {
     }
 }
 
+/// Schema of a domain name in lower case, without a dot at its end. 253 is the longest.
+pub(crate) struct DomainText;
+
+impl JsonSchema for DomainText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Domain".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": r"^[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?([.][a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?)*$"})
+    }
+}
+
 /// A resolver that names outside the cluster are sent to: `ip` (port 53), `ip:port` or `[ip]:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream(pub SocketAddr);

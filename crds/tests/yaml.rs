@@ -39,12 +39,33 @@ fn an_empty_spec_is_the_default_network() {
                 "mtu": "Auto",
                 "masquerade": {"enabled": true, "excludedCIDRs": []},
             },
-            "dns": {"clusterDomain": "cluster.local", "replicas": 2, "upstreams": []},
+            "dns": dns(&json!({})),
             "observability": {
                 "traces": {"endpoint": "http://jaeger-collector.observability:4317", "samplingRatios": {"dns": 0.01}},
             },
         })
     );
+}
+
+fn forwarding() -> Value {
+    json!({"protocol": "UDP", "httpsPath": "/dns-query", "policy": "Random", "timeoutMilliseconds": 1500, "maxConcurrent": 1000,
+        "failover": ["ServFail", "Refused", "NotImp"]})
+}
+
+/// `spec.dns` as it is by default, but for `changes`.
+fn dns(changes: &Value) -> Value {
+    let mut dns = json!({
+        "clusterDomain": "cluster.local", "replicas": 2, "placement": "Replicas", "ttlSeconds": 5, "podRecords": "Insecure",
+        "endpointPodNames": false, "emptyServices": "Answer", "upstreams": [], "forwarding": forwarding(), "stubDomains": [],
+        "cache": {"maxEntries": 10_000, "maxBytes": 8_388_608, "maxTTLSeconds": 3600, "minTTLSeconds": 5, "negativeMaxTTLSeconds": 1800,
+            "prefetch": true, "serveStale": {"maxAgeSeconds": 86_400, "mode": "Verify", "responseTTLSeconds": 30}},
+        "hosts": [], "rewrites": [], "overrides": [], "acl": [], "externalZones": [],
+        "queryLog": {"queries": "Off", "sampleRatio": 1.0}, "searchPath": "Off", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
+    });
+    for (field, value) in changes.as_object().into_iter().flatten() {
+        dns[field] = value.clone();
+    }
+    dns
 }
 
 #[test]
@@ -63,7 +84,22 @@ fn every_object_survives_the_way_to_the_api_and_back() {
                 "encapsulation": "VXLANCrossSubnet", "vxlan": {"port": 4789}, "mtu": 1400,
                 "masquerade": {"enabled": false, "excludedCIDRs": ["192.0.2.0/24", "2001:db8::/32"]},
             },
-            "dns": {"clusterDomain": "k8s.example", "replicas": 3, "upstreams": ["192.0.2.53", "[2001:db8::1]:5353"], "clusterIP": "10.96.0.10"},
+            "dns": dns(&json!({
+                "clusterDomain": "k8s.example", "replicas": 3, "upstreams": ["192.0.2.53", "[2001:db8::1]:5353"], "clusterIP": "10.96.0.10",
+                "placement": "EveryNode", "podRecords": "Verified", "emptyServices": "NXDomain", "searchPath": "ServerSide",
+                "forwarding": {"protocol": "TLS", "tlsServerName": "dns.example", "httpsPath": "/dns-query", "policy": "Sequential",
+                    "timeoutMilliseconds": 700, "maxConcurrent": 10, "failover": ["NXDomain"]},
+                "stubDomains": [{"zone": "corp.example", "upstreams": ["192.0.2.7"], "forwarding": forwarding()}],
+                "hosts": [{"ip": "192.0.2.8", "names": ["printer.corp.example"], "ttlSeconds": 60}],
+                "rewrites": [{"match": {"type": "Suffix", "value": ".old.example"}, "to": ".new.example", "answerRewrite": true}],
+                "overrides": [{"zone": "corp.example", "types": ["AAAA"], "responseCode": "NoError", "ttlSeconds": 60,
+                    "records": [{"type": "AAAA", "value": "2001:db8::1"}]}],
+                "acl": [{"action": "Filter", "networks": ["10.0.0.0/8"], "zones": ["corp.example"], "types": ["ANY"]}],
+                "externalZones": [{"zone": "k8s.example.org", "sources": ["LoadBalancer", "ExternalIP"]}],
+                "queryLog": {"queries": "Denials", "sampleRatio": 0.25},
+                "rateLimit": {"queriesPerSecond": 100, "burst": 200},
+                "tls": {"secretName": "dns-tls"},
+            })),
             "observability": {"traces": {"endpoint": "http://192.0.2.10:4317", "samplingRatios": {"dns": 0.5}}},
         },
     });

@@ -91,9 +91,7 @@ fn reverse(zone: &Zone, make: &Maker<'_>, address: IpAddr, rtype: RecordType) ->
                 .map(target)
                 .collect()
         }
-        None if zone.settings().service_ranges.iter().any(|range| range.contains(&address)) => {
-            return make.nxdomain();
-        }
+        None if zone.settings().is_own(address) => return make.nxdomain(),
         None => return Answer::Forward,
     };
     match rtype {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use clap::Parser;
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
+use netkeel_crds::cluster_network::{Dns, Upstream};
 
 use crate::forward::upstreams;
+use crate::live::Base;
 use crate::zone::Settings;
 
 /// Cluster DNS of Netkeel.
@@ -20,6 +22,9 @@ pub struct Args {
     /// Address and port to answer at, over UDP and TCP; may be repeated
     #[arg(long, default_value = "0.0.0.0:53")]
     listen: Vec<SocketAddr>,
+    /// Name of the ClusterNetwork whose spec.dns is followed; it takes the place of --upstream and --ttl
+    #[arg(long)]
+    cluster_network: Option<String>,
     /// Resolver for all other names, ADDRESS or ADDRESS:PORT; may be repeated [default: /etc/resolv.conf]
     #[arg(long = "upstream", value_parser = upstreams::parse)]
     upstreams: Vec<SocketAddr>,
@@ -49,12 +54,12 @@ pub struct Args {
 /// How the server runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What the zone is told.
-    pub settings: Settings,
-    /// Where questions are answered.
-    pub listen: Vec<SocketAddr>,
-    /// Resolvers for other names.
-    pub upstreams: Vec<SocketAddr>,
+    /// What holds until a ClusterNetwork says otherwise.
+    pub dns: Dns,
+    /// What no ClusterNetwork changes.
+    pub base: Base,
+    /// The ClusterNetwork that is followed.
+    pub cluster_network: Option<String>,
     /// Where metrics and health are told.
     pub admin: SocketAddr,
     /// How long answers go on after the signal to end.
@@ -66,25 +71,26 @@ pub struct Config {
 }
 
 impl Args {
-    /// The configuration. `resolv_conf` is the text that names the upstream resolvers where none is given;
-    /// those that are this server itself are left out.
+    /// The configuration. `resolv_conf` is the text that names the upstream resolvers where none is given.
     #[must_use]
     pub fn config(self, resolv_conf: &str) -> Config {
-        let mut upstreams = self.upstreams;
-        if upstreams.is_empty() {
-            upstreams = upstreams::from_resolv_conf(resolv_conf);
-        }
-        upstreams.retain(|upstream| !self.listen.iter().any(|listen| upstreams::is_self(*upstream, *listen)));
         let settings = Settings {
             domain: self.cluster_domain,
             ttl: self.ttl,
             dns_service: self.service,
             service_ranges: self.service_cidrs,
+            pod_ranges: vec![],
+        };
+        let dns = Dns {
+            cluster_domain: settings.domain.to_ascii().trim_end_matches('.').to_owned(),
+            ttl_seconds: self.ttl,
+            upstreams: self.upstreams.into_iter().map(Upstream).collect(),
+            ..Dns::default()
         };
         Config {
-            settings,
-            listen: self.listen,
-            upstreams,
+            dns,
+            base: Base { settings, listen: self.listen, of_node: upstreams::from_resolv_conf(resolv_conf) },
+            cluster_network: self.cluster_network,
             admin: self.admin,
             lame_duck: Duration::from_secs(self.lame_duck),
             traces_endpoint: self.traces_endpoint.filter(|endpoint| !endpoint.is_empty()),
@@ -125,19 +131,26 @@ mod tests {
     #[test]
     fn without_arguments_the_server_fits_a_usual_cluster() {
         let config = config(&[], "nameserver 10.0.0.2\nnameserver 127.0.0.53\n");
-        assert_eq!(config.settings.domain.to_ascii(), "cluster.local.");
-        assert_eq!(config.settings.dns_service, "kube-dns.kube-system");
-        assert_eq!(config.listen, ["0.0.0.0:53".parse().unwrap()]);
+        assert_eq!(config.base.settings.domain.to_ascii(), "cluster.local.");
+        assert_eq!(config.base.settings.dns_service, "kube-dns.kube-system");
+        assert_eq!(config.base.listen, ["0.0.0.0:53".parse().unwrap()]);
         assert_eq!(config.admin, "0.0.0.0:9472".parse().unwrap());
-        assert_eq!(config.upstreams, ["10.0.0.2:53".parse().unwrap()], "127.0.0.53 is this server itself");
-        assert_eq!((config.settings.ttl, config.lame_duck), (5, Duration::from_secs(5)));
+        assert_eq!(
+            config.base.upstreams(&config.dns),
+            ["10.0.0.2:53".parse().unwrap()],
+            "127.0.0.53 is this server itself"
+        );
+        assert_eq!((config.dns.ttl_seconds, config.lame_duck), (5, Duration::from_secs(5)));
     }
 
     #[test]
     fn upstreams_that_are_given_replace_those_of_the_node() {
         let config =
             config(&["--upstream", "10.0.0.9", "--upstream", "10.0.0.8:5353"], "nameserver 10.0.0.2\n");
-        assert_eq!(config.upstreams, ["10.0.0.9:53", "10.0.0.8:5353"].map(|text| text.parse().unwrap()));
+        assert_eq!(
+            config.base.upstreams(&config.dns),
+            ["10.0.0.9:53", "10.0.0.8:5353"].map(|text| text.parse().unwrap())
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use rand::seq::SliceRandom;
 
 use crate::answer::{Answer, answer};
 use crate::fast;
-use crate::forward::{Error, Forwarder};
+use crate::forward::Error;
+use crate::live::Live;
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{Common, Metrics, Seen};
 use crate::traced::{Answered, Trace};
@@ -28,7 +29,7 @@ const TELL: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
-    forwarder: Arc<Forwarder>,
+    live: Arc<ArcSwap<Live>>,
     metrics: Metrics,
     told: Arc<Seldom>,
     /// Share of questions that are traced, 0 to 1.
@@ -81,10 +82,10 @@ pub struct Pending {
 }
 
 impl Handler {
-    /// A handler of the zone that `zone` holds at each moment.
+    /// A handler of the zone and of what is told, as they are at each moment.
     #[must_use]
-    pub fn new(zone: Arc<ArcSwap<Zone>>, forwarder: Forwarder, metrics: Metrics) -> Self {
-        Self { zone, forwarder: Arc::new(forwarder), metrics, told: Arc::new(Seldom::new()), traced: 0.0 }
+    pub fn new(zone: Arc<ArcSwap<Zone>>, live: Arc<ArcSwap<Live>>, metrics: Metrics) -> Self {
+        Self { zone, live, metrics, told: Arc::new(Seldom::new()), traced: 0.0 }
     }
 
     /// The same, tracing this share of questions, 0 to 1.
@@ -157,7 +158,8 @@ impl Handler {
         let query = question.upstream_query(&name, rand::random());
         let avoid = self.zone.load().dns_addresses().to_vec();
         let own = !aliases.is_empty();
-        let (code, reply) = match self.forwarder.ask(&query, &avoid, trace.as_ref()).await {
+        let live = self.live.load_full();
+        let (code, reply) = match live.forwarder.ask(&query, &avoid, trace.as_ref()).await {
             Ok(reply) if own => follow(&question, aliases, &reply),
             Ok(reply) => {
                 (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))

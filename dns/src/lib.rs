@@ -7,6 +7,7 @@ mod batch;
 mod fast;
 pub mod forward;
 pub mod handler;
+pub mod live;
 pub mod message;
 pub mod metrics;
 mod name;

@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, Config};
-use crate::forward::Forwarder;
 use crate::handler::Handler;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::server::{self, Sockets};
 use crate::watch::{Follower, changes};
@@ -57,9 +57,6 @@ pub async fn run(args: Args) -> Result<(), Error> {
         tracing::warn!(error = &error as &dyn std::error::Error, "no traces are sent");
     }
     let signal = shutdown::signal()?;
-    if config.upstreams.is_empty() {
-        tracing::error!("no upstream resolver: only names of the cluster are answered; pass --upstream");
-    }
     let servers = ApiServers::from_env()?;
     let client = netkeel_client::connect(&servers)?;
     tokio::spawn(servers.follow(client.clone()));
@@ -116,14 +113,16 @@ pub async fn start(
     stop: &CancellationToken,
 ) -> Result<Running, Error> {
     let ready = health.readiness("zone");
-    let listen = config.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 53).into());
-    let metrics = Metrics::new(registry, listen, &config.settings.domain.to_ascii());
+    let listen = config.base.listen.first().copied().unwrap_or_else(|| ([0, 0, 0, 0], 53).into());
+    let metrics = Metrics::new(registry, listen, &config.base.settings.domain.to_ascii());
     let serial = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
-    let zone = Zone::new(config.settings.clone(), u32::try_from(serial).unwrap_or(1));
-    let follower = Follower::new(zone, metrics.clone());
-    let (published, mut synced) = (follower.published(), follower.synced());
+    let zone = Zone::new(config.base.settings(&config.dns, vec![]), u32::try_from(serial).unwrap_or(1));
+    let live = Live::new(config.dns.clone(), &config.base, &metrics);
+    let network = config.cluster_network.as_deref();
+    let follower = Follower::new(zone, (config.base.clone(), live), network.is_some(), metrics.clone());
+    let (zone, live, mut synced) = (follower.published(), follower.live(), follower.synced());
     let mut tasks = JoinSet::new();
-    let (events, ended) = (changes(client), stop.clone());
+    let (events, ended) = (changes(client, network), stop.clone());
     tasks.spawn(async move {
         tokio::select! {
             () = follower.follow(events) => {}
@@ -135,15 +134,14 @@ pub async fn start(
         _ = synced.wait_for(|synced| *synced) => {}
         () = stop.cancelled() => return Ok(Running { addresses: vec![], tasks }),
     }
-    let handler = Handler::new(published, Forwarder::new(&config.upstreams, metrics.clone()), metrics)
-        .tracing(config.traces_sampling_ratio);
+    let handler = Handler::new(zone, live, metrics).tracing(config.traces_sampling_ratio);
     let mut addresses = vec![];
-    for address in &config.listen {
+    for address in &config.base.listen {
         let sockets = Sockets::bind(*address).await?;
         addresses.push(sockets.address()?);
         tasks.spawn(sockets.serve(handler.clone(), stop.clone()));
     }
-    tracing::info!(?addresses, upstreams = ?config.upstreams, "answering");
+    tracing::info!(?addresses, "answering");
     ready.pass();
     Ok(Running { addresses, tasks })
 }

@@ -48,6 +48,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
+    /// Changes every value.
+    pub(crate) fn each(&mut self, edit: impl Fn(&mut V)) {
+        for shard in Arc::make_mut(&mut self.shards) {
+            Arc::make_mut(shard).values_mut().for_each(&edit);
+        }
+    }
+
     /// How many shards differ in place from those of `before`.
     #[cfg(test)]
     pub(crate) fn copied_since(&self, before: &Self) -> usize {

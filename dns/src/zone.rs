@@ -18,7 +18,7 @@ pub use entry::{Endpoint, Pointer, Port, Protocol, Service, Slice};
 use crate::shards::Shards;
 
 /// What the zone is told and no object says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The cluster domain, fully qualified.
     pub domain: Name,
@@ -26,8 +26,17 @@ pub struct Settings {
     pub ttl: u32,
     /// `name.namespace` of the Service in front of the DNS servers, lower case.
     pub dns_service: String,
-    /// Ranges whose reverse names are never asked elsewhere.
+    /// Ranges of Services whose reverse names are never asked elsewhere.
     pub service_ranges: Vec<IpNet>,
+    /// Those of pods.
+    pub pod_ranges: Vec<IpNet>,
+}
+
+impl Settings {
+    /// Whether the address can only be one of the cluster's.
+    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
+        self.service_ranges.iter().chain(&self.pod_ranges).any(|range| range.contains(&address))
+    }
 }
 
 /// Identifies a Service or EndpointSlice: namespace and name.
@@ -87,7 +96,21 @@ impl Zone {
         }
     }
 
-    /// What the zone was told at the start.
+    /// Holds to `settings` from now on; the domain must be the same. Returns whether anything changed.
+    pub fn set_settings(&mut self, settings: Settings) -> bool {
+        if *self.settings == settings || self.settings.domain != settings.domain {
+            return false;
+        }
+        let ttl = settings.ttl;
+        if ttl != self.settings.ttl {
+            self.entries.each(|entry| Arc::make_mut(entry).make_ready(ttl));
+        }
+        self.settings = Arc::new(settings);
+        self.serial = self.serial.wrapping_add(1);
+        true
+    }
+
+    /// What the zone is told.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings

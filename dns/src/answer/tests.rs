@@ -26,6 +26,7 @@ fn zone() -> Zone {
         ttl: 5,
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
+        pod_ranges: vec![],
     };
     let mut zone = Zone::new(settings, 1);
     let cluster =

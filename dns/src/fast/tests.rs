@@ -6,13 +6,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::Name;
+use netkeel_crds::cluster_network::Dns;
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::forward::Forwarder;
 use crate::handler::{Handler, Outcome};
+use crate::live::{Base, Live};
 use crate::message::Transport;
 use crate::metrics::Metrics;
 use crate::zone::{ObjectKey, Settings, Slice};
@@ -27,6 +28,7 @@ fn zone() -> Zone {
         ttl: 5,
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec![],
+        pod_ranges: vec![],
     };
     let mut zone = Zone::new(settings, 7);
     let cluster = |addresses: &[&str]| Service::ClusterIp { addresses: ips(addresses), ports: vec![] };
@@ -53,7 +55,9 @@ fn zone() -> Zone {
 
 fn handler(zone: &Zone) -> Handler {
     let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
-    Handler::new(Arc::new(ArcSwap::from_pointee(zone.clone())), Forwarder::new(&[], metrics.clone()), metrics)
+    let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: vec![] };
+    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics));
+    Handler::new(Arc::new(ArcSwap::from_pointee(zone.clone())), Arc::new(live), metrics)
 }
 
 fn packet(name: &str, rtype: RecordType, edns: Option<u16>) -> Vec<u8> {

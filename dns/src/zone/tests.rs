@@ -10,6 +10,7 @@ fn empty() -> Zone {
         ttl: 5,
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec![],
+        pod_ranges: vec![],
     };
     Zone::new(settings, 0)
 }

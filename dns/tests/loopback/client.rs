@@ -7,8 +7,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
-use netkeel_dns::forward::Forwarder;
+use netkeel_crds::cluster_network::Dns;
 use netkeel_dns::handler::Handler;
+use netkeel_dns::live::{Base, Live};
 use netkeel_dns::metrics::Metrics;
 use netkeel_dns::server::Sockets;
 use netkeel_dns::zone::{ObjectKey, Port, Protocol, Service, Settings, Slice, Zone};
@@ -44,8 +45,10 @@ pub(crate) async fn serve(upstreams: &[SocketAddr]) -> Server {
     let (address, registry, stop) =
         (sockets.address().unwrap(), Registry::new("dns", "0"), CancellationToken::new());
     let metrics = Metrics::new(&registry, address, "cluster.local.");
-    let zone = Arc::new(ArcSwap::from_pointee(zone()));
-    let handler = Handler::new(zone, Forwarder::new(upstreams, metrics.clone()), metrics);
+    let zone = zone();
+    let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: upstreams.to_vec() };
+    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics));
+    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), Arc::new(live), metrics);
     tokio::spawn(sockets.serve(handler, stop.clone()));
     Server { address, registry, stop }
 }
@@ -56,6 +59,7 @@ fn zone() -> Zone {
         ttl: 5,
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
+        pod_ranges: vec![],
     };
     let mut zone = Zone::new(settings, 1);
     let web = Port { name: "web".to_owned(), protocol: Protocol::Tcp, number: 80 };

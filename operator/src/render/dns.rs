@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use kube::ResourceExt;
 use netkeel_crds::ClusterNetwork;
 use serde_json::{Value, json};
 
@@ -146,9 +147,7 @@ fn server(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Val
         option("--listen", "[::]:53".to_owned());
         option("--admin", "[::]:9472".to_owned());
     }
-    for upstream in &dns.upstreams {
-        option("--upstream", upstream.0.to_string());
-    }
+    option("--cluster-network", network.name_any());
     for cidr in &seen.service_cidrs {
         option("--service-cidr", cidr.to_string());
     }

@@ -67,10 +67,9 @@ fn agents_and_dns_know_the_api_server_without_a_service_network() {
 }
 
 #[test]
-fn dns_is_told_its_domain_upstreams_and_collector() {
+fn dns_is_told_its_domain_its_network_and_its_collector() {
     let mut network = network();
     network.spec.dns.cluster_domain = "k8s.example".to_owned();
-    network.spec.dns.upstreams = vec!["192.0.2.53".parse().unwrap()];
     network.spec.observability.traces.sampling_ratios.dns = 0.5;
     let seen = Observed { collector: Some("http://192.0.2.9:4317".to_owned()), ..seen() };
     let body = dns::deployment(&network, &seen, &settings()).body;
@@ -80,8 +79,8 @@ fn dns_is_told_its_domain_upstreams_and_collector() {
             "/netkeel-dns",
             "--cluster-domain",
             "k8s.example",
-            "--upstream",
-            "192.0.2.53:53",
+            "--cluster-network",
+            "default",
             "--service-cidr",
             "10.96.0.0/16",
             "--traces-endpoint",
