@@ -17,6 +17,7 @@ use crate::forward::Error;
 use crate::live::Live;
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{Common, Metrics, Seen};
+use crate::status;
 use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 
@@ -125,6 +126,9 @@ impl Handler {
     /// Answers `packet`, or says what it takes to do so.
     #[must_use]
     pub fn start(&self, packet: &[u8], transport: Transport, client: SocketAddr) -> Outcome {
+        if let Some(reply) = status::answer(packet) {
+            return Outcome::Reply(reply);
+        }
         let since = Instant::now();
         let question = match read(packet, transport) {
             Ok(question) => question,

@@ -15,6 +15,7 @@ mod object;
 mod run;
 pub mod server;
 mod shards;
+mod status;
 mod traced;
 pub mod watch;
 mod wire;

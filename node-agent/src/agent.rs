@@ -1,5 +1,6 @@
 //! The agent's state and its work, step by step. Events change values; `work` then does what is due, and never waits.
 
+mod dns;
 pub(crate) mod events;
 mod installation;
 mod policy;
@@ -110,6 +111,7 @@ pub struct Agent {
     fights: Arc<Fights>,
     targets: watch::Sender<Targets>,
     proof: watch::Sender<Proof>,
+    dns: dns::OwnDns,
 }
 
 /// Which kinds have been listed once.
@@ -163,6 +165,7 @@ impl Agent {
             fights,
             targets: watch::Sender::default(),
             proof: watch::Sender::default(),
+            dns: dns::OwnDns::default(),
         };
         this.kept = this.releasing();
         this.nodes_known();
@@ -225,6 +228,7 @@ impl Agent {
             self.serve_cni(now);
             self.apply(now);
             self.program(now);
+            self.follow_dns();
             self.tell_node();
             self.install(now);
             self.save(now);

@@ -22,6 +22,7 @@ pub mod monitor;
 pub mod nftables;
 pub mod node;
 pub mod overlay;
+pub mod own_dns;
 pub mod path;
 pub mod pods;
 pub mod policy;

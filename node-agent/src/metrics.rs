@@ -14,6 +14,8 @@ pub struct Metrics {
     map_bytes: Family<Labels, Gauge>,
     /// Service ports in the kernel.
     pub frontends: Gauge,
+    /// Whether the node's own DNS server serves its clients.
+    pub dns_local: Gauge,
     /// Writes to the maps of services.
     pub service_writes: Counter,
     /// Services that could not be written.
@@ -68,6 +70,10 @@ impl Metrics {
             ),
             map_bytes: registry.gauges("netkeel_agent_map_bytes", "Kernel memory of each map", &["map"]),
             frontends: gauge("service_frontends", "Service ports in the kernel"),
+            dns_local: gauge(
+                "dns_local",
+                "1 while DNS questions of the node go to a server on it, with placement EveryNode; 0 while they go to others",
+            ),
             service_writes: registry
                 .counter("netkeel_agent_service_map_writes", "Writes to the maps of services"),
             services_failed: gauge("services_failed", "Services that could not be written to the kernel"),

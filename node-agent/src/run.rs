@@ -42,7 +42,7 @@ use crate::{
     memory,
     metrics::Metrics,
     monitor::{Alarm, Monitor},
-    path,
+    own_dns, path,
     pods::{SeenPodReader, SlimPod},
     shortage, status,
 };
@@ -169,6 +169,8 @@ pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: C
     watch_kernel(alarm.clone(), &stop);
     let (targets, proof) = agent.paths();
     tokio::spawn(path::prove(targets, proof, path::Pace::default(), stop.clone()));
+    let (silent, mut heard) = tokio::sync::watch::channel(own_dns::Servers::new());
+    tokio::spawn(own_dns::watch_over(agent.dns_servers(), silent, own_dns::Pace::default(), stop.clone()));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -176,6 +178,7 @@ pub async fn work(mut agent: Agent, changes: BoxStream<'static, Change>, stop: C
             () = moved.notified() => {}
             () = alarm.network.notified() => agent.network_stirred(),
             () = pool.changed.notified() => agent.blocks_changed(),
+            Ok(()) = heard.changed() => agent.dns_silent(&heard.borrow_and_update()),
             _ = tick.tick() => {}
         }
         block_in_place(|| agent.work(Instant::now()));
@@ -242,7 +245,8 @@ impl Connected {
         let joined =
             watcher::Config::default().labels(&format!("{SERVICE_NAME},!{HEADLESS}")).page_size(SLICES);
         let (this, to_refresh) = (self.clone(), client.clone());
-        let read = |slice: EndpointSlice| SeenSlice::read(&slice);
+        let own_node = self.node_name.clone();
+        let read = move |slice: EndpointSlice| SeenSlice::read(&slice, &own_node);
         let slices = watch_as(Api::all(client.clone()), joined, read).map(move |event| {
             if concerns_api_server(&event) {
                 tokio::spawn(this.clone().refresh(to_refresh.clone()));

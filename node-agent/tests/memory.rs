@@ -152,7 +152,7 @@ fn services() -> (Services, ServiceTables<Nowhere, Nowhere>) {
         let endpoints = (0..ENDPOINTS).map(|of| json!({"addresses": [address(number * ENDPOINTS + of)]}));
         let object = json!({"metadata": {"name": name, "namespace": "team", "labels": {"kubernetes.io/service-name": name}},
             "addressType": "IPv4", "ports": ports, "endpoints": endpoints.collect::<Vec<_>>()});
-        services.apply_slice(SeenSlice::read(&serde_json::from_value(object).expect("a slice")));
+        services.apply_slice(SeenSlice::read(&serde_json::from_value(object).expect("a slice"), "n1"));
     }
     let names: Vec<_> = services.iter().map(|service| service.name.clone()).collect();
     tables.update(names.into_iter().map(|name| (name.clone(), services.frontends(&name))));

@@ -107,6 +107,8 @@ pub struct Workload {
 pub struct DnsSeen {
     /// Our Deployment.
     pub servers: Option<Workload>,
+    /// Our `DaemonSet`: a server on each node.
+    pub node_servers: Option<Workload>,
     /// The Service `kube-dns`.
     pub service: Option<DnsService>,
 }

@@ -25,6 +25,7 @@ use serde_json::Value;
 
 use crate::{observed::Observed, render, settings::Settings};
 
+pub(crate) use dns::Placed;
 pub use nodes::{has_applied, revision};
 pub use removal::{NODE_WAIT, unremoved};
 

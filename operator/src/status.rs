@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use netkeel_crds::{
     ClusterNetwork, ClusterNetworkStatus, NodeNetwork,
+    cluster_network::dns::Placement,
     cluster_network::{AddressPool, Effective, Ipam, PoolPhase, PoolState, PoolStatus, Rollout, Usage},
     condition::{self, kind},
     node_network::NodePool,
@@ -17,8 +18,8 @@ use netkeel_crds::{
 use serde_json::Value;
 
 use crate::{
-    observed::{Observed, Unreadable},
-    plan::{Outcome, Step, has_applied},
+    observed::{Observed, Unreadable, Workload},
+    plan::{Outcome, Placed, Step, has_applied},
 };
 
 /// How many nodes a message names.
@@ -52,7 +53,8 @@ pub fn status(
     if outcome.config.is_some() {
         status.effective = Some(effective(network, seen, outcome));
     }
-    let parts = [agents(seen, outcome), dns(seen, outcome), services(seen, outcome), conflicts(outcome)];
+    let parts =
+        [agents(seen, outcome), dns(network, seen, outcome), services(seen, outcome), conflicts(outcome)];
     let whole = whole(seen, outcome, failure, &parts);
     for part in parts.into_iter().chain(whole).chain(policy(seen)) {
         let mut new = condition::condition(part.kind, false, part.reason, part.message, now.clone());
@@ -164,7 +166,7 @@ fn trouble(node: &crate::observed::Node, seen: &Observed) -> Option<String> {
     })
 }
 
-fn dns(seen: &Observed, outcome: &Outcome) -> Says {
+fn dns(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Says {
     if let Some(problem) = problem(outcome, kind::DNS_READY) {
         let status = if problem.reason == "ForeignService" { "Unknown" } else { "False" };
         return Says {
@@ -174,24 +176,31 @@ fn dns(seen: &Observed, outcome: &Outcome) -> Says {
             message: problem.message.clone(),
         };
     }
-    match seen.dns.servers {
-        Some(servers) if servers.ready > 0 => says(
-            kind::DNS_READY,
+    let Placed { present, former } = Placed::of(network, seen);
+    let Workload { ready, wanted, .. } = present.unwrap_or_default();
+    let (object, counted) = match network.spec.dns.placement {
+        Placement::Replicas => ("Deployment", format!("{ready} of {wanted} servers ready")),
+        Placement::EveryNode => ("DaemonSet", format!("{ready} of {wanted} nodes have a ready server")),
+    };
+    let former = former.map_or(0, |former| former.ready);
+    let (good, reason, message) = if former > 0 {
+        let placement = network.spec.dns.placement;
+        (
             true,
-            "Serving",
-            format!("{} of {} servers ready", servers.ready, servers.wanted),
-        ),
-        Some(servers) => says(
-            kind::DNS_READY,
-            false,
-            "NotServing",
+            "Moving",
             format!(
-                "none of {} servers is ready: kubectl -n kube-system describe pods -l k8s-app=kube-dns",
-                servers.wanted
+                "{counted} of placement {placement:?}; {former} of the former placement stay until all are"
             ),
-        ),
-        None => says(kind::DNS_READY, false, "Missing", "Deployment kube-system/netkeel-dns is not there"),
-    }
+        )
+    } else if ready > 0 {
+        (true, "Serving", counted)
+    } else if present.is_some() {
+        let look = "kubectl -n kube-system describe pods -l k8s-app=kube-dns";
+        (false, "NotServing", format!("none of {wanted} servers is ready: {look}"))
+    } else {
+        (false, "Missing", format!("{object} kube-system/netkeel-dns is not there"))
+    };
+    says(kind::DNS_READY, good, reason, message)
 }
 
 fn services(seen: &Observed, outcome: &Outcome) -> Says {

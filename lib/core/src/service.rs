@@ -52,6 +52,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// False when a label hands the Service to another proxy or marks it headless: the data path ignores it.
     pub proxied: bool,
+    /// Clients are served by ready endpoints of their own node where there are any (`trafficDistribution: PreferSameNode`, KEP-3015).
+    pub prefers_own_node: bool,
 }
 
 /// A port of a slice. Slices carry numbers: named target ports are already resolved, for each slice apart.
@@ -78,6 +80,10 @@ pub struct Endpoint {
     pub terminating: bool,
     /// Name of the pod in DNS, where it has one.
     pub hostname: Option<Arc<str>>,
+    /// Is there for clients of the node that reads this: the slice's hints say so, or, without any for nodes, it runs there.
+    pub own_node: bool,
+    /// The slice says for which nodes it is (`hints.forNodes`).
+    pub hinted: bool,
 }
 
 /// A Kubernetes `EndpointSlice` of addresses of one family.

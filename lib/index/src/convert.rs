@@ -23,6 +23,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// Marks Services and slices that are reached by name alone.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
+/// The value of `trafficDistribution` that keeps clients on their node.
+pub const PREFER_SAME_NODE: &str = "PreferSameNode";
 
 /// Namespace and name of an object.
 #[must_use]
@@ -49,16 +51,17 @@ pub fn service(object: &api::Service) -> Result<Service, Invalid> {
             ports: ports?,
             proxied: !has_label(&object.metadata, SERVICE_PROXY_NAME)
                 && !has_label(&object.metadata, HEADLESS),
+            prefers_own_node: spec.traffic_distribution.as_deref() == Some(PREFER_SAME_NODE),
         })
     };
     read().map_err(|reason: String| Invalid { kind: "Service", name: name.clone(), reason })
 }
 
-/// Reads an `EndpointSlice`; `None` when it holds names in place of addresses, or belongs to no Service.
+/// Reads an `EndpointSlice` on `own_node`; `None` when it holds names in place of addresses, or belongs to no Service.
 ///
 /// # Errors
 /// When a part of it that the API server always checks is impossible.
-pub fn slice(object: &EndpointSlice) -> Result<Option<Slice>, Invalid> {
+pub fn slice(object: &EndpointSlice, own_node: &str) -> Result<Option<Slice>, Invalid> {
     let Some(of) = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME)) else {
         return Ok(None);
     };
@@ -70,7 +73,7 @@ pub fn slice(object: &EndpointSlice) -> Result<Option<Slice>, Invalid> {
         let ports: Result<Vec<_>, _> =
             object.ports.iter().flatten().filter_map(|p| slice_port(p).transpose()).collect();
         let endpoints: Result<Vec<_>, _> =
-            object.endpoints.iter().filter_map(|e| endpoint(e).transpose()).collect();
+            object.endpoints.iter().filter_map(|e| endpoint(e, own_node).transpose()).collect();
         Ok(Slice {
             name: name.clone(),
             service: ObjectName::new(&name.namespace, of),
@@ -114,15 +117,21 @@ fn slice_port(port: &discovery::EndpointPort) -> Result<Option<SlicePort>, Strin
     Ok(Some(SlicePort { name: port.name.as_deref().unwrap_or_default().into(), number, protocol }))
 }
 
-fn endpoint(endpoint: &discovery::Endpoint) -> Result<Option<Endpoint>, String> {
+fn endpoint(endpoint: &discovery::Endpoint, own_node: &str) -> Result<Option<Endpoint>, String> {
     let Some(first) = endpoint.addresses.first() else { return Ok(None) };
     let conditions = endpoint.conditions.as_ref();
+    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
     Ok(Some(Endpoint {
         address: address(first, "an endpoint's address")?,
         ready: conditions.and_then(|c| c.ready).unwrap_or(true),
         serving: conditions.and_then(|c| c.serving).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         hostname: endpoint.hostname.as_deref().map(Into::into),
+        own_node: match hints {
+            [] => endpoint.node_name.as_deref() == Some(own_node),
+            nodes => nodes.iter().any(|node| node.name == own_node),
+        },
+        hinted: !hints.is_empty(),
     }))
 }
 

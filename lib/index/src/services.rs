@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::api::{core::v1::Service as ServiceObject, discovery::v1::EndpointSlice};
 use netkeel_core::{
+    address::Address,
     name::ObjectName,
     service::{
-        Service, Slice,
-        endpoints::{Frontends, frontends},
+        Backend, Protocol, Service, Slice,
+        endpoints::{Frontends, frontends, preferred},
     },
 };
 
@@ -29,10 +30,10 @@ pub struct SeenSlice {
 }
 
 impl SeenSlice {
-    /// Reads a slice.
+    /// Reads a slice on the node of this name.
     #[must_use]
-    pub fn read(object: &EndpointSlice) -> Self {
-        Self { name: convert::name(&object.metadata), slice: convert::slice(object) }
+    pub fn read(object: &EndpointSlice, own_node: &str) -> Self {
+        Self { name: convert::name(&object.metadata), slice: convert::slice(object, own_node) }
     }
 }
 
@@ -42,6 +43,8 @@ pub struct Services {
     by_name: HashMap<ObjectName, Service>,
     slices: HashMap<ObjectName, Slice>,
     slices_of_service: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Addresses of endpoints that do not answer, by Service.
+    silent: HashMap<ObjectName, BTreeSet<Address>>,
     problems: Problems,
 }
 
@@ -124,7 +127,25 @@ impl Services {
     /// What a Service means for the data path; nothing when there is no such Service.
     #[must_use]
     pub fn frontends(&self, name: &ObjectName) -> Frontends {
-        self.by_name.get(name).map(|service| frontends(service, &self.slices_of(name))).unwrap_or_default()
+        const NONE: &BTreeSet<Address> = &BTreeSet::new();
+        let silent = self.silent.get(name).unwrap_or(NONE);
+        self.by_name.get(name).map(|s| frontends(s, &self.slices_of(name), silent)).unwrap_or_default()
+    }
+
+    /// These endpoints of a Service, and no others, were found not to answer.
+    pub fn set_silent(&mut self, name: &ObjectName, silent: BTreeSet<Address>) -> Changed {
+        let before = if silent.is_empty() {
+            self.silent.remove(name).unwrap_or_default()
+        } else {
+            self.silent.insert(name.clone(), silent.clone()).unwrap_or_default()
+        };
+        if before == silent { Changed::new() } else { Changed::from([name.clone()]) }
+    }
+
+    /// The ready endpoints of a Service that clients of this node are served by before all others, whether they answer or not.
+    #[must_use]
+    pub fn preferred(&self, name: &ObjectName, protocol: Protocol) -> BTreeSet<Backend> {
+        self.by_name.get(name).map(|s| preferred(s, &self.slices_of(name), protocol)).unwrap_or_default()
     }
 
     /// A Service by name.

@@ -1,6 +1,7 @@
 //! The agent over the real kernel, fed with events: start, restart, drift, trouble, and the way back.
 
 mod disk;
+mod dns;
 mod drift;
 mod lab;
 mod ways;
@@ -65,7 +66,7 @@ fn slice(port: u16, addresses: &[Ipv4Addr]) -> Value {
 
 fn slices(port: u16, addresses: &[Ipv4Addr]) -> Change {
     let object = serde_json::from_value(slice(port, addresses)).expect("a slice");
-    let objects = vec![SeenSlice::read(&object)];
+    let objects = vec![SeenSlice::read(&object, "node-1")];
     Change::Slice(Event::Reset { objects, undecodable: vec![] })
 }
 

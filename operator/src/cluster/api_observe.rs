@@ -59,7 +59,7 @@ impl ApiCluster {
         seen.rivals = sets.iter().filter_map(rival).collect();
         let removing = seen.network.as_ref().is_some_and(|n| n.metadata.deletion_timestamp.is_some());
         seen.agents = self.agents(&sets, removing, &seen.nodes).await?;
-        seen.dns = self.dns(removing, &seen.nodes).await?;
+        seen.dns = self.dns(&sets, removing, &seen.nodes).await?;
         if let Some(network) = &seen.network {
             seen.collector = self.collector(&network.spec.observability.traces.endpoint).await?;
         }
@@ -98,24 +98,28 @@ impl ApiCluster {
         nodes: &[Node],
     ) -> Result<Option<Workload>, Error> {
         let name = render::agent::name(&self.settings);
+        let pods = self.pods(&name, removing, nodes).await?;
+        Ok(self.set(name, sets, pods).or_else(|| leftover(pods)))
+    }
+
+    /// One of our `DaemonSets`, with so many pods.
+    fn set(&self, name: PartName, sets: &[DaemonSet], pods: u32) -> Option<Workload> {
         let ours = |set: &&DaemonSet| {
             set.name_any() == name.name && set.namespace().as_ref() == Some(&name.namespace)
         };
         let set = sets.iter().find(ours);
-        let pods = self.pods(&name, removing, nodes).await?;
         self.remember(name, set.map(|set| version(&set.metadata)));
         let status = set.map(|set| set.status.clone().unwrap_or_default());
-        let counts = status.map(|status| Workload {
+        status.map(|status| Workload {
             wanted: number(status.desired_number_scheduled),
             ready: number(status.number_ready),
             updated: number(status.updated_number_scheduled.unwrap_or_default()),
             pods,
             deleted: false,
-        });
-        Ok(counts.or_else(|| leftover(pods)))
+        })
     }
 
-    async fn dns(&self, removing: bool, nodes: &[Node]) -> Result<DnsSeen, Error> {
+    async fn dns(&self, sets: &[DaemonSet], removing: bool, nodes: &[Node]) -> Result<DnsSeen, Error> {
         let (name, service_name) = (render::dns::deployment_name(), render::dns::service_name());
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &name.namespace);
         let deployment =
@@ -136,8 +140,10 @@ impl ApiCluster {
                 deleted: false,
             }
         });
-        let servers = counts.or_else(|| leftover(pods));
-        Ok(DnsSeen { servers, service: service.as_ref().map(dns_service) })
+        let node_servers = self.set(render::dns::daemon_set_name(), sets, pods);
+        // The pods of both have one label: what is left of one placement is not told from the other's.
+        let servers = counts.or_else(|| leftover(pods).filter(|_| node_servers.is_none()));
+        Ok(DnsSeen { servers, node_servers, service: service.as_ref().map(dns_service) })
     }
 
     /// Where programs send their traces. A Service that is not there, or that may not be read, is none.

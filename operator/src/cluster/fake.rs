@@ -20,6 +20,7 @@ use super::{Cluster, Effect, Error};
 use crate::{
     observed::{DnsSeen, DnsService, Node, Observed, Unreadable, Workload},
     plan::{PartName, Step},
+    render::dns::daemon_set_name,
 };
 
 /// What the API server holds.
@@ -220,6 +221,9 @@ impl Cluster for FakeCluster {
         let nodes = self.call(|state| state.nodes.clone()).await;
         let parts = self.call(|state| state.parts.clone()).await;
         let has = |kind: &str| parts.iter().any(|part| part.kind == kind);
+        let has_set = |dns: bool| {
+            parts.iter().any(|part| part.kind == "DaemonSet" && (*part == daemon_set_name()) == dns)
+        };
         let service =
             has("Service").then(|| DnsService { ours: true, cluster_ip: "10.96.0.10".parse().ok() });
         Ok(Observed {
@@ -228,8 +232,12 @@ impl Cluster for FakeCluster {
             node_networks,
             nodes,
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
-            agents: has("DaemonSet").then(Workload::default),
-            dns: DnsSeen { servers: has("Deployment").then(Workload::default), service },
+            agents: has_set(false).then(Workload::default),
+            dns: DnsSeen {
+                servers: has("Deployment").then(Workload::default),
+                node_servers: has_set(true).then(Workload::default),
+                service,
+            },
             ..Observed::default()
         })
     }

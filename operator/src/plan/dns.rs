@@ -3,10 +3,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netkeel_crds::{ClusterNetwork, condition::kind::DNS_READY};
+use netkeel_crds::{ClusterNetwork, cluster_network::dns::Placement, condition::kind::DNS_READY};
 
 use super::{Outcome, Problem, Step};
-use crate::{observed::Observed, render, settings::Settings};
+use crate::{
+    observed::{Observed, Workload},
+    render,
+    settings::Settings,
+};
 
 /// Where the Service `kube-dns` lies in the first service CIDR, as kubeadm and others choose it.
 const TENTH: usize = 10;
@@ -26,13 +30,53 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
         Ok(address) => {
             out.dns_cluster_ip = Some(address);
             out.steps.push(Step::Apply(Box::new(render::dns::service(network, address))));
-            out.steps.push(Step::Apply(Box::new(render::dns::deployment(network, seen, settings))));
+            servers(network, seen, settings, out);
         }
         Err(problem) => {
             out.dns_cluster_ip = present.and_then(|service| service.cluster_ip);
             out.problems.push(problem);
         }
     }
+}
+
+/// The servers where `placement` wants them. Those of the other placement go once these have taken over: the Service is never without any.
+fn servers(network: &ClusterNetwork, seen: &Observed, settings: &Settings, out: &mut Outcome) {
+    use render::dns::{daemon_set, daemon_set_name, deployment, deployment_name};
+    let Placed { present, former } = Placed::of(network, seen);
+    let (part, other) = match network.spec.dns.placement {
+        Placement::Replicas => (deployment(network, seen, settings), daemon_set_name()),
+        Placement::EveryNode => (daemon_set(network, seen, settings), deployment_name()),
+    };
+    out.steps.push(Step::Apply(Box::new(part)));
+    if former.is_some() && present.is_some_and(|present| has_taken_over(network, present, seen)) {
+        out.steps.push(Step::Delete(other));
+    }
+}
+
+/// The servers of the placement that is wanted, and those of the other one.
+pub(crate) struct Placed {
+    pub(crate) present: Option<Workload>,
+    pub(crate) former: Option<Workload>,
+}
+
+impl Placed {
+    pub(crate) fn of(network: &ClusterNetwork, seen: &Observed) -> Self {
+        let (replicas, nodes) = (seen.dns.servers, seen.dns.node_servers);
+        match network.spec.dns.placement {
+            Placement::Replicas => Self { present: replicas, former: nodes },
+            Placement::EveryNode => Self { present: nodes, former: replicas },
+        }
+    }
+}
+
+/// Whether all servers are ready that can be: on a node that is not Ready none can.
+fn has_taken_over(network: &ClusterNetwork, servers: Workload, seen: &Observed) -> bool {
+    let nodes = seen.nodes.iter().filter(|node| node.ready).count();
+    let possible = match network.spec.dns.placement {
+        Placement::Replicas => servers.wanted,
+        Placement::EveryNode => servers.wanted.min(u32::try_from(nodes).unwrap_or(u32::MAX)),
+    };
+    servers.ready >= possible.max(1)
 }
 
 /// The address of `kube-dns`: the one it has, the one that is asked for, or the tenth of the first service CIDR.

@@ -50,10 +50,15 @@ fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
     if service {
         out.steps.push(Step::Delete(render::dns::service_name()));
     }
-    if seen.dns.servers.is_some_and(|servers| !servers.deleted) {
-        out.steps.push(Step::Delete(render::dns::deployment_name()));
+    let (replicas, nodes) = (seen.dns.servers, seen.dns.node_servers);
+    for (servers, name) in
+        [(replicas, render::dns::deployment_name()), (nodes, render::dns::daemon_set_name())]
+    {
+        if servers.is_some_and(|servers| !servers.deleted) {
+            out.steps.push(Step::Delete(name));
+        }
     }
-    service || seen.dns.servers.is_some()
+    service || replicas.or(nodes).is_some()
 }
 
 /// Asks the agents to clean up, made anew should somebody have deleted them; true while one still has to.

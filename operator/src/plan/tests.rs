@@ -1,3 +1,4 @@
+mod dns;
 mod drain;
 mod node_cidrs;
 mod pools;

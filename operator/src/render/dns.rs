@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use kube::ResourceExt;
-use netkeel_crds::ClusterNetwork;
+use netkeel_crds::{ClusterNetwork, cluster_network::dns::Placement};
 use serde_json::{Value, json};
 
 use super::{labels, owners};
@@ -15,7 +15,9 @@ use crate::{
 
 /// The label by which the world finds cluster DNS.
 const KUBE_DNS: (&str, &str) = ("k8s-app", "kube-dns");
-/// Namespace of both objects.
+/// The label that tells the `DaemonSet`'s pods from the Deployment's, which has all others.
+const EVERY_NODE: (&str, &str) = ("netkeel.io/dns-placement", "every-node");
+/// Namespace of all of them.
 pub const NAMESPACE: &str = "kube-system";
 
 /// The name of the Deployment.
@@ -27,6 +29,12 @@ pub fn deployment_name() -> PartName {
         namespace: NAMESPACE.to_owned(),
         name: "netkeel-dns",
     }
+}
+
+/// The name of the `DaemonSet`, which there is in place of the Deployment with a server on every node.
+#[must_use]
+pub fn daemon_set_name() -> PartName {
+    PartName { kind: "DaemonSet", ..deployment_name() }
 }
 
 /// The name of the Service.
@@ -53,7 +61,7 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
     let mut labels = dns_labels();
     labels["kubernetes.io/cluster-service"] = "true".into();
     labels["kubernetes.io/name"] = "CoreDNS".into(); // the name by which `kubectl cluster-info` finds it
-    let body = json!({
+    let mut body = json!({
         "apiVersion": name.api_version,
         "kind": name.kind,
         "metadata": {
@@ -74,10 +82,13 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
             ],
         },
     });
+    if network.spec.dns.placement == Placement::EveryNode {
+        body["spec"]["trafficDistribution"] = "PreferSameNode".into();
+    }
     Part { name, body }
 }
 
-/// The servers.
+/// So many servers as `replicas` says.
 #[must_use]
 pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Part {
     let name = deployment_name();
@@ -96,30 +107,70 @@ pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": dns_labels()},
-                "spec": pod(network, seen, settings),
+                "spec": replica(network, seen, settings),
             },
         },
     });
     Part { name, body }
 }
 
+/// A server on each node that has an agent. During an update the new one is ready before the old one goes.
+#[must_use]
+pub fn daemon_set(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Part {
+    let name = daemon_set_name();
+    let mut labels = dns_labels();
+    labels[EVERY_NODE.0] = EVERY_NODE.1.into();
+    let body = json!({
+        "apiVersion": name.api_version,
+        "kind": name.kind,
+        "metadata": {
+            "name": name.name,
+            "namespace": name.namespace,
+            "labels": dns_labels(),
+            "ownerReferences": owners(network),
+        },
+        "spec": {
+            "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns", EVERY_NODE.0: EVERY_NODE.1}},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": of_node(network, seen, settings),
+            },
+        },
+    });
+    Part { name, body }
+}
+
+fn replica(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {
+    let mut pod = pod(network, seen, settings);
+    pod["priorityClassName"] = "system-cluster-critical".into();
+    pod["tolerations"] = json!([
+        {"key": "CriticalAddonsOnly", "operator": "Exists"},
+        {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"},
+    ]);
+    pod["topologySpreadConstraints"] = json!([{
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
+    }]);
+    pod
+}
+
+fn of_node(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {
+    let mut pod = pod(network, seen, settings);
+    pod["priorityClassName"] = "system-node-critical".into();
+    pod["tolerations"] = json!([{"operator": "Exists"}]);
+    pod
+}
+
+/// What servers have in common, wherever they run.
 fn pod(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {
     json!({
         "serviceAccountName": "netkeel-dns",
         "dnsPolicy": "Default",
-        "priorityClassName": "system-cluster-critical",
         "terminationGracePeriodSeconds": 15,
         "nodeSelector": {"kubernetes.io/os": "linux"},
-        "tolerations": [
-            {"key": "CriticalAddonsOnly", "operator": "Exists"},
-            {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"},
-        ],
-        "topologySpreadConstraints": [{
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
-        }],
         "securityContext": {
             "runAsNonRoot": true,
             "runAsUser": 65532,

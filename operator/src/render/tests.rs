@@ -2,7 +2,7 @@ use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::Service,
 };
-use netkeel_crds::{ClusterNetwork, ClusterNetworkSpec};
+use netkeel_crds::{ClusterNetwork, ClusterNetworkSpec, cluster_network::dns::Placement};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -12,6 +12,12 @@ use crate::{observed::Observed, settings::Settings};
 fn network() -> ClusterNetwork {
     let mut network = ClusterNetwork::new("default", ClusterNetworkSpec::default());
     network.metadata.uid = Some("uid".to_owned());
+    network
+}
+
+fn every_node() -> ClusterNetwork {
+    let mut network = network();
+    network.spec.dns.placement = Placement::EveryNode;
     network
 }
 
@@ -39,6 +45,8 @@ fn every_field_that_is_rendered_is_one_of_the_api() {
     is_known_to_the_api::<DaemonSet>(&agent::daemon_set(&settings()).body);
     is_known_to_the_api::<Service>(&dns::service(&network(), "10.96.0.10".parse().unwrap()).body);
     is_known_to_the_api::<Deployment>(&dns::deployment(&network(), &seen(), &settings()).body);
+    is_known_to_the_api::<DaemonSet>(&dns::daemon_set(&network(), &seen(), &settings()).body);
+    is_known_to_the_api::<Service>(&dns::service(&every_node(), "10.96.0.10".parse().unwrap()).body);
 }
 
 #[test]
@@ -104,4 +112,45 @@ fn dns_listens_in_both_families_where_pods_have_both() {
     assert!(both.contains(r#""--listen","[::]:53","--admin","[::]:9472""#), "{both}");
     let service = dns::service(&network, "10.96.0.10".parse().unwrap()).body;
     assert_eq!(service["spec"]["ipFamilyPolicy"], "PreferDualStack");
+}
+
+#[test]
+fn a_server_on_every_node_runs_wherever_an_agent_does_and_is_updated_without_a_gap() {
+    let (agents, servers) =
+        (agent::daemon_set(&settings()).body, dns::daemon_set(&every_node(), &seen(), &settings()).body);
+    let (agent, server) = (&agents["spec"]["template"]["spec"], &servers["spec"]["template"]["spec"]);
+    for field in ["nodeSelector", "tolerations", "priorityClassName"] {
+        assert_eq!(agent[field], server[field], "{field}");
+    }
+    let update = serde_json::json!({"maxUnavailable": 0, "maxSurge": 1});
+    assert_eq!(servers["spec"]["updateStrategy"]["rollingUpdate"], update);
+    assert!(server.get("hostNetwork").is_none(), "two servers of a node have addresses of their own");
+}
+
+#[test]
+fn the_service_finds_the_servers_of_both_placements_and_no_set_has_the_others_pods() {
+    let network = every_node();
+    let replicas = dns::deployment(&network, &seen(), &settings()).body;
+    let nodes = dns::daemon_set(&network, &seen(), &settings()).body;
+    let service = dns::service(&network, "10.96.0.10".parse().unwrap()).body;
+    let selects = |selector: &Value, of: &Value| {
+        let labels = &of["spec"]["template"]["metadata"]["labels"];
+        selector.as_object().unwrap().iter().all(|(key, value)| labels.get(key) == Some(value))
+    };
+    for servers in [&replicas, &nodes] {
+        assert!(selects(&service["spec"]["selector"], servers));
+        assert!(selects(&servers["spec"]["selector"]["matchLabels"], servers));
+    }
+    // The Deployment tells its own by a hash, and so has no need of another label.
+    assert!(!selects(&nodes["spec"]["selector"]["matchLabels"], &replicas));
+}
+
+#[test]
+fn clients_stay_on_their_node_only_where_every_node_has_a_server() {
+    let distribution = |network: &ClusterNetwork| {
+        let body = dns::service(network, "10.96.0.10".parse().unwrap()).body;
+        body["spec"].get("trafficDistribution").cloned()
+    };
+    assert_eq!(distribution(&every_node()), Some("PreferSameNode".into()));
+    assert_eq!(distribution(&network()), None);
 }

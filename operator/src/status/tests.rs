@@ -45,7 +45,7 @@ fn seen(node_networks: Vec<NodeNetwork>) -> Observed {
         agents: Some(Workload { wanted: 2, ready: 2, updated: 2, ..Workload::default() }),
         dns: crate::observed::DnsSeen {
             servers: Some(Workload { wanted: 2, ready: 1, updated: 2, ..Workload::default() }),
-            service: None,
+            ..Default::default()
         },
         ..Observed::default()
     }
@@ -227,4 +227,28 @@ fn what_all_nodes_say_of_a_policy_is_told_once() {
     assert_eq!((state.as_str(), reason.as_str()), ("False", "Unsupported"));
     assert_eq!(message, format!("2 nodes: {unsupported}; node c: pod shop/cart is closed"));
     assert_eq!(told(&status, kind::AVAILABLE).0, "True", "pods have their network all the same");
+}
+
+#[test]
+fn dns_counts_its_servers_where_they_should_be_and_while_they_move() {
+    use netkeel_crds::cluster_network::dns::Placement::{EveryNode, Replicas};
+    let of = |wanted, ready| Some(Workload { wanted, ready, ..Workload::default() });
+    let describe = "kubectl -n kube-system describe pods -l k8s-app=kube-dns";
+    for (placement, servers, node_servers, reason, message) in [
+        (Replicas, of(2, 1), None, "Serving", "1 of 2 servers ready".to_owned()),
+        (Replicas, of(2, 0), None, "NotServing", format!("none of 2 servers is ready: {describe}")),
+        (Replicas, None, None, "Missing", "Deployment kube-system/netkeel-dns is not there".to_owned()),
+        (EveryNode, None, of(3, 2), "Serving", "2 of 3 nodes have a ready server".to_owned()),
+        (EveryNode, None, of(3, 0), "NotServing", format!("none of 3 servers is ready: {describe}")),
+        (EveryNode, None, None, "Missing", "DaemonSet kube-system/netkeel-dns is not there".to_owned()),
+        (EveryNode, of(2, 2), of(3, 1), "Moving", "1 of 3 nodes have a ready server of placement EveryNode; 2 of the former placement stay until all are".to_owned()),
+        (EveryNode, of(2, 2), None, "Moving", "0 of 0 nodes have a ready server of placement EveryNode; 2 of the former placement stay until all are".to_owned()),
+    ] {
+        let (mut network, mut seen) = (network(), good());
+        network.spec.dns.placement = placement;
+        (seen.dns.servers, seen.dns.node_servers) = (servers, node_servers);
+        let status = status(&network, &seen, &outcome(), None, &now(1));
+        let good = if matches!(reason, "Serving" | "Moving") { "True" } else { "False" };
+        assert_eq!(told(&status, kind::DNS_READY), (good.into(), reason.into(), message));
+    }
 }

@@ -11,7 +11,7 @@ fn read_service(metadata: &Value, spec: &Value) -> Result<Service, Invalid> {
 }
 
 fn read_slice(object: Value) -> Result<Option<Slice>, Invalid> {
-    slice(&serde_json::from_value(object).unwrap())
+    slice(&serde_json::from_value(object).unwrap(), "n1")
 }
 
 fn ip(text: &str) -> Address {
@@ -74,6 +74,39 @@ fn absent_conditions_mean_ready_and_serving() {
     let seen: Vec<_> =
         read.endpoints.iter().map(|e| (e.address, e.ready, e.serving, e.terminating)).collect();
     assert_eq!(seen, [(ip("10.0.0.1"), true, true, false), (ip("10.0.0.2"), false, true, true)]);
+}
+
+#[test]
+fn an_endpoint_is_for_its_own_node_or_for_those_of_its_hints() {
+    let read = read_slice(
+        json!({"metadata": {"namespace": "a", "name": "b-x", "labels": {SERVICE_NAME: "b"}},
+        "addressType": "IPv4", "ports": [], "endpoints": [
+            {"addresses": ["10.0.0.1"], "nodeName": "n1"},
+            {"addresses": ["10.0.0.2"], "nodeName": "n2"},
+            {"addresses": ["10.0.0.3"]},
+            {"addresses": ["10.0.0.4"], "nodeName": "n2", "hints": {"forNodes": [{"name": "n3"}, {"name": "n1"}]}},
+            {"addresses": ["10.0.0.5"], "nodeName": "n1", "hints": {"forNodes": [{"name": "n2"}]}},
+            {"addresses": ["10.0.0.6"], "nodeName": "n1", "hints": {"forZones": [{"name": "z"}]}}]}),
+    );
+    let read = read.unwrap().unwrap();
+    let seen: Vec<_> = read.endpoints.iter().map(|e| (e.own_node, e.hinted)).collect();
+    let expected =
+        [(true, false), (false, false), (false, false), (true, true), (false, true), (true, false)];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_service_says_that_it_prefers_the_clients_node() {
+    let metadata = json!({"namespace": "a", "name": "b"});
+    for (distribution, expected) in [
+        (json!("PreferSameNode"), true),
+        (json!("PreferSameZone"), false),
+        (json!("PreferClose"), false),
+        (Value::Null, false),
+    ] {
+        let spec = json!({"clusterIP": "10.96.0.1", "trafficDistribution": distribution});
+        assert_eq!(read_service(&metadata, &spec).unwrap().prefers_own_node, expected, "{distribution}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn slice(name: &str, of: &str, addresses: &[&str]) -> SeenSlice {
     let endpoints: Vec<Value> = addresses.iter().map(|address| json!({"addresses": [address]})).collect();
     let object = json!({"metadata": {"namespace": "shop", "name": name, "labels": {convert::SERVICE_NAME: of}},
         "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints});
-    SeenSlice::read(&serde_json::from_value(object).unwrap())
+    SeenSlice::read(&serde_json::from_value(object).unwrap(), "n1")
 }
 
 fn name(name: &str) -> ObjectName {
@@ -86,4 +86,28 @@ fn an_impossible_object_is_named_and_what_was_known_stays_in_force() {
     services.apply_slice(slice("a-1", "a", &["10.0.0.2"]));
     services.delete_service(&name("b"));
     assert!(services.problems().is_empty());
+}
+
+#[test]
+fn endpoints_of_the_own_node_that_fall_silent_are_told_and_come_back() {
+    let mut services = Services::default();
+    let mut preferring = service("a", "10.96.0.1");
+    preferring.spec.as_mut().unwrap().traffic_distribution = Some(convert::PREFER_SAME_NODE.into());
+    services.apply_service(&preferring);
+    let endpoints =
+        json!([{"addresses": ["10.0.0.1"], "nodeName": "n1"}, {"addresses": ["10.0.0.2"], "nodeName": "n2"}]);
+    let object = json!({"metadata": {"namespace": "shop", "name": "a-1", "labels": {convert::SERVICE_NAME: "a"}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints});
+    services.apply_slice(SeenSlice::read(&serde_json::from_value(object).unwrap(), "n1"));
+    let here = services.preferred(&name("a"), Protocol::Tcp);
+    assert_eq!(here.iter().map(|backend| backend.address.to_string()).collect::<Vec<_>>(), ["10.0.0.1"]);
+    assert_eq!(backends(&services, "a"), ["10.0.0.1"]);
+
+    let silent: BTreeSet<_> = here.iter().map(|backend| backend.address).collect();
+    assert_eq!(services.set_silent(&name("a"), silent.clone()), [name("a")].into());
+    assert!(services.set_silent(&name("a"), silent).is_empty(), "nothing new");
+    assert_eq!(backends(&services, "a"), ["10.0.0.2"]);
+    assert_eq!(services.preferred(&name("a"), Protocol::Tcp), here, "it is asked on, to come back");
+    assert_eq!(services.set_silent(&name("a"), BTreeSet::new()), [name("a")].into());
+    assert_eq!(backends(&services, "a"), ["10.0.0.1"]);
 }

@@ -31,22 +31,25 @@ fn only_what_is_there_is_deleted_and_pods_that_can_end_are_waited_for() {
     let there = Workload::default();
     let ending = Workload { pods: 1, deleted: true, ..there };
     let cases = [
-        (Some(there), Some(there), vec!["netkeel-dns"]),
-        (Some(ending), Some(there), vec![]),
-        (None, Some(there), vec!["netkeel-agent"]),
-        (None, Some(ending), vec![]),
-        (None, None, vec!["network"]),
+        (Some(there), None, Some(there), vec!["Deployment netkeel-dns"]),
+        (None, Some(there), Some(there), vec!["DaemonSet netkeel-dns"]),
+        (Some(there), Some(there), Some(there), vec!["Deployment netkeel-dns", "DaemonSet netkeel-dns"]),
+        (Some(ending), Some(there), Some(there), vec!["DaemonSet netkeel-dns"]),
+        (Some(ending), None, Some(there), vec![]),
+        (None, None, Some(there), vec!["DaemonSet netkeel-agent"]),
+        (None, None, Some(ending), vec![]),
+        (None, None, None, vec!["network"]),
     ];
-    for (servers, agents, wanted) in cases {
+    for (servers, node_servers, agents, wanted) in cases {
         let mut seen = removing(seen());
-        (seen.dns.servers, seen.agents) = (servers, agents);
+        (seen.dns.servers, seen.dns.node_servers, seen.agents) = (servers, node_servers, agents);
         let planned = plan(&seen, &Settings::default(), 0);
         let names = planned.steps.iter().map(|step| match step {
-            Step::Delete(part) => part.name,
-            Step::LetNetworkGo => "network",
-            _ => "another",
+            Step::Delete(part) => format!("{} {}", part.kind, part.name),
+            Step::LetNetworkGo => "network".to_owned(),
+            _ => "another".to_owned(),
         });
-        assert_eq!(names.collect::<Vec<_>>(), wanted, "{servers:?} {agents:?}");
+        assert_eq!(names.collect::<Vec<_>>(), wanted, "{servers:?} {node_servers:?} {agents:?}");
     }
 }
 
