@@ -7,6 +7,8 @@ use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Regi
 
 use crate::path::Proof;
 
+const DNS_LOCAL: &str = "1 while DNS questions of the node go to a server on it, with placement EveryNode; 0 while they go to others";
+
 /// The agent's figures. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -70,10 +72,7 @@ impl Metrics {
             ),
             map_bytes: registry.gauges("netkeel_agent_map_bytes", "Kernel memory of each map", &["map"]),
             frontends: gauge("service_frontends", "Service ports in the kernel"),
-            dns_local: gauge(
-                "dns_local",
-                "1 while DNS questions of the node go to a server on it, with placement EveryNode; 0 while they go to others",
-            ),
+            dns_local: gauge("dns_local", DNS_LOCAL),
             service_writes: registry
                 .counter("netkeel_agent_service_map_writes", "Writes to the maps of services"),
             services_failed: gauge("services_failed", "Services that could not be written to the kernel"),
@@ -118,12 +117,11 @@ impl Metrics {
                 "netkeel_agent_address_refusals",
                 "Attempts to start a pod that found no free address on the node",
             ),
-            path_probes: registry.counters(
-                "netkeel_agent_path_probes",
-                "Full-size packets to other nodes by result: arrived, lost where smaller ones are answered, silent where nothing is",
-                &["result"],
+            path_probes: path_probes(registry),
+            paths_too_large: gauge(
+                "paths_too_large",
+                "Nodes that packets as large as pods send them do not reach",
             ),
-            paths_too_large: gauge("paths_too_large", "Nodes that packets as large as pods send them do not reach"),
         }
     }
 
@@ -153,6 +151,14 @@ impl Metrics {
             self.map_bytes.get_or_create(&vec![("map", map.to_owned())]).set(bytes);
         }
     }
+}
+
+fn path_probes(registry: &Registry) -> Family<Labels, Counter> {
+    registry.counters(
+        "netkeel_agent_path_probes",
+        "Full-size packets to other nodes by result: arrived, lost where smaller ones are answered, silent where nothing is",
+        &["result"],
+    )
 }
 
 /// What was read. The first failure is logged, the others would only repeat it every few seconds.

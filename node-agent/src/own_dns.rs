@@ -119,9 +119,8 @@ async fn answers(server: SocketAddr, pace: Pace) -> bool {
         if is_refused(&sent) {
             return false;
         }
-        match timeout(pace.patience, answer(&socket, id)).await {
-            Ok(answered) => return answered,
-            Err(_) => continue,
+        if let Ok(answered) = timeout(pace.patience, answer(&socket, id)).await {
+            return answered;
         }
     }
     false
@@ -170,8 +169,8 @@ mod tests {
         wanted: &Servers,
     ) {
         let what = servers.borrow().clone();
-        let waited = timeout(Duration::from_secs(10), told.wait_for(|silent| silent == wanted)).await;
-        waited.unwrap_or_else(|_| panic!("{wanted:?} of {what:?} should be silent")).expect("it is asked");
+        let seen = timeout(Duration::from_secs(10), told.wait_for(|silent| silent == wanted)).await;
+        seen.unwrap_or_else(|_| panic!("{wanted:?} of {what:?} should be silent")).expect("it is asked");
     }
 
     /// Answers or swallows what comes, as `speaks` says.

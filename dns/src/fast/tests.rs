@@ -72,6 +72,16 @@ fn packet(name: &str, rtype: RecordType, edns: Option<u16>) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
+#[test]
+fn a_question_for_the_servers_status_is_answered_by_the_general_way() {
+    let (zone, asked) = (zone(), [0x12, 0x34, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(answer(&zone, &asked, 0, &mut vec![]).is_none());
+    let client: SocketAddr = ([10, 1, 2, 3], 4711).into();
+    let outcome = handler(&zone).start(&asked, Transport::Udp, client);
+    let Outcome::Reply(reply) = outcome else { unreachable!("{outcome:?}") };
+    assert_eq!(reply, [0x12, 0x34, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0], "no error");
+}
+
 /// The quick answer, which the general way gives too; the order of addresses is anybody's.
 fn same(zone: &Zone, handler: &Handler, packet: &[u8], turn: usize) -> Option<Message> {
     let (mut reply, client) = (Vec::new(), SocketAddr::from(([10, 0, 0, 1], 4000)));

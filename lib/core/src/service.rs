@@ -80,10 +80,35 @@ pub struct Endpoint {
     pub terminating: bool,
     /// Name of the pod in DNS, where it has one.
     pub hostname: Option<Arc<str>>,
-    /// Is there for clients of the node that reads this: the slice's hints say so, or, without any for nodes, it runs there.
-    pub own_node: bool,
-    /// The slice says for which nodes it is (`hints.forNodes`).
-    pub hinted: bool,
+    /// Whether it is for clients of the node that reads this.
+    pub place: Place,
+}
+
+/// Where an endpoint is, seen from a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It runs on the node.
+    Here,
+    /// It runs elsewhere.
+    Elsewhere,
+    /// The slice's `hints.forNodes` name the node.
+    HintedHere,
+    /// The slice's `hints.forNodes` name other nodes.
+    HintedElsewhere,
+}
+
+impl Place {
+    /// Whether the endpoint is for the node's clients before others.
+    #[must_use]
+    pub const fn is_here(self) -> bool {
+        matches!(self, Self::Here | Self::HintedHere)
+    }
+
+    /// Whether the slice says for which nodes it is.
+    #[must_use]
+    pub const fn is_hinted(self) -> bool {
+        matches!(self, Self::HintedHere | Self::HintedElsewhere)
+    }
 }
 
 /// A Kubernetes `EndpointSlice` of addresses of one family.

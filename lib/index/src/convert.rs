@@ -12,7 +12,7 @@ use k8s_openapi::{
 use netkeel_core::{
     address::{self, Address},
     name::ObjectName,
-    service::{self, Endpoint, Port, Reach, Service, Slice, SlicePort},
+    service::{self, Endpoint, Place, Port, Reach, Service, Slice, SlicePort},
 };
 
 use crate::Invalid;
@@ -120,19 +120,24 @@ fn slice_port(port: &discovery::EndpointPort) -> Result<Option<SlicePort>, Strin
 fn endpoint(endpoint: &discovery::Endpoint, own_node: &str) -> Result<Option<Endpoint>, String> {
     let Some(first) = endpoint.addresses.first() else { return Ok(None) };
     let conditions = endpoint.conditions.as_ref();
-    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
     Ok(Some(Endpoint {
         address: address(first, "an endpoint's address")?,
         ready: conditions.and_then(|c| c.ready).unwrap_or(true),
         serving: conditions.and_then(|c| c.serving).unwrap_or(true),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         hostname: endpoint.hostname.as_deref().map(Into::into),
-        own_node: match hints {
-            [] => endpoint.node_name.as_deref() == Some(own_node),
-            nodes => nodes.iter().any(|node| node.name == own_node),
-        },
-        hinted: !hints.is_empty(),
+        place: place(endpoint, own_node),
     }))
+}
+
+fn place(endpoint: &discovery::Endpoint, own_node: &str) -> Place {
+    let hints = endpoint.hints.as_ref().and_then(|hints| hints.for_nodes.as_deref()).unwrap_or_default();
+    match hints {
+        [] if endpoint.node_name.as_deref() == Some(own_node) => Place::Here,
+        [] => Place::Elsewhere,
+        nodes if nodes.iter().any(|node| node.name == own_node) => Place::HintedHere,
+        _ => Place::HintedElsewhere,
+    }
 }
 
 fn number(port: i32) -> Result<u16, String> {

@@ -133,13 +133,13 @@ impl Services {
     }
 
     /// These endpoints of a Service, and no others, were found not to answer.
-    pub fn set_silent(&mut self, name: &ObjectName, silent: BTreeSet<Address>) -> Changed {
+    pub fn set_silent(&mut self, name: &ObjectName, silent: &BTreeSet<Address>) -> Changed {
         let before = if silent.is_empty() {
             self.silent.remove(name).unwrap_or_default()
         } else {
             self.silent.insert(name.clone(), silent.clone()).unwrap_or_default()
         };
-        if before == silent { Changed::new() } else { Changed::from([name.clone()]) }
+        if before == *silent { Changed::new() } else { Changed::from([name.clone()]) }
     }
 
     /// The ready endpoints of a Service that clients of this node are served by before all others, whether they answer or not.

@@ -25,7 +25,7 @@ impl Agent {
         }
         self.dns.silent.clone_from(silent);
         let addresses = silent.iter().map(|server| Address::from(server.ip())).collect();
-        self.changed.extend(self.services.set_silent(&own_dns::service(), addresses));
+        self.changed.extend(self.services.set_silent(&own_dns::service(), &addresses));
     }
 
     /// Tells who is to be asked, and whether one of them serves the node's clients.

@@ -72,8 +72,8 @@ impl Found {
         let backend = Backend::new(endpoint.address, port);
         if endpoint.ready {
             self.ready.insert(backend);
-            self.hinted &= endpoint.hinted;
-            if endpoint.own_node {
+            self.hinted &= endpoint.place.is_hinted();
+            if endpoint.place.is_here() {
                 self.own.insert(backend);
             }
         } else if endpoint.serving && endpoint.terminating {

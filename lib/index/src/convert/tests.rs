@@ -89,9 +89,15 @@ fn an_endpoint_is_for_its_own_node_or_for_those_of_its_hints() {
             {"addresses": ["10.0.0.6"], "nodeName": "n1", "hints": {"forZones": [{"name": "z"}]}}]}),
     );
     let read = read.unwrap().unwrap();
-    let seen: Vec<_> = read.endpoints.iter().map(|e| (e.own_node, e.hinted)).collect();
-    let expected =
-        [(true, false), (false, false), (false, false), (true, true), (false, true), (true, false)];
+    let seen: Vec<_> = read.endpoints.iter().map(|e| e.place).collect();
+    let expected = [
+        Place::Here,
+        Place::Elsewhere,
+        Place::Elsewhere,
+        Place::HintedHere,
+        Place::HintedElsewhere,
+        Place::Here,
+    ];
     assert_eq!(seen, expected);
 }
 

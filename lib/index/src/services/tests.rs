@@ -104,10 +104,10 @@ fn endpoints_of_the_own_node_that_fall_silent_are_told_and_come_back() {
     assert_eq!(backends(&services, "a"), ["10.0.0.1"]);
 
     let silent: BTreeSet<_> = here.iter().map(|backend| backend.address).collect();
-    assert_eq!(services.set_silent(&name("a"), silent.clone()), [name("a")].into());
-    assert!(services.set_silent(&name("a"), silent).is_empty(), "nothing new");
+    assert_eq!(services.set_silent(&name("a"), &silent), [name("a")].into());
+    assert!(services.set_silent(&name("a"), &silent).is_empty(), "nothing new");
     assert_eq!(backends(&services, "a"), ["10.0.0.2"]);
     assert_eq!(services.preferred(&name("a"), Protocol::Tcp), here, "it is asked on, to come back");
-    assert_eq!(services.set_silent(&name("a"), BTreeSet::new()), [name("a")].into());
+    assert_eq!(services.set_silent(&name("a"), &BTreeSet::new()), [name("a")].into());
     assert_eq!(backends(&services, "a"), ["10.0.0.1"]);
 }

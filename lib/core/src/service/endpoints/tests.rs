@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     address::Address,
     name::ObjectName,
-    service::{Endpoint, Protocol, SlicePort},
+    service::{Endpoint, Place, Protocol, SlicePort},
 };
 use proptest::prelude::*;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -45,8 +45,7 @@ fn ready(last: u8) -> Endpoint {
         serving: true,
         terminating: false,
         hostname: None,
-        own_node: false,
-        hinted: false,
+        place: Place::Elsewhere,
     }
 }
 
@@ -140,11 +139,12 @@ fn what_is_reached_by_name_alone_or_served_by_others_has_no_frontend() {
 }
 
 fn own(last: u8) -> Endpoint {
-    Endpoint { own_node: true, ..ready(last) }
+    Endpoint { place: Place::Here, ..ready(last) }
 }
 
 fn hinted(endpoint: Endpoint) -> Endpoint {
-    Endpoint { hinted: true, ..endpoint }
+    let place = if endpoint.place.is_here() { Place::HintedHere } else { Place::HintedElsewhere };
+    Endpoint { place, ..endpoint }
 }
 
 /// Last bytes of the addresses that clients of this node are sent to.
@@ -158,7 +158,7 @@ fn sent(prefers_own_node: bool, endpoints: &[Endpoint], silent: &[u8]) -> Vec<u8
 #[test]
 fn a_service_that_prefers_its_own_node_is_served_there_while_somebody_there_is_ready_and_answers() {
     let unready = |last| Endpoint { ready: false, serving: false, ..own(last) };
-    let own_leaving = |last| Endpoint { own_node: true, ..leaving(last) };
+    let own_leaving = |last| Endpoint { place: Place::Here, ..leaving(last) };
     for (what, endpoints, silent, expected) in [
         ("one here", vec![own(1), ready(2)], vec![], vec![1]),
         ("two here, as during an update", vec![own(1), own(2), ready(3)], vec![], vec![1, 2]),
@@ -222,9 +222,9 @@ fn each_family_has_a_preference_of_its_own() {
 prop_compose! {
     fn any_endpoint(last: u8)(
         ready in any::<bool>(), serving in any::<bool>(), terminating in any::<bool>(),
-        own_node in any::<bool>(), hinted in any::<bool>(),
+        place in prop::sample::select(vec![Place::Here, Place::Elsewhere, Place::HintedHere, Place::HintedElsewhere]),
     ) -> Endpoint {
-        Endpoint { address: address(last), ready, serving: serving || ready, terminating, hostname: None, own_node, hinted }
+        Endpoint { address: address(last), ready, serving: serving || ready, terminating, hostname: None, place }
     }
 }
 
@@ -245,10 +245,10 @@ proptest! {
         prop_assert_eq!(chosen.is_empty(), all.is_empty());
         if endpoints.iter().any(|endpoint| answers(&endpoint)) {
             prop_assert!(chosen.iter().map(of).all(|endpoint| answers(&endpoint)), "all that are chosen answer");
-            let here = endpoints.iter().any(|endpoint| answers(&endpoint) && endpoint.own_node);
-            prop_assert!(chosen.iter().map(of).all(|endpoint| endpoint.own_node == here || !here));
+            let here = endpoints.iter().any(|endpoint| answers(&endpoint) && endpoint.place.is_here());
+            prop_assert!(chosen.iter().map(of).all(|endpoint| endpoint.place.is_here() == here || !here));
             let left_out = endpoints.iter().filter(answers).filter(|e| !chosen.contains(&e.address.0[15]));
-            prop_assert!(left_out.into_iter().all(|endpoint| here && !endpoint.own_node), "nobody else is left out");
+            prop_assert!(left_out.into_iter().all(|endpoint| here && !endpoint.place.is_here()), "nobody else is left out");
         }
     }
 }
