@@ -1,6 +1,9 @@
 //! Cluster names, asked from pods of both nodes through the address in their resolv.conf.
 //! All tests share one cluster with Netkeel installed without values.
 
+#[path = "dns/placement.rs"]
+mod placement;
+
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 

@@ -10,6 +10,7 @@ mod forbidden;
 mod json;
 mod numbers;
 mod outside;
+mod queries;
 mod resolve;
 mod serve;
 mod stream;
@@ -36,6 +37,8 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   numbers   --to HOST:PORT [--seconds 5] [--interval-us 1000]                          numbered datagrams, lost ones counted
   forbidden --to HOST:PORT [--seconds 5] [--parallel 4] [--timeout 200] [--pause 5]    count what must not get through
   resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
+  queries   NAME [--seconds 5] [--pause 10] [--timeout 1000] [--lasting false]         one DNS question again and again, from new connected
+                                                        sockets, or from one that is not connected
   bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none; the fourth takes bulk data
   bench-lane  --to HOST:PORT                            slices of either, as standard input orders them
   bench-probe --to HOST:PORT [--interval 2] [--timeout 40]   when connections were accepted, until standard input ends
@@ -75,6 +78,7 @@ fn run(command: &str, arguments: &[String]) -> Result<bool> {
         "numbers" => numbers::run(&flags),
         "forbidden" => forbidden::run(&flags),
         "resolve" => resolve::run(&flags),
+        "queries" => queries::run(&flags),
         "bench-serve" => bench::serve(&flags),
         "bench-lane" => bench::lane(&flags),
         "bench-probe" => bench::probe(&flags),

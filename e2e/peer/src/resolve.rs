@@ -109,6 +109,11 @@ impl Question<'_> {
     }
 }
 
+/// The name server of resolv.conf.
+pub(crate) fn configured_server() -> Result<SocketAddr> {
+    Configuration::read().map(|configuration| configuration.server)
+}
+
 /// What resolv.conf says.
 #[derive(Debug, PartialEq, Eq)]
 struct Configuration {

@@ -1,6 +1,7 @@
 //! Probers: traffic that goes on in a pod while things break. They are started and stopped through the containerd of the
 //! pod's node, since the API server may be what breaks.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,6 +64,19 @@ pub struct Received {
     pub datagrams: u64,
     /// Datagrams of all clients that the server's full socket dropped.
     pub overflowed: u64,
+}
+
+/// What one DNS question, asked again and again, came to.
+#[derive(Debug, Deserialize)]
+pub struct Queries {
+    pub answered: u64,
+    /// Questions without an answer in time.
+    pub failed: u64,
+    /// Response code, how often.
+    pub codes: BTreeMap<String, u64>,
+    /// Error, how often.
+    pub errors: BTreeMap<String, u64>,
+    pub longest_gap_ms: f64,
 }
 
 /// Traffic that goes on until it is told to end.
@@ -136,6 +150,13 @@ impl<'a> Prober<'a> {
     /// New connections, about 100 a second.
     pub fn connects(&self, to: &str, port: u16) -> Result<Probe<Seen>> {
         self.start(&["connect", "--to", &at(to, port), "--pause", "10"])
+    }
+
+    /// One DNS question about every 10 ms, each waited for so many milliseconds: from new connected sockets, or from one `lasting`
+    /// socket that is not connected.
+    pub fn queries(&self, name: &str, timeout_ms: u32, lasting: bool) -> Result<Probe<Queries>> {
+        let (timeout, lasting) = (timeout_ms.to_string(), lasting.to_string());
+        self.start(&["queries", name, "--timeout", &timeout, "--lasting", &lasting])
     }
 
     /// So many connections, one after the other.
