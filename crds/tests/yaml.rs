@@ -21,6 +21,21 @@ fn committed_yaml_is_generated_from_the_types() {
     }
 }
 
+/// YAML 1.1, which kubectl and the API server read, takes some bare words for truth values.
+#[test]
+fn no_word_of_the_api_is_a_truth_value_in_yaml() {
+    let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    for crd in netkeel_crds::all() {
+        let text = netkeel_crds::yaml(&crd).unwrap().1;
+        for line in text.lines() {
+            let value = line.trim().trim_start_matches("- ").rsplit(": ").next().unwrap_or_default();
+            let plain = line.trim().starts_with("- ") || line.trim().starts_with("default:");
+            let flag = ["default: true", "default: false"].contains(&line.trim());
+            assert!(!plain || flag || !words.contains(&value.to_lowercase().as_str()), "{line}");
+        }
+    }
+}
+
 #[test]
 fn an_empty_spec_is_the_default_network() {
     let spec: ClusterNetworkSpec = serde_json::from_value(json!({})).unwrap();
@@ -60,7 +75,7 @@ fn dns(changes: &Value) -> Value {
         "cache": {"maxEntries": 10_000, "maxBytes": 8_388_608, "maxTTLSeconds": 3600, "minTTLSeconds": 5, "negativeMaxTTLSeconds": 1800,
             "prefetch": true, "serveStale": {"maxAgeSeconds": 86_400, "mode": "Verify", "responseTTLSeconds": 30}},
         "hosts": [], "rewrites": [], "overrides": [], "acl": [], "externalZones": [],
-        "queryLog": {"queries": "Off", "sampleRatio": 1.0}, "searchPath": "Off", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
+        "queryLog": {"queries": "None", "sampleRatio": 1.0}, "searchPath": "Client", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
     });
     for (field, value) in changes.as_object().into_iter().flatten() {
         dns[field] = value.clone();
