@@ -80,6 +80,7 @@ impl Args {
             dns_service: self.service,
             service_ranges: self.service_cidrs,
             pod_ranges: vec![],
+            endpoint_pod_names: false,
         };
         let dns = Dns {
             cluster_domain: settings.domain.to_ascii().trim_end_matches('.').to_owned(),

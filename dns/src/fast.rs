@@ -83,10 +83,13 @@ fn at_service<'a>(zone: &Zone, question: &Question<'_>, entry: &'a Entry, below:
         (_, 1) => {
             let label =
                 std::str::from_utf8(question.label(0)).ok().filter(|label| !label.starts_with('_'))?;
-            let Some(endpoint) = entry.endpoints().get(label) else { return Some(Found::NxDomain) };
+            let addresses = entry.endpoints().addresses(label);
+            if addresses.is_empty() {
+                return Some(Found::NxDomain);
+            }
             let mut records = Vec::new();
-            let addresses = endpoint.addresses.iter().filter(|address| address.is_ipv4() == question.is_v4);
-            addresses.for_each(|address| put_address(&mut records, zone.settings().ttl, *address));
+            let addresses = addresses.into_iter().filter(|address| address.is_ipv4() == question.is_v4);
+            addresses.for_each(|address| put_address(&mut records, zone.settings().ttl, address));
             Cow::Owned(records)
         }
         (_, 2) => return None,

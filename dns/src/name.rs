@@ -83,6 +83,20 @@ pub(crate) fn dashed(address: IpAddr) -> String {
     text
 }
 
+/// The address that has this very label: the other way round. One address has one.
+pub(crate) fn undashed_label(label: &str) -> Option<IpAddr> {
+    if !label.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+        return None;
+    }
+    let v4 = |label: &str| label.replace('-', ".").parse::<Ipv4Addr>().ok();
+    if let Some(address) = v4(label) {
+        return Some(address.into());
+    }
+    let mapped = label.strip_prefix("0--ffff-").and_then(v4).map(|address| address.to_ipv6_mapped());
+    let address = mapped.or_else(|| label.replace('-', ":").parse().ok()).map(IpAddr::V6)?;
+    (dashed(address) == label).then_some(address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +139,37 @@ mod tests {
         }
         assert_eq!(reverse(&name("ip6.arpa.")), None);
         assert_eq!(reverse(&name("ab.0.96.10.ip6.arpa.")), None);
+    }
+
+    #[test]
+    fn labels_lead_back_to_their_address_alone() {
+        for address in [
+            "10.1.2.3",
+            "fd00::",
+            "fd00::1",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "1:2:3:4:5:6:7:8",
+            "1:0:0:4::8",
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(undashed_label(&dashed(address)), Some(address), "{address}");
+        }
+        for label in [
+            "10-1-2-03",
+            "10-1-2",
+            "fd00-0-0-0-0-0-0-1",
+            "FD00--1",
+            "fd00--",
+            "web",
+            "",
+            "-",
+            "0--ffff-a00-1",
+        ] {
+            assert_eq!(undashed_label(label), None, "{label}");
+        }
     }
 
     #[test]

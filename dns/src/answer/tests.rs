@@ -27,6 +27,7 @@ fn zone() -> Zone {
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
         pod_ranges: vec![],
+        endpoint_pod_names: false,
     };
     let mut zone = Zone::new(settings, 1);
     let cluster =

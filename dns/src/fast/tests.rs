@@ -29,6 +29,7 @@ fn zone() -> Zone {
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec![],
         pod_ranges: vec![],
+        endpoint_pod_names: false,
     };
     let mut zone = Zone::new(settings, 7);
     let cluster = |addresses: &[&str]| Service::ClusterIp { addresses: ips(addresses), ports: vec![] };
