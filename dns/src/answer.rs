@@ -2,6 +2,7 @@
 //! Follows the Kubernetes DNS specification 1.1.0 and, where it is silent, what CoreDNS answers.
 //! Owner names keep the case of the question, so that clients that randomise it recognise them.
 
+mod pods;
 mod record;
 
 use std::net::IpAddr;
@@ -69,10 +70,15 @@ fn inside(zone: &Zone, make: &Maker<'_>, labels: &[&str], rtype: RecordType) -> 
         ["dns-version" | "svc" | "pod" | "dns"] => make.nodata(),
         ["ns", "dns"] => make.addresses(zone.dns_addresses(), rtype),
         [namespace, "svc"] if zone.has_namespace(namespace) => make.nodata(),
+        [namespace, "pod"] if pods::has_names(zone, namespace) => make.nodata(),
         [below @ .., service, namespace, "svc"] => match zone.service(&format!("{service}.{namespace}")) {
             Some(entry) => at_service(make, entry, &format!("{service}.{namespace}.svc"), below, rtype),
             None => make.nxdomain(),
         },
+        // As in CoreDNS, up to two labels before the name of a pod change nothing.
+        [pod, namespace, "pod"] | [_, pod, namespace, "pod"] | [_, _, pod, namespace, "pod"] => {
+            pods::answer(zone, make, pod, namespace, rtype)
+        }
         _ => make.nxdomain(),
     }
 }

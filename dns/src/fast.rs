@@ -61,6 +61,7 @@ enum Found<'a> {
 fn look_up<'a>(zone: &'a Zone, question: &mut Question<'_>, apex: usize) -> Option<Found<'a>> {
     match (apex, question.label(apex.checked_sub(1)?)) {
         (1, b"svc" | b"pod" | b"dns" | b"dns-version") => None,
+        (2.., b"pod") => None,
         (2, b"svc") => {
             let namespace = std::str::from_utf8(question.label(0)).ok()?;
             Some(if zone.has_namespace(namespace) { Found::NoData } else { Found::NxDomain })

@@ -28,6 +28,7 @@ impl Base {
         Settings {
             ttl: dns.ttl_seconds,
             pod_ranges,
+            pod_records: dns.pod_records,
             endpoint_pod_names: dns.endpoint_pod_names,
             ..self.settings.clone()
         }

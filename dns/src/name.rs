@@ -71,6 +71,13 @@ fn reverse_v6(labels: &[&[u8]]) -> Option<IpAddr> {
     Some(Ipv6Addr::from(bits).into())
 }
 
+/// The address that the name of a pod is made of: `10-1-2-3` → `10.1.2.3`, `fd00--1` → `fd00::1`.
+pub(crate) fn undashed(label: &str) -> Option<IpAddr> {
+    let dots = label.matches('-').count() == 3 && !label.contains("--");
+    let address: IpAddr = label.replace('-', if dots { "." } else { ":" }).parse().ok()?;
+    Some(address.to_canonical())
+}
+
 /// The label of an endpoint that has no host name: `10.1.2.3` → `10-1-2-3`, `fd00::` → `fd00--0`.
 pub(crate) fn dashed(address: IpAddr) -> String {
     let mut text = address.to_string().replace(['.', ':'], "-");
@@ -181,6 +188,7 @@ mod tests {
             ("::1", "0--1"),
         ] {
             assert_eq!(dashed(address.parse().unwrap()), label);
+            assert_eq!(undashed(label), Some(address.parse().unwrap()));
         }
     }
 }

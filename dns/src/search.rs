@@ -33,6 +33,8 @@ pub(crate) fn names(zone: &Zone, client: IpAddr, name: &Name) -> Vec<Name> {
 
 #[cfg(test)]
 mod tests {
+    use netkeel_crds::cluster_network::PodRecords;
+
     use super::*;
     use crate::zone::{Pod, PodKey, Settings};
 
@@ -45,6 +47,7 @@ mod tests {
             dns_service: "kube-dns.kube-system".to_owned(),
             service_ranges: vec![],
             pod_ranges: vec![],
+            pod_records: PodRecords::Insecure,
             endpoint_pod_names: false,
         };
         let mut zone = Zone::new(settings, 1);

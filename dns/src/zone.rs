@@ -14,6 +14,7 @@ use std::sync::Arc;
 use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
+use netkeel_crds::cluster_network::PodRecords;
 
 pub use endpoints::Endpoint;
 pub(crate) use entry::Entry;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub service_ranges: Vec<IpNet>,
     /// Those of pods.
     pub pod_ranges: Vec<IpNet>,
+    /// Which names made of a pod's address there are.
+    pub pod_records: PodRecords,
     /// Whether endpoints without a host name are called as their pods are.
     pub endpoint_pod_names: bool,
 }

@@ -141,6 +141,34 @@ async fn the_search_list_of_a_pod_is_tried_in_one_answer() {
 }
 
 #[tokio::test]
+async fn verified_names_of_pods_come_and_go_with_them() {
+    let server = Server::start(&json!({"podRecords": "Verified"})).await;
+    let [client, other] = ["127-0-0-1", "10-1-0-9"].map(|label| format!("{label}.shop.pod.cluster.local."));
+    server.becomes(&client, ResponseCode::NoError, &["127.0.0.1"]).await;
+    server.becomes(&other, ResponseCode::NXDomain, &[]).await;
+    server.api.put(pod("shop", "other", "10.1.0.9"));
+    server.becomes(&other, ResponseCode::NoError, &["10.1.0.9"]).await;
+    server.api.delete("v1", "Pod", Some("shop"), "other");
+    server.becomes(&other, ResponseCode::NXDomain, &[]).await;
+    for (pod_records, expected) in [("Disabled", &[][..]), ("Insecure", &["10.1.0.9"]), ("Verified", &[])] {
+        network(&server.api, &json!({"podRecords": pod_records}));
+        let code = if expected.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError };
+        server.becomes(&other, code, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_read_hurts_only_itself() {
+    let server = Server::start(&json!({"podRecords": "Disabled"})).await;
+    let name = "10-1-0-9.shop.pod.cluster.local.";
+    // A pod of nonsense is named in the list, and no more is known of it.
+    server.api.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "shop", "name": "odd"}, "status": 7}));
+    network(&server.api, &json!({"podRecords": "Verified"}));
+    server.becomes(name, ResponseCode::NXDomain, &[]).await;
+    server.becomes("127-0-0-1.shop.pod.cluster.local.", ResponseCode::NoError, &["127.0.0.1"]).await;
+}
+
+#[tokio::test]
 async fn a_resolver_that_fails_is_no_absence_of_the_name() {
     let upstream = Upstream::start(Part::Fail).await;
     let dns = json!({"upstreams": [upstream.address.to_string()], "searchPath": "ServerSide"});
