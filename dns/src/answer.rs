@@ -2,6 +2,7 @@
 //! Follows the Kubernetes DNS specification 1.1.0 and, where it is silent, what CoreDNS answers.
 //! Owner names keep the case of the question, so that clients that randomise it recognise them.
 
+mod pods;
 mod record;
 
 use std::net::IpAddr;
@@ -57,6 +58,11 @@ pub fn answer(zone: &Zone, name: &Name, rtype: RecordType) -> Answer {
     }
 }
 
+/// The record that makes `name` another name for `target`.
+pub(crate) fn alias(zone: &Zone, name: &Name, target: &Name) -> Record {
+    Maker::new(zone, name).cname(target)
+}
+
 fn inside(zone: &Zone, make: &Maker<'_>, labels: &[&str], rtype: RecordType) -> Answer {
     match labels {
         [] => apex(zone, make, rtype),
@@ -64,10 +70,15 @@ fn inside(zone: &Zone, make: &Maker<'_>, labels: &[&str], rtype: RecordType) -> 
         ["dns-version" | "svc" | "pod" | "dns"] => make.nodata(),
         ["ns", "dns"] => make.addresses(zone.dns_addresses(), rtype),
         [namespace, "svc"] if zone.has_namespace(namespace) => make.nodata(),
+        [namespace, "pod"] if pods::has_names(zone, namespace) => make.nodata(),
         [below @ .., service, namespace, "svc"] => match zone.service(&format!("{service}.{namespace}")) {
             Some(entry) => at_service(make, entry, &format!("{service}.{namespace}.svc"), below, rtype),
             None => make.nxdomain(),
         },
+        // As in CoreDNS, up to two labels before the name of a pod change nothing.
+        [pod, namespace, "pod"] | [_, pod, namespace, "pod"] | [_, _, pod, namespace, "pod"] => {
+            pods::answer(zone, make, pod, namespace, rtype)
+        }
         _ => make.nxdomain(),
     }
 }
@@ -119,8 +130,8 @@ fn at_service(make: &Maker<'_>, entry: &Entry, path: &str, below: &[&str], rtype
             let exists = |port: &Port| !port.name.is_empty() && port.protocol.label() == *protocol;
             if ports(entry, service).any(exists) { make.nodata() } else { make.nxdomain() }
         }
-        (Some(_), [label]) => match entry.endpoints().get(*label) {
-            Some(endpoint) => one_endpoint(make, endpoint, path, label, rtype),
+        (Some(_), [label]) => match entry.endpoints().get(label) {
+            Some(endpoint) => one_endpoint(make, &endpoint, path, label, rtype),
             None => make.nxdomain(),
         },
         (Some(service), [name, protocol]) => named_port(make, entry, service, path, (name, protocol), rtype),
@@ -131,7 +142,7 @@ fn at_service(make: &Maker<'_>, entry: &Entry, path: &str, below: &[&str], rtype
 fn ports<'a>(entry: &'a Entry, service: &'a Service) -> Box<dyn Iterator<Item = &'a Port> + 'a> {
     match service {
         Service::ClusterIp { ports, .. } => Box::new(ports.iter()),
-        _ => Box::new(entry.endpoints().values().flat_map(|endpoint| endpoint.ports.iter())),
+        _ => Box::new(entry.endpoints().ports()),
     }
 }
 
@@ -143,20 +154,26 @@ fn whole(make: &Maker<'_>, entry: &Entry, service: &Service, path: &str, rtype: 
         (_, Service::ClusterIp { addresses, .. }) => make.addresses(addresses, rtype),
         _ => {
             let addresses: Vec<IpAddr> =
-                entry.endpoints().values().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+                entry.endpoints().iter().flat_map(|(_, endpoint)| endpoint.addresses).collect();
             make.addresses(&addresses, rtype)
         }
     }
 }
 
-fn one_endpoint(make: &Maker<'_>, endpoint: &Endpoint, path: &str, label: &str, rtype: RecordType) -> Answer {
+fn one_endpoint(
+    make: &Maker<'_>,
+    endpoint: &Endpoint<'_>,
+    path: &str,
+    label: &str,
+    rtype: RecordType,
+) -> Answer {
     let addresses: Vec<IpAddr> = endpoint.addresses.iter().copied().collect();
     if rtype != RecordType::SRV {
         return make.addresses(&addresses, rtype);
     }
     let path = format!("{label}.{path}");
     make.services(
-        endpoint.ports.iter().map(|port| (path.as_str(), port)),
+        endpoint.ports.iter().map(|port| (path.as_str(), *port)),
         [(path.as_str(), addresses.as_slice())],
     )
     .unwrap_or_else(|| make.nodata())
@@ -195,8 +212,8 @@ fn services(
         .endpoints()
         .iter()
         .map(|(label, endpoint)| {
-            let found = endpoint.ports.iter().filter(|port| wanted(port)).collect();
-            (format!("{label}.{path}"), endpoint.addresses.iter().copied().collect(), found)
+            let found = endpoint.ports.into_iter().filter(|port| wanted(port)).collect();
+            (format!("{label}.{path}"), endpoint.addresses.into_iter().collect(), found)
         })
         .filter(|(_, _, found): &(_, _, Vec<&Port>)| !found.is_empty())
         .collect();

@@ -61,6 +61,7 @@ enum Found<'a> {
 fn look_up<'a>(zone: &'a Zone, question: &mut Question<'_>, apex: usize) -> Option<Found<'a>> {
     match (apex, question.label(apex.checked_sub(1)?)) {
         (1, b"svc" | b"pod" | b"dns" | b"dns-version") => None,
+        (2.., b"pod") => None,
         (2, b"svc") => {
             let namespace = std::str::from_utf8(question.label(0)).ok()?;
             Some(if zone.has_namespace(namespace) { Found::NoData } else { Found::NxDomain })
@@ -83,10 +84,13 @@ fn at_service<'a>(zone: &Zone, question: &Question<'_>, entry: &'a Entry, below:
         (_, 1) => {
             let label =
                 std::str::from_utf8(question.label(0)).ok().filter(|label| !label.starts_with('_'))?;
-            let Some(endpoint) = entry.endpoints().get(label) else { return Some(Found::NxDomain) };
+            let addresses = entry.endpoints().addresses(label);
+            if addresses.is_empty() {
+                return Some(Found::NxDomain);
+            }
             let mut records = Vec::new();
-            let addresses = endpoint.addresses.iter().filter(|address| address.is_ipv4() == question.is_v4);
-            addresses.for_each(|address| put_address(&mut records, zone.settings().ttl, *address));
+            let addresses = addresses.into_iter().filter(|address| address.is_ipv4() == question.is_v4);
+            addresses.for_each(|address| put_address(&mut records, zone.settings().ttl, address));
             Cow::Owned(records)
         }
         (_, 2) => return None,

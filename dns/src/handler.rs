@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
+use netkeel_crds::cluster_network::SearchPath;
 use rand::seq::SliceRandom;
 
-use crate::answer::{Answer, answer};
+use crate::answer::{self, Answer, answer};
 use crate::fast;
 use crate::forward::Error;
 use crate::live::Live;
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{Common, Metrics, Seen};
+use crate::search;
 use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 
@@ -76,6 +78,8 @@ pub struct Pending {
     /// CNAME records that led to the name to ask for.
     aliases: Vec<Record>,
     name: Name,
+    /// What is said if `name`, which the client did not ask for, does not exist.
+    denied: Option<Denied>,
     client: SocketAddr,
     since: Instant,
     trace: Option<Trace>,
@@ -109,6 +113,10 @@ impl Handler {
         reply: &mut Vec<u8>,
     ) -> Option<fast::Answered> {
         let done = fast::answer(zone, packet, turn, reply)?;
+        if done.code == ResponseCode::NXDomain && self.searches() {
+            reply.clear();
+            return None;
+        }
         if let Some(trace) = Trace::by_chance(self.traced)
             && let Ok(question) = read(packet, Transport::Udp)
         {
@@ -138,7 +146,14 @@ impl Handler {
             }
         };
         let trace = Trace::by_chance(self.traced);
-        match resolve(&self.zone.load(), &question.name, question.rtype) {
+        let zone = self.zone.load();
+        let (resolved, denied) = match resolve(&zone, &question.name, question.rtype) {
+            Resolved::Own(ResponseCode::NXDomain, denied) if self.searches() => {
+                search(&zone, client, &question, denied)
+            }
+            resolved => (resolved, None),
+        };
+        match resolved {
             Resolved::Own(code, sections) => {
                 self.seen(transport, client, Some(question.rtype), true, code, since);
                 if let Some(trace) = trace {
@@ -147,20 +162,20 @@ impl Handler {
                 Outcome::Reply(question.reply(code, true, sections))
             }
             Resolved::Ask(aliases, name) => {
-                Outcome::Later(Box::new(Pending { question, aliases, name, client, since, trace }))
+                Outcome::Later(Box::new(Pending { question, aliases, name, denied, client, since, trace }))
             }
         }
     }
 
     /// Asks an upstream resolver. The reply always comes, and in bounded time.
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
-        let Pending { question, aliases, name, client, since, trace } = *pending;
+        let Pending { question, aliases, name, denied, client, since, trace } = *pending;
         let query = question.upstream_query(&name, rand::random());
         let avoid = self.zone.load().dns_addresses().to_vec();
         let own = !aliases.is_empty();
         let live = self.live.load_full();
         let (code, reply) = match live.forwarder.ask(&query, &avoid, trace.as_ref()).await {
-            Ok(reply) if own => follow(&question, aliases, &reply),
+            Ok(reply) if own => follow(&question, (aliases, denied), &reply),
             Ok(reply) => {
                 (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))
             }
@@ -179,6 +194,11 @@ impl Handler {
             trace.answered(&answered(&question, client, code, since));
         }
         reply
+    }
+
+    /// Whether the search lists of pods are tried here.
+    fn searches(&self) -> bool {
+        self.live.load().dns.search_path == SearchPath::ServerSide
     }
 
     fn seen(
@@ -205,6 +225,38 @@ enum Resolved {
     Own(ResponseCode, [Vec<Record>; 3]),
     /// These aliases, and what an upstream resolver says of the name they lead to.
     Ask(Vec<Record>, Name),
+}
+
+/// The records of an answer that there is no such name.
+type Denied = [Vec<Record>; 3];
+
+/// Answers a question for a name that there is not, `denied` so, with the next name of the client's search list that there is. It is an alias
+/// then, as in CoreDNS. The last name is not the zone's to know: if it turns out not to exist, `denied` is the answer.
+fn search(
+    zone: &Zone,
+    client: SocketAddr,
+    question: &Question,
+    denied: Denied,
+) -> (Resolved, Option<Denied>) {
+    if !denied[0].is_empty() {
+        return (Resolved::Own(ResponseCode::NXDomain, denied), None); // an alias that leads nowhere is there
+    }
+    for name in search::names(zone, client.ip(), &question.name) {
+        let alias = answer::alias(zone, &question.name, &name);
+        match resolve(zone, &name, question.rtype) {
+            Resolved::Own(ResponseCode::NXDomain, [answers, ..]) if answers.is_empty() => {}
+            Resolved::Own(code, [answers, authorities, additionals]) => {
+                let answers =
+                    if code == ResponseCode::ServFail { vec![] } else { [vec![alias], answers].concat() };
+                return (Resolved::Own(code, [answers, authorities, additionals]), None);
+            }
+            Resolved::Ask(aliases, target) => {
+                let denied = aliases.is_empty().then_some(denied);
+                return (Resolved::Ask([vec![alias], aliases].concat(), target), denied);
+            }
+        }
+    }
+    (Resolved::Own(ResponseCode::NXDomain, denied), None)
 }
 
 /// Answers from the zone, following aliases as far as they stay in it.
@@ -239,14 +291,21 @@ fn resolve(zone: &Zone, name: &Name, rtype: RecordType) -> Resolved {
     failure(ResponseCode::ServFail)
 }
 
-/// The answer to a question whose `aliases` lead to a name that an upstream resolver has answered for.
-fn follow(question: &Question, mut aliases: Vec<Record>, reply: &[u8]) -> (ResponseCode, Vec<u8>) {
+/// The answer to a question whose `aliases` lead to a name that an upstream resolver has answered for; `denied` if there is no such name.
+fn follow(
+    question: &Question,
+    (mut aliases, denied): (Vec<Record>, Option<Denied>),
+    reply: &[u8],
+) -> (ResponseCode, Vec<u8>) {
     let Ok(reply) = Message::from_vec(reply) else {
         return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
     };
     let code = reply.metadata.response_code;
     if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
         return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
+    }
+    if let Some(denied) = denied.filter(|_| code == ResponseCode::NXDomain && reply.answers.is_empty()) {
+        return (code, question.reply(code, true, denied));
     }
     aliases.extend(reply.answers);
     (code, question.reply(code, false, [aliases, reply.authorities, vec![]]))

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
-use netkeel_crds::cluster_network::Dns;
+use netkeel_crds::cluster_network::{Dns, PodRecords, SearchPath};
 
 use crate::forward::{Forwarder, upstreams};
 use crate::metrics::Metrics;
@@ -25,7 +25,13 @@ impl Base {
     /// What the zone is told by `dns`; pods have addresses of `pod_ranges`.
     #[must_use]
     pub fn settings(&self, dns: &Dns, pod_ranges: Vec<IpNet>) -> Settings {
-        Settings { ttl: dns.ttl_seconds, pod_ranges, ..self.settings.clone() }
+        Settings {
+            ttl: dns.ttl_seconds,
+            pod_ranges,
+            pod_records: dns.pod_records,
+            endpoint_pod_names: dns.endpoint_pod_names,
+            ..self.settings.clone()
+        }
     }
 
     /// The resolvers that names outside the cluster are sent to: those of the node where `dns` names none.
@@ -37,6 +43,11 @@ impl Base {
         upstreams.retain(|upstream| !self.listen.iter().any(|listen| upstreams::is_self(*upstream, *listen)));
         upstreams
     }
+}
+
+/// Whether pods are followed: they cost memory, and most answers need none.
+pub(crate) fn follows_pods(dns: &Dns) -> bool {
+    dns.pod_records == PodRecords::Verified || dns.search_path == SearchPath::ServerSide
 }
 
 /// What holds for questions at a moment.

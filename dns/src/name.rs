@@ -71,6 +71,13 @@ fn reverse_v6(labels: &[&[u8]]) -> Option<IpAddr> {
     Some(Ipv6Addr::from(bits).into())
 }
 
+/// The address that the name of a pod is made of: `10-1-2-3` → `10.1.2.3`, `fd00--1` → `fd00::1`.
+pub(crate) fn undashed(label: &str) -> Option<IpAddr> {
+    let dots = label.matches('-').count() == 3 && !label.contains("--");
+    let address: IpAddr = label.replace('-', if dots { "." } else { ":" }).parse().ok()?;
+    Some(address.to_canonical())
+}
+
 /// The label of an endpoint that has no host name: `10.1.2.3` → `10-1-2-3`, `fd00::` → `fd00--0`.
 pub(crate) fn dashed(address: IpAddr) -> String {
     let mut text = address.to_string().replace(['.', ':'], "-");
@@ -81,6 +88,20 @@ pub(crate) fn dashed(address: IpAddr) -> String {
         text.insert(0, '0');
     }
     text
+}
+
+/// The address that has this very label: the other way round. One address has one.
+pub(crate) fn undashed_label(label: &str) -> Option<IpAddr> {
+    if !label.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-') {
+        return None;
+    }
+    let v4 = |label: &str| label.replace('-', ".").parse::<Ipv4Addr>().ok();
+    if let Some(address) = v4(label) {
+        return Some(address.into());
+    }
+    let mapped = label.strip_prefix("0--ffff-").and_then(v4).map(|address| address.to_ipv6_mapped());
+    let address = mapped.or_else(|| label.replace('-', ":").parse().ok()).map(IpAddr::V6)?;
+    (dashed(address) == label).then_some(address)
 }
 
 #[cfg(test)]
@@ -128,6 +149,37 @@ mod tests {
     }
 
     #[test]
+    fn labels_lead_back_to_their_address_alone() {
+        for address in [
+            "10.1.2.3",
+            "fd00::",
+            "fd00::1",
+            "::",
+            "::1",
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "1:2:3:4:5:6:7:8",
+            "1:0:0:4::8",
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert_eq!(undashed_label(&dashed(address)), Some(address), "{address}");
+        }
+        for label in [
+            "10-1-2-03",
+            "10-1-2",
+            "fd00-0-0-0-0-0-0-1",
+            "FD00--1",
+            "fd00--",
+            "web",
+            "",
+            "-",
+            "0--ffff-a00-1",
+        ] {
+            assert_eq!(undashed_label(label), None, "{label}");
+        }
+    }
+
+    #[test]
     fn dashed_addresses_are_valid_labels() {
         for (address, label) in [
             ("172.0.0.2", "172-0-0-2"),
@@ -136,6 +188,7 @@ mod tests {
             ("::1", "0--1"),
         ] {
             assert_eq!(dashed(address.parse().unwrap()), label);
+            assert_eq!(undashed(label), Some(address.parse().unwrap()));
         }
     }
 }

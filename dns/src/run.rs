@@ -122,7 +122,7 @@ pub async fn start(
     let follower = Follower::new(zone, (config.base.clone(), live), network.is_some(), metrics.clone());
     let (zone, live, mut synced) = (follower.published(), follower.live(), follower.synced());
     let mut tasks = JoinSet::new();
-    let (events, ended) = (changes(client, network), stop.clone());
+    let (events, ended) = (changes(client, network, follower.pods()), stop.clone());
     tasks.spawn(async move {
         tokio::select! {
             () = follower.follow(events) => {}

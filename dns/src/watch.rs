@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
@@ -15,16 +16,21 @@ use netkeel_crds::ClusterNetwork;
 use netkeel_crds::cluster_network::Dns;
 use tokio::sync::watch;
 
-use crate::live::{Base, Live};
+use crate::live::{Base, Live, follows_pods};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::object;
-use crate::zone::{self, ObjectKey, Zone};
+use crate::pod::SlimPod;
+use crate::zone::{self, ObjectKey, Pod, PodKey, Zone};
 
 /// Events taken at once before the zone is published.
 const BATCH: usize = 256;
 
 /// Slices that are asked for at once: a page of them is held as objects of the API, each a hundred endpoints long.
 const PAGE: u32 = 50;
+
+/// Pods that are asked for at once.
+const POD_PAGE: u32 = 200;
 
 /// An event of any kind of object. Of an object only what it means for the zone is kept, also while a list comes in.
 #[derive(Clone, Debug)]
@@ -35,6 +41,32 @@ pub enum Change {
     Slice(Box<Event<SeenSlice>>),
     /// Of the ClusterNetwork.
     Network(Box<Event<SeenNetwork>>),
+    /// Of a pod, while pods are followed.
+    Pod(Box<Event<SeenPod>>),
+}
+
+impl Change {
+    /// Whether it brings all objects of a kind.
+    fn is_list(&self) -> bool {
+        match self {
+            Self::Service(event) => matches!(**event, Event::Reset { .. }),
+            Self::Slice(event) => matches!(**event, Event::Reset { .. }),
+            Self::Network(_) => false,
+            Self::Pod(event) => matches!(**event, Event::Reset { .. }),
+        }
+    }
+}
+
+/// What a pod means for the zone.
+#[derive(Clone, Debug)]
+pub struct SeenPod(Option<Pod>);
+
+impl SeenPod {
+    /// Reads a pod.
+    #[must_use]
+    pub fn read(pod: &SlimPod) -> Self {
+        Self(pod.read())
+    }
 }
 
 /// What a Service means for the zone. One without a key, which the API server never sends, means nothing.
@@ -42,17 +74,21 @@ pub enum Change {
 pub struct SeenService(Option<(ObjectKey, zone::Service)>);
 
 impl SeenService {
-    fn read(service: &Service) -> Self {
+    /// Reads a Service.
+    #[must_use]
+    pub fn read(service: &Service) -> Self {
         Self(object::key(&service.metadata).map(|key| (key, object::service(service))))
     }
 }
 
 /// What a slice means for the zone: its key, its Service and the endpoints, where it has those.
 #[derive(Clone, Debug)]
-pub struct SeenSlice(Option<(ObjectKey, Option<(String, zone::Slice)>)>);
+pub struct SeenSlice(Option<(ObjectKey, Option<(String, zone::PackedSlice)>)>);
 
 impl SeenSlice {
-    fn read(slice: &EndpointSlice) -> Self {
+    /// Reads a slice.
+    #[must_use]
+    pub fn read(slice: &EndpointSlice) -> Self {
         Self(object::key(&slice.metadata).map(|key| (key, object::slice(slice))))
     }
 }
@@ -75,8 +111,13 @@ impl SeenNetwork {
     }
 }
 
-/// The changes that the API server tells, for ever; those of the ClusterNetwork `network`, too, where it has a name.
-pub fn changes(client: &Client, network: Option<&str>) -> impl Stream<Item = Change> + Send + use<> {
+/// The changes that the API server tells, for ever; those of the ClusterNetwork `network`, too, where it has a name, and those of pods
+/// while `pods` says so.
+pub fn changes(
+    client: &Client,
+    network: Option<&str>,
+    pods: watch::Receiver<bool>,
+) -> impl Stream<Item = Change> + Send + use<> {
     let config = watcher::Config::default;
     let read = |service: Service| SeenService::read(&service);
     let services = netkeel_client::watch_as(Api::all(client.clone()), config(), read)
@@ -93,7 +134,35 @@ pub fn changes(client: &Client, network: Option<&str>) -> impl Stream<Item = Cha
             events.map(|event| Change::Network(Box::new(event))).boxed()
         },
     );
-    stream::select(stream::select(services.boxed(), slices.boxed()), network)
+    let pods = pod_changes(client.clone(), pods).boxed();
+    stream::select(stream::select(services.boxed(), slices.boxed()), stream::select(network, pods))
+}
+
+/// Those of pods that have not ended, while `wanted` says so; each time it comes to do so they begin with a list.
+fn pod_changes(client: Client, wanted: watch::Receiver<bool>) -> impl Stream<Item = Change> + Send {
+    let events = move || {
+        let config = watcher::Config::default().page_size(POD_PAGE);
+        let config = config.fields("status.phase!=Succeeded,status.phase!=Failed");
+        netkeel_client::watch_as(Api::all(client.clone()), config, |pod: SlimPod| SeenPod::read(&pod)).boxed()
+    };
+    stream::unfold((wanted, events, None), |(mut wanted, start, running)| async move {
+        let mut running: Option<BoxStream<'static, Event<SeenPod>>> = running;
+        loop {
+            let Some(mut events) = running.take() else {
+                wanted.wait_for(|wanted| *wanted).await.ok()?;
+                running = Some(start());
+                continue;
+            };
+            let event = tokio::select! {
+                ended = wanted.wait_for(|wanted| !wanted) => {
+                    ended.ok()?;
+                    continue;
+                }
+                event = events.next() => event?,
+            };
+            return Some((Change::Pod(Box::new(event)), (wanted, start, Some(events))));
+        }
+    })
 }
 
 /// Writes the zone.
@@ -107,6 +176,8 @@ pub struct Follower {
     /// Whether all Services, all slices, and the ClusterNetwork have been seen once.
     complete: [bool; 3],
     synced: watch::Sender<bool>,
+    /// Whether pods are followed.
+    pods: watch::Sender<bool>,
 }
 
 impl Follower {
@@ -115,9 +186,10 @@ impl Follower {
     #[must_use]
     pub fn new(zone: Zone, (base, live): (Base, Live), follows: bool, metrics: Metrics) -> Self {
         let published = Arc::new(ArcSwap::from_pointee(zone.clone()));
+        let pods = watch::Sender::new(follows_pods(&live.dns));
         let live = Arc::new(ArcSwap::from_pointee(live));
         let complete = [false, false, !follows];
-        Self { zone, published, metrics, base, live, complete, synced: watch::Sender::new(false) }
+        Self { zone, published, metrics, base, live, complete, synced: watch::Sender::new(false), pods }
     }
 
     /// The zone as it is at each moment.
@@ -138,16 +210,26 @@ impl Follower {
         self.synced.subscribe()
     }
 
+    /// Whether changes of pods are wanted, as it is at each moment.
+    #[must_use]
+    pub fn pods(&self) -> watch::Receiver<bool> {
+        self.pods.subscribe()
+    }
+
     /// Follows `changes` to their end.
     pub async fn follow(mut self, changes: impl Stream<Item = Change> + Send) {
         let mut batches = std::pin::pin!(changes.ready_chunks(BATCH));
         while let Some(batch) = batches.next().await {
             let serial = self.zone.serial();
+            let has_list = batch.iter().any(Change::is_list);
             for change in batch {
                 self.apply(change);
             }
             if self.zone.serial() != serial {
                 self.published.store(Arc::new(self.zone.clone()));
+            }
+            if has_list {
+                memory::give_back();
             }
             self.metrics.zone(self.zone.services(), self.zone.serial());
             if self.complete == [true; 3] && !self.synced.send_replace(true) {
@@ -161,6 +243,7 @@ impl Follower {
             Change::Service(event) => self.service(*event),
             Change::Slice(event) => self.slice(*event),
             Change::Network(event) => self.network(*event),
+            Change::Pod(event) => self.pod(*event),
         }
     }
 
@@ -198,8 +281,36 @@ impl Follower {
         if self.live.load().dns != dns {
             tracing::info!("spec.dns has changed");
             self.live.store(Arc::new(Live::new(dns.clone(), &self.base, &self.metrics)));
+            self.follow_pods(follows_pods(&dns));
         }
         self.zone.set_settings(self.base.settings(&dns, pods))
+    }
+
+    fn follow_pods(&mut self, wanted: bool) {
+        if self.pods.send_replace(wanted) && !wanted {
+            self.zone.forget_pods();
+            memory::give_back();
+        }
+    }
+
+    fn pod(&mut self, event: Event<SeenPod>) -> bool {
+        if !*self.pods.borrow() {
+            return false; // it was under way when they ceased to be followed
+        }
+        self.metrics.event("pod", name(&event));
+        let key = |object: &Undecodable| Some(PodKey::new(object.namespace.as_deref()?, &object.name));
+        match event {
+            Event::Reset { objects, undecodable } => {
+                let all = objects.into_iter().filter_map(|SeenPod(pod)| pod);
+                let unreadable: Vec<PodKey> = undecodable.iter().filter_map(key).collect();
+                self.zone.reset_pods(all, &unreadable)
+            }
+            Event::Apply(SeenPod(pod)) => pod.is_some_and(|pod| self.zone.put_pod(&pod)),
+            Event::Delete { namespace, name } => {
+                namespace.is_some_and(|namespace| self.zone.remove_pod(PodKey::new(&namespace, &name)))
+            }
+            Event::Undecodable(_) => false, // what was known of it stays in force
+        }
     }
 
     fn slice(&mut self, event: Event<SeenSlice>) -> bool {

@@ -38,8 +38,11 @@ impl<'a> Maker<'a> {
     }
 
     pub(super) fn alias(&self, target: &Name) -> Answer {
-        let cname = self.record(self.owner.clone(), RData::CNAME(CNAME(target.clone())));
-        Answer::Alias { cname, target: target.clone() }
+        Answer::Alias { cname: self.cname(target), target: target.clone() }
+    }
+
+    pub(super) fn cname(&self, target: &Name) -> Record {
+        self.record(self.owner.clone(), RData::CNAME(CNAME(target.clone())))
     }
 
     /// The addresses of the family that `rtype` asks for, or that there are none.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::Name;
-use netkeel_crds::cluster_network::Dns;
+use netkeel_crds::cluster_network::{Dns, PodRecords};
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -29,6 +29,8 @@ fn zone() -> Zone {
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec![],
         pod_ranges: vec![],
+        pod_records: PodRecords::Insecure,
+        endpoint_pod_names: false,
     };
     let mut zone = Zone::new(settings, 7);
     let cluster = |addresses: &[&str]| Service::ClusterIp { addresses: ips(addresses), ports: vec![] };
