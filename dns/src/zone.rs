@@ -233,6 +233,13 @@ impl Zone {
         changed
     }
 
+    /// What the objects said that the zone is made of: `name.namespace` of a Service, the Service where it is there, and its slices by name.
+    pub(crate) fn objects(
+        &self,
+    ) -> impl Iterator<Item = (&str, Option<&Service>, impl Iterator<Item = (&str, &Slice)>)> {
+        self.entries.iter().map(|(dotted, entry)| (dotted.as_str(), entry.service(), entry.slices()))
+    }
+
     /// Everything the zone holds, in order and without its serial: equal for equal zones.
     #[must_use]
     pub fn contents(&self) -> BTreeMap<String, String> {

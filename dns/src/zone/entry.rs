@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hickory_proto::rr::Name;
+use serde::{Deserialize, Serialize};
 
 use crate::name::dashed;
 use crate::wire::put_address;
 
 /// Transport protocol of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP, `_tcp`.
     Tcp,
@@ -33,7 +34,7 @@ impl Protocol {
 }
 
 /// One port of a Service or of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     /// Name, empty for an unnamed port, which has no `_name._protocol` record.
     pub name: String,
@@ -44,7 +45,7 @@ pub struct Port {
 }
 
 /// What a Service says about its names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Service {
     /// Has cluster addresses of its own.
     ClusterIp {
@@ -56,13 +57,13 @@ pub enum Service {
     /// Stands for its ready endpoints.
     Headless,
     /// Stands for a name elsewhere; `None` when what it holds is no host name.
-    ExternalName(Option<Name>),
+    ExternalName(#[serde(with = "crate::name::optional")] Option<Name>),
     /// Exists, but its object cannot be read.
     Unreadable,
 }
 
 /// The ready endpoints of one EndpointSlice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
     /// Host name, where the pod has one, and addresses of each ready endpoint.
     pub endpoints: Vec<(Option<String>, Vec<IpAddr>)>,
@@ -144,6 +145,11 @@ impl Entry {
     /// The ready endpoints by label.
     pub(crate) fn endpoints(&self) -> &BTreeMap<String, Endpoint> {
         &self.endpoints
+    }
+
+    /// What the slices said, by their names.
+    pub(super) fn slices(&self) -> impl Iterator<Item = (&str, &Slice)> {
+        self.slices.iter().map(|(name, slice)| (name.as_str(), slice.as_ref()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
