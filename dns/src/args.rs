@@ -1,6 +1,7 @@
 //! The command line, checked and turned into a `Config`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Seconds to go on answering after the signal to end
     #[arg(long, default_value_t = 5)]
     lame_duck: u64,
+    /// Folder that outlives this process; what is known of the cluster is kept there for the next one
+    #[arg(long)]
+    state: Option<PathBuf>,
     /// OTLP/gRPC collector of traces, http://HOST:PORT
     #[arg(long)]
     traces_endpoint: Option<String>,
@@ -64,6 +68,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// How long answers go on after the signal to end.
     pub lame_duck: Duration,
+    /// Where what is known is kept for the next process.
+    pub state: Option<PathBuf>,
     /// Collector of traces.
     pub traces_endpoint: Option<String>,
     /// Share of questions that are traced, 0 to 1.
@@ -95,6 +101,7 @@ impl Args {
             cluster_network: self.cluster_network,
             admin: self.admin,
             lame_duck: Duration::from_secs(self.lame_duck),
+            state: self.state,
             traces_endpoint: self.traces_endpoint.filter(|endpoint| !endpoint.is_empty()),
             traces_sampling_ratio: self.traces_sampling_ratio,
         }

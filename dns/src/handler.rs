@@ -16,6 +16,7 @@ use crate::answer::{self, Answer, answer};
 use crate::fast;
 use crate::forward::Error;
 use crate::live::Live;
+use crate::loops::Loops;
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{Common, Metrics, Seen};
 use crate::search;
@@ -33,6 +34,7 @@ pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
     live: Arc<ArcSwap<Live>>,
     metrics: Metrics,
+    loops: Loops,
     told: Arc<Seldom>,
     /// Share of questions that are traced, 0 to 1.
     traced: f64,
@@ -89,13 +91,19 @@ impl Handler {
     /// A handler of the zone and of what is told, as they are at each moment.
     #[must_use]
     pub fn new(zone: Arc<ArcSwap<Zone>>, live: Arc<ArcSwap<Live>>, metrics: Metrics) -> Self {
-        Self { zone, live, metrics, told: Arc::new(Seldom::new()), traced: 0.0 }
+        Self { zone, live, metrics, loops: Loops::default(), told: Arc::new(Seldom::new()), traced: 0.0 }
     }
 
     /// The same, tracing this share of questions, 0 to 1.
     #[must_use]
     pub fn tracing(self, ratio: f64) -> Self {
         Self { traced: ratio, ..self }
+    }
+
+    /// The same, leaving out upstream resolvers that lead back here, and answering questions that look for those.
+    #[must_use]
+    pub fn heeding(self, loops: Loops) -> Self {
+        Self { loops, ..self }
     }
 
     /// The zone as it is now.
@@ -145,6 +153,14 @@ impl Handler {
                 return Outcome::Reply(reply);
             }
         };
+        if let Some(answer) = self.loops.answer(&question.name, question.rtype) {
+            self.seen(transport, client, Some(question.rtype), true, ResponseCode::NoError, since);
+            return Outcome::Reply(question.reply(
+                ResponseCode::NoError,
+                true,
+                [vec![answer], vec![], vec![]],
+            ));
+        }
         let trace = Trace::by_chance(self.traced);
         let zone = self.zone.load();
         let (resolved, denied) = match resolve(&zone, &question.name, question.rtype) {
@@ -171,7 +187,7 @@ impl Handler {
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
         let Pending { question, aliases, name, denied, client, since, trace } = *pending;
         let query = question.upstream_query(&name, rand::random());
-        let avoid = self.zone.load().dns_addresses().to_vec();
+        let avoid = self.loops.avoid(self.zone.load().dns_addresses());
         let own = !aliases.is_empty();
         let live = self.live.load_full();
         let (code, reply) = match live.forwarder.ask(&query, &avoid, trace.as_ref()).await {

@@ -65,7 +65,8 @@ impl Live {
         let upstreams = base.upstreams(&dns);
         if upstreams.is_empty() {
             tracing::error!(
-                "no upstream resolver: only names of the cluster are answered; set spec.dns.upstreams"
+                "no upstream resolver: only names of the cluster are answered; set spec.dns.upstreams, or name resolvers in the \
+                 file of the kubelet's resolvConf"
             );
         }
         Self { forwarder: Forwarder::new(&upstreams, metrics.clone()), dns }

@@ -1,6 +1,8 @@
 //! What the server tells Prometheus: under the names of CoreDNS what its dashboards expect, the rest as
 //! `netkeel_dns_*`.
 
+mod lasting;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Regi
 
 use crate::fast::Answered;
 use crate::message::Transport;
+use lasting::Lasting;
 
 type Counters = Family<Labels, Counter>;
 type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
@@ -31,6 +34,7 @@ pub struct Metrics {
     services: Gauge,
     serial: Gauge,
     events: Counters,
+    lasting: Lasting,
 }
 
 /// One question and its answer, as they are counted.
@@ -88,6 +92,7 @@ impl Metrics {
                 "Events of the API server by kind of object; `undecodable` ones name a bad object in the log",
                 &["object", "event"],
             ),
+            lasting: Lasting::new(registry),
         }
     }
 
@@ -128,6 +133,11 @@ impl Metrics {
             responses: [ResponseCode::NoError, ResponseCode::NXDomain].map(response),
             durations: ["A", "AAAA"].map(duration),
         }
+    }
+
+    /// Of what makes a server last.
+    pub(crate) fn lasting(&self) -> &Lasting {
+        &self.lasting
     }
 
     pub(crate) fn ignored(&self) {

@@ -104,6 +104,23 @@ pub(crate) fn undashed_label(label: &str) -> Option<IpAddr> {
     (dashed(address) == label).then_some(address)
 }
 
+/// A name, or none, as text in what is kept on disk.
+pub(crate) mod optional {
+    use hickory_proto::rr::Name;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::{Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(crate) fn serialize<S: Serializer>(name: &Option<Name>, to: S) -> Result<S::Ok, S::Error> {
+        name.as_ref().map(Name::to_ascii).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Name>, D::Error> {
+        let text: Option<String> = Option::deserialize(from)?;
+        text.map(|text| Name::from_ascii(text).map_err(D::Error::custom)).transpose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

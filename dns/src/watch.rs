@@ -11,16 +11,19 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use netkeel_client::{Event, Undecodable};
+use netkeel_client::{Event, Signs, Undecodable};
 use netkeel_crds::ClusterNetwork;
 use netkeel_crds::cluster_network::Dns;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::live::{Base, Live, follows_pods};
+use crate::loops::Loops;
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::object;
 use crate::pod::SlimPod;
+use crate::snapshot::Contents;
 use crate::zone::{self, ObjectKey, Pod, PodKey, Zone};
 
 /// Events taken at once before the zone is published.
@@ -94,17 +97,20 @@ impl SeenSlice {
 }
 
 /// What the ClusterNetwork says to DNS servers.
-#[derive(Clone, Debug)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct SeenNetwork {
+    /// Equal in all servers of a cluster, and in no other cluster.
+    uid: Option<String>,
     dns: Dns,
     /// Ranges of pods.
     pods: Vec<IpNet>,
 }
 
 impl SeenNetwork {
-    fn read(network: &ClusterNetwork) -> Self {
+    pub(crate) fn read(network: &ClusterNetwork) -> Self {
         let pools = &network.spec.pod_network.pools;
         Self {
+            uid: network.metadata.uid.clone(),
             dns: network.spec.dns.clone(),
             pods: pools.iter().flat_map(|pool| pool.cidrs.clone()).collect(),
         }
@@ -112,25 +118,26 @@ impl SeenNetwork {
 }
 
 /// The changes that the API server tells, for ever; those of the ClusterNetwork `network`, too, where it has a name, and those of pods
-/// while `pods` says so.
+/// while `pods` says so. `signs` says when it was last heard.
 pub fn changes(
     client: &Client,
     network: Option<&str>,
     pods: watch::Receiver<bool>,
+    signs: &Signs,
 ) -> impl Stream<Item = Change> + Send + use<> {
     let config = watcher::Config::default;
     let read = |service: Service| SeenService::read(&service);
-    let services = netkeel_client::watch_as(Api::all(client.clone()), config(), read)
+    let services = netkeel_client::watch_as(Api::all(signs.attend(client)), config(), read)
         .map(|event| Change::Service(Box::new(event)));
     let read = |slice: EndpointSlice| SeenSlice::read(&slice);
-    let slices = netkeel_client::watch_as(Api::all(client.clone()), config().page_size(PAGE), read)
+    let slices = netkeel_client::watch_as(Api::all(signs.attend(client)), config().page_size(PAGE), read)
         .map(|event| Change::Slice(Box::new(event)));
     let network = network.map_or_else(
         || stream::pending().boxed(),
         |name| {
             let config = config().fields(&format!("metadata.name={name}"));
             let read = |network: ClusterNetwork| SeenNetwork::read(&network);
-            let events = netkeel_client::watch_as(Api::all(client.clone()), config, read);
+            let events = netkeel_client::watch_as(Api::all(signs.attend(client)), config, read);
             events.map(|event| Change::Network(Box::new(event))).boxed()
         },
     );
@@ -178,6 +185,12 @@ pub struct Follower {
     synced: watch::Sender<bool>,
     /// Whether pods are followed.
     pods: watch::Sender<bool>,
+    /// As it was last seen.
+    network: Option<SeenNetwork>,
+    /// How often that has changed.
+    networks: watch::Sender<u64>,
+    loops: Loops,
+    contents: watch::Sender<Option<Arc<Contents>>>,
 }
 
 impl Follower {
@@ -189,7 +202,32 @@ impl Follower {
         let pods = watch::Sender::new(follows_pods(&live.dns));
         let live = Arc::new(ArcSwap::from_pointee(live));
         let complete = [false, false, !follows];
-        Self { zone, published, metrics, base, live, complete, synced: watch::Sender::new(false), pods }
+        let (synced, contents) = (watch::Sender::new(false), watch::Sender::new(None));
+        let (network, networks, loops) = (None, watch::Sender::new(0), Loops::default());
+        Self {
+            zone,
+            published,
+            metrics,
+            base,
+            live,
+            complete,
+            synced,
+            pods,
+            network,
+            networks,
+            loops,
+            contents,
+        }
+    }
+
+    /// Holds to what the last server knew of the ClusterNetwork.
+    pub(crate) fn remember(&mut self, network: Option<SeenNetwork>) {
+        if let Some(network) = network
+            && self.hold(network)
+        {
+            self.published.store(Arc::new(self.zone.clone()));
+        }
+        self.metrics.zone(self.zone.services(), self.zone.serial());
     }
 
     /// The zone as it is at each moment.
@@ -216,24 +254,44 @@ impl Follower {
         self.pods.subscribe()
     }
 
+    /// What is known of loops of questions; the other says when to look for them anew.
+    pub(crate) fn loops(&self) -> (Loops, watch::Receiver<u64>) {
+        (self.loops.clone(), self.networks.subscribe())
+    }
+
+    /// All that is known, for the next server in this pod: nothing before it is complete, and then as it is after each change.
+    pub(crate) fn contents(&self) -> watch::Receiver<Option<Arc<Contents>>> {
+        self.contents.subscribe()
+    }
+
     /// Follows `changes` to their end.
     pub async fn follow(mut self, changes: impl Stream<Item = Change> + Send) {
         let mut batches = std::pin::pin!(changes.ready_chunks(BATCH));
         while let Some(batch) = batches.next().await {
-            let serial = self.zone.serial();
+            let (serial, networks) = (self.zone.serial(), *self.networks.borrow());
             let has_list = batch.iter().any(Change::is_list);
             for change in batch {
                 self.apply(change);
             }
-            if self.zone.serial() != serial {
+            let edited = self.zone.serial() != serial;
+            if edited {
                 self.published.store(Arc::new(self.zone.clone()));
             }
             if has_list {
                 memory::give_back();
             }
             self.metrics.zone(self.zone.services(), self.zone.serial());
-            if self.complete == [true; 3] && !self.synced.send_replace(true) {
+            if self.complete != [true; 3] {
+                continue;
+            }
+            let first = !self.synced.send_replace(true);
+            if first {
+                self.metrics.lasting().serving_from_snapshot(false);
                 tracing::info!(services = self.zone.services(), "the zone is complete");
+            }
+            if first || edited || *self.networks.borrow() != networks {
+                let contents = Contents { zone: self.zone.clone(), network: self.network.clone() };
+                self.contents.send_replace(Some(Arc::new(contents)));
             }
         }
     }
@@ -277,12 +335,24 @@ impl Follower {
             Event::Apply(network) => Some(network),
             Event::Delete { .. } | Event::Undecodable(_) => None,
         };
-        let Some(SeenNetwork { dns, pods }) = network else { return false };
+        network.is_some_and(|network| self.hold(network))
+    }
+
+    fn hold(&mut self, network: SeenNetwork) -> bool {
+        if self.network.as_ref() == Some(&network) {
+            return false;
+        }
+        self.network = Some(network.clone());
+        let SeenNetwork { uid, dns, pods } = network;
+        if let Some(uid) = uid {
+            self.loops.identify(&uid);
+        }
         if self.live.load().dns != dns {
             tracing::info!("spec.dns has changed");
             self.live.store(Arc::new(Live::new(dns.clone(), &self.base, &self.metrics)));
             self.follow_pods(follows_pods(&dns));
         }
+        self.networks.send_modify(|count| *count += 1);
         self.zone.set_settings(self.base.settings(&dns, pods))
     }
 

@@ -45,7 +45,7 @@ pub struct Port {
 }
 
 /// What a Service says about its names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Service {
     /// Has cluster addresses of its own.
     ClusterIp {
@@ -57,7 +57,7 @@ pub enum Service {
     /// Stands for its ready endpoints.
     Headless,
     /// Stands for a name elsewhere; `None` when what it holds is no host name.
-    ExternalName(Option<Name>),
+    ExternalName(#[serde(with = "crate::name::optional")] Option<Name>),
     /// Exists, but its object cannot be read.
     Unreadable,
 }

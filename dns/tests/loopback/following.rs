@@ -36,11 +36,11 @@ async fn start_with(api: &FakeApi, listen: SocketAddr, health: &Health, stop: &C
     start(&config, &api.client().unwrap(), &Registry::new("dns", "0"), health, stop).await.unwrap()
 }
 
-fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn service(name: &str, address: &str) -> Value {
+pub(crate) fn service(name: &str, address: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": name},
         "spec": {"clusterIP": address, "ports": [{"name": "http", "port": 80}]}})
 }
@@ -61,21 +61,21 @@ fn slice(ready: &[&str], gone: &[&str]) -> Value {
 }
 
 /// What the server says of the addresses of a Service in the namespace `shop`.
-async fn lookup(server: SocketAddr, name: &str) -> (ResponseCode, Vec<String>) {
+pub(crate) async fn lookup(server: SocketAddr, name: &str) -> (ResponseCode, Vec<String>) {
     let reply = udp(server, &question(&format!("{name}.shop.svc.cluster.local."), RecordType::A)).await;
     (reply.metadata.response_code, data(&reply))
 }
 
-fn found(addresses: &[&str]) -> (ResponseCode, Vec<String>) {
+pub(crate) fn found(addresses: &[&str]) -> (ResponseCode, Vec<String>) {
     (ResponseCode::NoError, addresses.iter().map(ToString::to_string).collect())
 }
 
-fn nothing(code: ResponseCode) -> (ResponseCode, Vec<String>) {
+pub(crate) fn nothing(code: ResponseCode) -> (ResponseCode, Vec<String>) {
     (code, vec![])
 }
 
 /// Waits until the server says `expected` of `name`; the API server needs a moment to tell it.
-async fn becomes(server: SocketAddr, name: &str, expected: (ResponseCode, Vec<String>)) {
+pub(crate) async fn becomes(server: SocketAddr, name: &str, expected: (ResponseCode, Vec<String>)) {
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {
         let now = lookup(server, name).await;

@@ -7,6 +7,10 @@ mod following;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod lasting;
+#[cfg(test)]
+mod loops;
+#[cfg(test)]
 mod pods;
 #[cfg(test)]
 mod sockets;

@@ -4,8 +4,10 @@
 
 mod connect;
 mod servers;
+mod signs;
 mod watch;
 
 pub use connect::{ConnectError, connect, connect_as_user};
 pub use servers::{ApiServers, ServersError};
+pub use signs::Signs;
 pub use watch::{Event, Undecodable, watch, watch_as};
