@@ -97,6 +97,7 @@ fn names_that_kubectl_would_take_for_something_else_are_quoted() {
 #[test]
 fn a_text_that_cannot_be_read_is_an_error_with_its_line() {
     let cases = [
+        ("# nothing\n", "there is no server block in it"),
         (". {\n errors\n", "line 2: the block is not closed: } is missing"),
         (
             "kind: ConfigMap\ndata:\n  stubDomains: |\n    {\"a\": \n    ]\n",
