@@ -228,7 +228,11 @@ fn texts() -> impl Strategy<Value = String> {
                 .map(|(_, letter)| *letter);
             kept.chain(letter).collect::<String>()
         });
-    prop_oneof![soup, damaged, any::<String>()]
+    let line = (prop::sample::select(WORDS), prop::collection::vec(prop::sample::select(WORDS), 0..5))
+        .prop_map(|(first, rest)| format!("{first} {}", rest.join(" ")));
+    let lines =
+        prop::collection::vec(line, 0..12).prop_map(|lines| format!(". {{\n{}\n}}\n", lines.join("\n")));
+    prop_oneof![soup, lines, damaged, any::<String>()]
 }
 
 #[test]
