@@ -128,6 +128,7 @@ fn mapped(input: &Input, env: &BTreeMap<String, String>, wishes: &Wishes) -> Res
     if let Some(corefile) = &input.corefile {
         let mut findings = Findings::default();
         let blocks = parser::parse(corefile, &input.files, env, &mut findings)?;
+        ensure!(!blocks.is_empty() || !findings.unmapped.is_empty(), "there is no server block in it");
         mapped = map::map(&blocks, wishes);
         mapped.findings.unmapped.extend(findings.unmapped);
     }

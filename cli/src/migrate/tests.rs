@@ -97,6 +97,7 @@ fn names_that_kubectl_would_take_for_something_else_are_quoted() {
 #[test]
 fn a_text_that_cannot_be_read_is_an_error_with_its_line() {
     let cases = [
+        ("# nothing\n", "there is no server block in it"),
         (". {\n errors\n", "line 2: the block is not closed: } is missing"),
         (
             "kind: ConfigMap\ndata:\n  stubDomains: |\n    {\"a\": \n    ]\n",
@@ -227,7 +228,11 @@ fn texts() -> impl Strategy<Value = String> {
                 .map(|(_, letter)| *letter);
             kept.chain(letter).collect::<String>()
         });
-    prop_oneof![soup, damaged, any::<String>()]
+    let line = (prop::sample::select(WORDS), prop::collection::vec(prop::sample::select(WORDS), 0..5))
+        .prop_map(|(first, rest)| format!("{first} {}", rest.join(" ")));
+    let lines =
+        prop::collection::vec(line, 0..12).prop_map(|lines| format!(". {{\n{}\n}}\n", lines.join("\n")));
+    prop_oneof![soup, lines, damaged, any::<String>()]
 }
 
 #[test]
