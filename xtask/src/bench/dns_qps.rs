@@ -38,7 +38,7 @@ shift 2
 "#;
 
 /// One of both.
-struct Server {
+pub(super) struct Server {
     name: &'static str,
     port: &'static str,
     /// What only this one of all processes of its name has on its command line.
@@ -111,7 +111,7 @@ fn question(index: usize) -> String {
 }
 
 /// netkeel-dns as it is in the image, with a service account of its own.
-fn ours(bed: &Bed) -> Result<Server> {
+pub(super) fn ours(bed: &Bed) -> Result<Server> {
     let program = images::static_folder().join("netkeel-dns");
     let token = bed.cluster.kubectl(&["create", "token", "-n", "kube-system", "netkeel-dns"])?;
     let path = "jsonpath={.endpoints[0].addresses[0]}:{.ports[0].port}";
@@ -152,7 +152,7 @@ impl Server {
         Ok(command)
     }
 
-    fn ask(&self, bed: &Bed, questions: &Path, arguments: &[&str]) -> Result<String> {
+    pub(super) fn ask(&self, bed: &Bed, questions: &Path, arguments: &[&str]) -> Result<String> {
         process::text(self.dnsperf(bed, questions)?.args(arguments))
     }
 
@@ -182,7 +182,7 @@ impl Server {
     }
 
     /// Resident memory, MiB.
-    fn resident(&self, bed: &Bed) -> Result<f64> {
+    pub(super) fn resident(&self, bed: &Bed) -> Result<f64> {
         let status = self.of_process(bed, "status")?;
         let kib = number_behind(&status, "VmRSS:").context("VmRSS")?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "KiB of a process")]
