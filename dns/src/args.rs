@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
-use netkeel_crds::cluster_network::{Dns, Upstream};
+use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords, Upstream};
 
 use crate::forward::upstreams;
 use crate::live::Base;
@@ -80,6 +80,8 @@ impl Args {
             dns_service: self.service,
             service_ranges: self.service_cidrs,
             pod_ranges: vec![],
+            pod_records: PodRecords::Insecure,
+            empty_services: EmptyServices::Answer,
         };
         let dns = Dns {
             cluster_domain: settings.domain.to_ascii().trim_end_matches('.').to_owned(),

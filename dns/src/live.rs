@@ -25,7 +25,13 @@ impl Base {
     /// What the zone is told by `dns`; pods have addresses of `pod_ranges`.
     #[must_use]
     pub fn settings(&self, dns: &Dns, pod_ranges: Vec<IpNet>) -> Settings {
-        Settings { ttl: dns.ttl_seconds, pod_ranges, ..self.settings.clone() }
+        Settings {
+            ttl: dns.ttl_seconds,
+            pod_ranges,
+            pod_records: dns.pod_records,
+            empty_services: dns.empty_services,
+            ..self.settings.clone()
+        }
     }
 
     /// The resolvers that names outside the cluster are sent to: those of the node where `dns` names none.

@@ -1,12 +1,13 @@
 //! From events of the API server to the published zone. One task owns the zone that is written; readers
 //! get a clone of it after each batch of events. The zone stays as it is while the API server is gone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures::{Stream, StreamExt, stream};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -33,6 +34,8 @@ pub enum Change {
     Service(Box<Event<SeenService>>),
     /// Of a slice of endpoints.
     Slice(Box<Event<SeenSlice>>),
+    /// Of a namespace.
+    Namespace(Box<Event<SeenNamespace>>),
     /// Of the ClusterNetwork.
     Network(Box<Event<SeenNetwork>>),
 }
@@ -54,6 +57,16 @@ pub struct SeenSlice(Option<(ObjectKey, Option<(String, zone::Slice)>)>);
 impl SeenSlice {
     fn read(slice: &EndpointSlice) -> Self {
         Self(object::key(&slice.metadata).map(|key| (key, object::slice(slice))))
+    }
+}
+
+/// The name of a namespace.
+#[derive(Clone, Debug)]
+pub struct SeenNamespace(String);
+
+impl SeenNamespace {
+    fn read(namespace: &Namespace) -> Self {
+        Self(namespace.metadata.name.clone().unwrap_or_default())
     }
 }
 
@@ -93,7 +106,13 @@ pub fn changes(client: &Client, network: Option<&str>) -> impl Stream<Item = Cha
             events.map(|event| Change::Network(Box::new(event))).boxed()
         },
     );
-    stream::select(stream::select(services.boxed(), slices.boxed()), network)
+    let read = |namespace: Namespace| SeenNamespace::read(&namespace);
+    let namespaces = netkeel_client::watch_as(Api::all(client.clone()), config(), read)
+        .map(|event| Change::Namespace(Box::new(event)));
+    stream::select(
+        stream::select(services.boxed(), slices.boxed()),
+        stream::select(namespaces.boxed(), network),
+    )
 }
 
 /// Writes the zone.
@@ -104,8 +123,8 @@ pub struct Follower {
     metrics: Metrics,
     base: Base,
     live: Arc<ArcSwap<Live>>,
-    /// Whether all Services, all slices, and the ClusterNetwork have been seen once.
-    complete: [bool; 3],
+    /// Whether all Services, all slices, the ClusterNetwork, and all namespaces have been seen once.
+    complete: [bool; 4],
     synced: watch::Sender<bool>,
 }
 
@@ -116,7 +135,7 @@ impl Follower {
     pub fn new(zone: Zone, (base, live): (Base, Live), follows: bool, metrics: Metrics) -> Self {
         let published = Arc::new(ArcSwap::from_pointee(zone.clone()));
         let live = Arc::new(ArcSwap::from_pointee(live));
-        let complete = [false, false, !follows];
+        let complete = [false, false, !follows, false];
         Self { zone, published, metrics, base, live, complete, synced: watch::Sender::new(false) }
     }
 
@@ -150,7 +169,7 @@ impl Follower {
                 self.published.store(Arc::new(self.zone.clone()));
             }
             self.metrics.zone(self.zone.services(), self.zone.serial());
-            if self.complete == [true; 3] && !self.synced.send_replace(true) {
+            if self.complete == [true; 4] && !self.synced.send_replace(true) {
                 tracing::info!(services = self.zone.services(), "the zone is complete");
             }
         }
@@ -160,6 +179,7 @@ impl Follower {
         match change {
             Change::Service(event) => self.service(*event),
             Change::Slice(event) => self.slice(*event),
+            Change::Namespace(event) => self.namespace(*event),
             Change::Network(event) => self.network(*event),
         }
     }
@@ -180,6 +200,23 @@ impl Follower {
             Event::Undecodable(object) => {
                 key(&object).is_some_and(|key| self.zone.put_unreadable_service(&key))
             }
+        }
+    }
+
+    fn namespace(&mut self, event: Event<SeenNamespace>) -> bool {
+        self.metrics.event("namespace", name(&event));
+        match event {
+            Event::Reset { objects, undecodable } => {
+                self.complete[3] = true;
+                let unread = undecodable.into_iter().map(|object| object.name);
+                let all: BTreeSet<String> =
+                    objects.into_iter().map(|SeenNamespace(name)| name).chain(unread).collect();
+                self.zone.reset_namespaces(&all)
+            }
+            Event::Apply(SeenNamespace(name)) | Event::Undecodable(Undecodable { name, .. }) => {
+                self.zone.put_namespace(&name)
+            }
+            Event::Delete { name, .. } => self.zone.remove_namespace(&name),
         }
     }
 

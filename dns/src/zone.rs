@@ -11,6 +11,7 @@ use std::sync::Arc;
 use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
+use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 
 pub(crate) use entry::Entry;
 pub use entry::{Endpoint, Pointer, Port, Protocol, Service, Slice};
@@ -30,12 +31,16 @@ pub struct Settings {
     pub service_ranges: Vec<IpNet>,
     /// Those of pods.
     pub pod_ranges: Vec<IpNet>,
+    /// Which names made of a pod's address there are.
+    pub pod_records: PodRecords,
+    /// What is said of a Service with a cluster address and no ready endpoint.
+    pub empty_services: EmptyServices,
 }
 
 impl Settings {
-    /// Whether the address can only be one of the cluster's.
-    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
-        self.service_ranges.iter().chain(&self.pod_ranges).any(|range| range.contains(&address))
+    /// Whether all addresses of `network` can only be the cluster's.
+    pub(crate) fn is_own(&self, network: IpNet) -> bool {
+        self.service_ranges.iter().chain(&self.pod_ranges).any(|range| range.contains(&network))
     }
 }
 
@@ -76,6 +81,8 @@ pub struct Zone {
     slice_owners: Shards<ObjectKey, String>,
     /// How many Services each namespace has.
     namespaces: Shards<String, u32>,
+    /// The namespaces that exist as objects, with Services or without.
+    namespace_objects: Shards<String, ()>,
     pointers: Shards<IpAddr, Arc<BTreeSet<Pointer>>>,
 }
 
@@ -92,6 +99,7 @@ impl Zone {
             entries: Shards::default(),
             slice_owners: Shards::default(),
             namespaces: Shards::default(),
+            namespace_objects: Shards::default(),
             pointers: Shards::default(),
         }
     }
@@ -147,11 +155,45 @@ impl Zone {
     }
 
     pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
-        self.namespaces.get(namespace).is_some()
+        self.namespace_objects.get(namespace).is_some() || self.namespaces.get(namespace).is_some()
     }
 
     pub(crate) fn pointers(&self, address: IpAddr) -> Option<&BTreeSet<Pointer>> {
         self.pointers.get(&address).map(Arc::as_ref)
+    }
+
+    /// Takes note of a namespace. Returns whether that is new.
+    pub fn put_namespace(&mut self, name: &str) -> bool {
+        let new = self.namespace_objects.get(name).is_none();
+        if new {
+            self.namespace_objects.insert(name.to_owned(), ());
+            self.serial = self.serial.wrapping_add(1);
+        }
+        new
+    }
+
+    /// Forgets a namespace, which is there nevertheless as long as a Service is in it.
+    pub fn remove_namespace(&mut self, name: &str) -> bool {
+        let known = self.namespace_objects.get(name).is_some();
+        if known {
+            self.namespace_objects.remove(name);
+            self.serial = self.serial.wrapping_add(1);
+        }
+        known
+    }
+
+    /// Makes `names` all the namespaces there are.
+    pub fn reset_namespaces(&mut self, names: &BTreeSet<String>) -> bool {
+        let known = self.namespace_objects.iter().map(|(name, ())| name);
+        let gone: Vec<String> = known.filter(|name| !names.contains(*name)).cloned().collect();
+        let mut changed = false;
+        for name in &gone {
+            changed |= self.remove_namespace(name);
+        }
+        for name in names {
+            changed |= self.put_namespace(name);
+        }
+        changed
     }
 
     /// Takes a new or changed Service. Returns whether anything changed.
@@ -241,7 +283,8 @@ impl Zone {
             self.namespaces.iter().map(|(key, count)| (format!("namespace {key}"), count.to_string()));
         let pointers = self.pointers.iter().map(|(key, set)| (format!("pointer {key}"), format!("{set:?}")));
         let owners = self.slice_owners.iter().map(|(key, owner)| (format!("slice {key:?}"), owner.clone()));
-        entries.chain(namespaces).chain(pointers).chain(owners).collect()
+        let objects = self.namespace_objects.iter().map(|(key, ())| (format!("object {key}"), String::new()));
+        entries.chain(namespaces).chain(objects).chain(pointers).chain(owners).collect()
     }
 
     fn change(&mut self, dotted: String, edit: impl FnOnce(&mut Entry) -> bool) -> bool {

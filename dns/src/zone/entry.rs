@@ -131,7 +131,7 @@ impl Entry {
             Some(Service::ClusterIp { addresses, .. }) => Ready::of(addresses.iter().copied(), ttl),
             Some(Service::Headless) => {
                 let all = self.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().copied());
-                Ready::of(all, ttl)
+                Ready::of(all.collect::<BTreeSet<_>>().into_iter(), ttl) // one address may have two names
             }
             Some(Service::ExternalName(_) | Service::Unreadable) | None => Ready::default(),
         };

@@ -1,5 +1,6 @@
 //! A zone reached by changes equals the zone built from what is left at the end.
 
+use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,6 +12,8 @@ fn empty() -> Zone {
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec![],
         pod_ranges: vec![],
+        pod_records: PodRecords::Insecure,
+        empty_services: EmptyServices::Answer,
     };
     Zone::new(settings, 0)
 }
