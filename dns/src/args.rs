@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
-use netkeel_crds::cluster_network::{Dns, PodRecords, Upstream};
+use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords, Upstream};
 
 use crate::forward::upstreams;
 use crate::live::Base;
@@ -88,6 +88,7 @@ impl Args {
             pod_ranges: vec![],
             pod_records: PodRecords::Insecure,
             endpoint_pod_names: false,
+            empty_services: EmptyServices::Answer,
         };
         let dns = Dns {
             cluster_domain: settings.domain.to_ascii().trim_end_matches('.').to_owned(),

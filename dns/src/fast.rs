@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
+use crate::answer::is_hidden;
 use crate::message::UDP_LIMIT;
-use crate::wire::{HEADER, OPT, SOA_TIMES, address_size, put_address, put_opt};
+use crate::wire::{HEADER, OPT, SOA_TIMES, address_size, put_address, put_opt, soa_ttl};
 use crate::zone::{Entry, Service, Zone};
 
 /// Largest reply to a client that says nothing of its own limit, in bytes (RFC 1035 section 4.2.1).
@@ -68,6 +69,7 @@ fn look_up<'a>(zone: &'a Zone, question: &mut Question<'_>, apex: usize) -> Opti
         }
         (2, b"dns") if question.label(0) == b"ns" => None,
         (3.., b"svc") => match zone.service(question.dotted(apex - 3)?) {
+            Some(entry) if is_hidden(zone, entry) => Some(Found::NxDomain),
             Some(entry) => at_service(zone, question, entry, apex - 3),
             None => Some(Found::NxDomain),
         },
@@ -221,7 +223,7 @@ fn put_soa(reply: &mut Vec<u8>, domain: usize, serial: u32, ttl: u32) {
     reply[9] = 1;
     reply.extend(domain);
     reply.extend([0, 6, 0, 1]);
-    reply.extend(ttl.to_be_bytes());
+    reply.extend(soa_ttl(ttl).to_be_bytes());
     let start = reply.len();
     reply.extend([0, 0]);
     reply.extend_from_slice(b"\x02ns\x03dns");

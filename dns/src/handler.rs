@@ -24,7 +24,7 @@ use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 
 /// How many aliases are followed within the cluster before a chain counts as endless.
-const ALIASES: usize = 8;
+const ALIASES: usize = 12; // CoreDNS gives up at as many
 /// Failures of upstream resolvers are told once in this time; the metrics count all.
 const TELL: Duration = Duration::from_secs(30);
 
@@ -175,7 +175,8 @@ impl Handler {
                 if let Some(trace) = trace {
                     trace.answered(&answered(&question, client, code, since));
                 }
-                Outcome::Reply(question.reply(code, true, sections))
+                let own = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+                Outcome::Reply(question.reply(code, own, sections))
             }
             Resolved::Ask(aliases, name) => {
                 Outcome::Later(Box::new(Pending { question, aliases, name, denied, client, since, trace }))
@@ -324,7 +325,8 @@ fn follow(
         return (code, question.reply(code, true, denied));
     }
     aliases.extend(reply.answers);
-    (code, question.reply(code, false, [aliases, reply.authorities, vec![]]))
+    // Authoritative for the first owner name, which is the alias (RFC 1035 section 4.1.1).
+    (code, question.reply(code, true, [aliases, reply.authorities, vec![]]))
 }
 
 #[cfg(test)]

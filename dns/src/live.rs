@@ -30,6 +30,7 @@ impl Base {
             pod_ranges,
             pod_records: dns.pod_records,
             endpoint_pod_names: dns.endpoint_pod_names,
+            empty_services: dns.empty_services,
             ..self.settings.clone()
         }
     }

@@ -33,7 +33,7 @@ pub(crate) fn names(zone: &Zone, client: IpAddr, name: &Name) -> Vec<Name> {
 
 #[cfg(test)]
 mod tests {
-    use netkeel_crds::cluster_network::PodRecords;
+    use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 
     use super::*;
     use crate::zone::{Pod, PodKey, Settings};
@@ -49,6 +49,7 @@ mod tests {
             pod_ranges: vec![],
             pod_records: PodRecords::Insecure,
             endpoint_pod_names: false,
+            empty_services: EmptyServices::Answer,
         };
         let mut zone = Zone::new(settings, 1);
         let pod = |namespace: &str, address: &str| {

@@ -1,13 +1,14 @@
 //! From events of the API server to the published zone. One task owns the zone that is written; readers
 //! get a clone of it after each batch of events. The zone stays as it is while the API server is gone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher;
 use kube::{Api, Client};
@@ -42,6 +43,8 @@ pub enum Change {
     Service(Box<Event<SeenService>>),
     /// Of a slice of endpoints.
     Slice(Box<Event<SeenSlice>>),
+    /// Of a namespace.
+    Namespace(Box<Event<SeenNamespace>>),
     /// Of the ClusterNetwork.
     Network(Box<Event<SeenNetwork>>),
     /// Of a pod, while pods are followed.
@@ -54,7 +57,7 @@ impl Change {
         match self {
             Self::Service(event) => matches!(**event, Event::Reset { .. }),
             Self::Slice(event) => matches!(**event, Event::Reset { .. }),
-            Self::Network(_) => false,
+            Self::Network(_) | Self::Namespace(_) => false,
             Self::Pod(event) => matches!(**event, Event::Reset { .. }),
         }
     }
@@ -93,6 +96,16 @@ impl SeenSlice {
     #[must_use]
     pub fn read(slice: &EndpointSlice) -> Self {
         Self(object::key(&slice.metadata).map(|key| (key, object::slice(slice))))
+    }
+}
+
+/// The name of a namespace.
+#[derive(Clone, Debug)]
+pub struct SeenNamespace(String);
+
+impl SeenNamespace {
+    fn read(namespace: &Namespace) -> Self {
+        Self(namespace.metadata.name.clone().unwrap_or_default())
     }
 }
 
@@ -142,7 +155,11 @@ pub fn changes(
         },
     );
     let pods = pod_changes(client.clone(), pods).boxed();
-    stream::select(stream::select(services.boxed(), slices.boxed()), stream::select(network, pods))
+    let read = |namespace: Namespace| SeenNamespace::read(&namespace);
+    let namespaces = netkeel_client::watch_as(Api::all(signs.attend(client)), config(), read)
+        .map(|event| Change::Namespace(Box::new(event)));
+    let objects = stream::select(services.boxed(), slices.boxed());
+    stream::select(stream::select(objects, namespaces.boxed()), stream::select(network, pods))
 }
 
 /// Those of pods that have not ended, while `wanted` says so; each time it comes to do so they begin with a list.
@@ -180,8 +197,8 @@ pub struct Follower {
     metrics: Metrics,
     base: Base,
     live: Arc<ArcSwap<Live>>,
-    /// Whether all Services, all slices, and the ClusterNetwork have been seen once.
-    complete: [bool; 3],
+    /// Whether all Services, all slices, the ClusterNetwork, and all namespaces have been seen once.
+    complete: [bool; 4],
     synced: watch::Sender<bool>,
     /// Whether pods are followed.
     pods: watch::Sender<bool>,
@@ -201,7 +218,7 @@ impl Follower {
         let published = Arc::new(ArcSwap::from_pointee(zone.clone()));
         let pods = watch::Sender::new(follows_pods(&live.dns));
         let live = Arc::new(ArcSwap::from_pointee(live));
-        let complete = [false, false, !follows];
+        let complete = [false, false, !follows, false];
         let (synced, contents) = (watch::Sender::new(false), watch::Sender::new(None));
         let (network, networks, loops) = (None, watch::Sender::new(0), Loops::default());
         Self {
@@ -281,7 +298,7 @@ impl Follower {
                 memory::give_back();
             }
             self.metrics.zone(self.zone.services(), self.zone.serial());
-            if self.complete != [true; 3] {
+            if self.complete != [true; 4] {
                 continue;
             }
             let first = !self.synced.send_replace(true);
@@ -300,6 +317,7 @@ impl Follower {
         match change {
             Change::Service(event) => self.service(*event),
             Change::Slice(event) => self.slice(*event),
+            Change::Namespace(event) => self.namespace(*event),
             Change::Network(event) => self.network(*event),
             Change::Pod(event) => self.pod(*event),
         }
@@ -321,6 +339,23 @@ impl Follower {
             Event::Undecodable(object) => {
                 key(&object).is_some_and(|key| self.zone.put_unreadable_service(&key))
             }
+        }
+    }
+
+    fn namespace(&mut self, event: Event<SeenNamespace>) -> bool {
+        self.metrics.event("namespace", name(&event));
+        match event {
+            Event::Reset { objects, undecodable } => {
+                self.complete[3] = true;
+                let unread = undecodable.into_iter().map(|object| object.name);
+                let all: BTreeSet<String> =
+                    objects.into_iter().map(|SeenNamespace(name)| name).chain(unread).collect();
+                self.zone.reset_namespaces(&all)
+            }
+            Event::Apply(SeenNamespace(name)) | Event::Undecodable(Undecodable { name, .. }) => {
+                self.zone.put_namespace(&name)
+            }
+            Event::Delete { name, .. } => self.zone.remove_namespace(&name),
         }
     }
 

@@ -11,7 +11,14 @@ pub(crate) const HEADER: usize = 12;
 const OWNER: [u8; 2] = [0xc0, 12];
 /// Times of a SOA record in seconds: refresh, retry, expire.
 pub(crate) const SOA_TIMES: [u32; 3] = [7200, 1800, 86_400];
+/// Longest time to live of a SOA record, in seconds, as in CoreDNS: that of an absence is its last field (RFC 2308 section 5).
+const SOA_TTL: u32 = 300;
 const CLASS_IN: [u8; 2] = [0, 1];
+
+/// Time to live of the SOA record where that of other records is `ttl`, both in seconds.
+pub(crate) fn soa_ttl(ttl: u32) -> u32 {
+    ttl.min(SOA_TTL)
+}
 
 /// Appends the address record of the name that was asked; `ttl` in seconds.
 pub(crate) fn put_address(bytes: &mut Vec<u8>, ttl: u32, address: IpAddr) {

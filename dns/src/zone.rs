@@ -14,7 +14,7 @@ use std::sync::Arc;
 use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::BinEncodable;
 use ipnet::IpNet;
-use netkeel_crds::cluster_network::PodRecords;
+use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 
 pub use endpoints::Endpoint;
 pub(crate) use entry::Entry;
@@ -43,12 +43,14 @@ pub struct Settings {
     pub pod_records: PodRecords,
     /// Whether endpoints without a host name are called as their pods are.
     pub endpoint_pod_names: bool,
+    /// What is said of a Service with a cluster address and no ready endpoint.
+    pub empty_services: EmptyServices,
 }
 
 impl Settings {
-    /// Whether the address can only be one of the cluster's.
-    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
-        self.service_ranges.iter().chain(&self.pod_ranges).any(|range| range.contains(&address))
+    /// Whether all addresses of `network` can only be the cluster's.
+    pub(crate) fn is_own(&self, network: IpNet) -> bool {
+        self.service_ranges.iter().chain(&self.pod_ranges).any(|range| range.contains(&network))
     }
 }
 
@@ -98,6 +100,8 @@ pub struct Zone {
     /// The Services (dotted) that an address belongs to, as a cluster address or as one of an endpoint.
     pointers: Pairs<IpAddr, Arc<str>>,
     pods: Pods,
+    /// The namespaces that exist as objects, with Services or without.
+    namespace_objects: Shards<String, ()>,
 }
 
 impl Zone {
@@ -115,6 +119,7 @@ impl Zone {
             namespaces: Shards::default(),
             pointers: Pairs::default(),
             pods: Pods::default(),
+            namespace_objects: Shards::default(),
         }
     }
 
@@ -169,7 +174,7 @@ impl Zone {
     }
 
     pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
-        self.namespaces.get(namespace).is_some()
+        self.namespace_objects.get(namespace).is_some() || self.namespaces.get(namespace).is_some()
     }
 
     /// The names that an address points back to, where there are any.
@@ -186,6 +191,40 @@ impl Zone {
         &self,
     ) -> impl Iterator<Item = (&str, Option<&Service>, impl Iterator<Item = (&str, &PackedSlice)>)> {
         self.entries.iter().map(|(dotted, entry)| (&**dotted, entry.service(), entry.slices()))
+    }
+
+    /// Takes note of a namespace. Returns whether that is new.
+    pub fn put_namespace(&mut self, name: &str) -> bool {
+        let new = self.namespace_objects.get(name).is_none();
+        if new {
+            self.namespace_objects.insert(name.to_owned(), ());
+            self.serial = self.serial.wrapping_add(1);
+        }
+        new
+    }
+
+    /// Forgets a namespace, which is there nevertheless as long as a Service is in it.
+    pub fn remove_namespace(&mut self, name: &str) -> bool {
+        let known = self.namespace_objects.get(name).is_some();
+        if known {
+            self.namespace_objects.remove(name);
+            self.serial = self.serial.wrapping_add(1);
+        }
+        known
+    }
+
+    /// Makes `names` all the namespaces there are.
+    pub fn reset_namespaces(&mut self, names: &BTreeSet<String>) -> bool {
+        let known = self.namespace_objects.iter().map(|(name, ())| name);
+        let gone: Vec<String> = known.filter(|name| !names.contains(*name)).cloned().collect();
+        let mut changed = false;
+        for name in &gone {
+            changed |= self.remove_namespace(name);
+        }
+        for name in names {
+            changed |= self.put_namespace(name);
+        }
+        changed
     }
 
     /// Takes a new or changed Service. Returns whether anything changed.
@@ -315,7 +354,8 @@ impl Zone {
             .iter()
             .map(|(key, _)| (format!("pointer {key}"), format!("{:?}", self.pointers(*key))));
         let owners = self.slice_owners.iter().map(|(key, owner)| (format!("slice {key}"), owner.to_string()));
-        entries.chain(namespaces).chain(pointers).chain(owners).collect()
+        let objects = self.namespace_objects.iter().map(|(key, ())| (format!("object {key}"), String::new()));
+        entries.chain(namespaces).chain(objects).chain(pointers).chain(owners).collect()
     }
 
     fn change(&mut self, dotted: &str, edit: impl FnOnce(&mut Entry) -> bool) -> bool {

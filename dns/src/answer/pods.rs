@@ -31,6 +31,7 @@ pub(super) fn answer(zone: &Zone, make: &Maker<'_>, pod: &str, namespace: &str, 
 #[cfg(test)]
 mod tests {
     use hickory_proto::rr::Name;
+    use netkeel_crds::cluster_network::EmptyServices;
 
     use crate::answer::{Answer, answer};
     use crate::zone::{ObjectKey, Pod, PodKey, Service, Settings, Zone};
@@ -45,6 +46,7 @@ mod tests {
             service_ranges: vec![],
             pod_ranges: vec![],
             endpoint_pod_names: false,
+            empty_services: EmptyServices::Answer,
             pod_records,
         };
         let mut zone = Zone::new(settings, 1);

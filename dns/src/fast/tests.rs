@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::Name;
-use netkeel_crds::cluster_network::{Dns, PodRecords};
+use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords};
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,13 +23,18 @@ fn ips(texts: &[&str]) -> Vec<IpAddr> {
 }
 
 fn zone() -> Zone {
+    zone_of((PodRecords::Insecure, EmptyServices::Answer, 5))
+}
+
+fn zone_of((pod_records, empty_services, ttl): (PodRecords, EmptyServices, u32)) -> Zone {
     let settings = Settings {
         domain: Name::from_ascii("cluster.local.").unwrap(),
-        ttl: 5,
+        ttl,
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec![],
         pod_ranges: vec![],
-        pod_records: PodRecords::Insecure,
+        pod_records,
+        empty_services,
         endpoint_pod_names: false,
     };
     let mut zone = Zone::new(settings, 7);
@@ -40,6 +45,8 @@ fn zone() -> Zone {
         ("db", Service::Headless),
         ("many", Service::Headless),
         ("idle", Service::Headless),
+        ("twice", Service::Headless),
+        ("empty", cluster(&["10.96.0.9"])),
         ("out", Service::ExternalName(Some(Name::from_ascii("web.shop.svc.cluster.local.").unwrap()))),
         ("literal", Service::ExternalName(None)),
         ("broken", Service::Unreadable),
@@ -49,7 +56,12 @@ fn zone() -> Zone {
     let of = |endpoints| Slice { endpoints, ports: vec![] };
     let db = vec![(Some("db-0".to_owned()), ips(&["10.1.0.5", "fd00:1::5"])), (None, ips(&["10.1.0.6"]))];
     let many = (0..200).map(|last| (None, vec![IpAddr::from([10, 1, 1, last])])).collect();
-    for (name, slice) in [("db", of(db)), ("many", of(many)), ("web", of(vec![(None, ips(&["10.1.0.9"]))]))] {
+    let twice = vec![(Some("one".to_owned()), ips(&["10.1.0.3"])), (None, ips(&["10.1.0.3"]))];
+    let [web, dual] = [vec![(None, ips(&["10.1.0.9"]))], vec![(None, ips(&["10.1.0.7"]))]];
+    zone.put_namespace("quiet");
+    for (name, slice) in
+        [("db", of(db)), ("many", of(many)), ("web", of(web)), ("dual", of(dual)), ("twice", of(twice))]
+    {
         zone.put_slice(&ObjectKey::new("shop", &format!("{name}-1")), name, slice);
     }
     zone
@@ -112,6 +124,9 @@ fn the_commonest_questions_are_answered_quickly() {
         ("web.shop.svc.cluster.local.", A, "10.96.0.7"),
         ("WeB.shop.SVC.Cluster.LOCAL.", A, "10.96.0.7"),
         ("web.shop.svc.cluster.local.", AAAA, negative),
+        ("empty.shop.svc.cluster.local.", A, "10.96.0.9"),
+        ("twice.shop.svc.cluster.local.", A, "10.1.0.3"),
+        ("quiet.svc.cluster.local.", A, negative),
         ("dual.shop.svc.cluster.local.", AAAA, "fd00:96::8"),
         ("db.shop.svc.cluster.local.", AAAA, "fd00:1::5"),
         ("db-0.db.shop.svc.cluster.local.", A, "10.1.0.5"),
@@ -155,6 +170,8 @@ fn what_is_odd_is_left_to_the_general_way() {
         packet("cluster.local.", RecordType::A, None),
         packet("svc.cluster.local.", RecordType::A, None),
         packet("ns.dns.cluster.local.", RecordType::A, None),
+        packet("shop.pod.cluster.local.", RecordType::A, None),
+        packet("10-1-0-5.shop.pod.cluster.local.", RecordType::A, None),
         packet("out.shop.svc.cluster.local.", RecordType::A, None),
         packet("literal.shop.svc.cluster.local.", RecordType::A, None),
         packet("broken.shop.svc.cluster.local.", RecordType::A, None),
@@ -207,7 +224,7 @@ fn each_address_has_its_turn_also_where_not_all_fit() {
 /// Labels that mean something somewhere.
 const KNOWN: &[&str] = &[
     "web", "dual", "db", "many", "idle", "out", "literal", "broken", "ghost", "shop", "svc", "pod", "dns",
-    "ns", "db-0", "10-1-0-6", "_tcp", "_http", "com", "cluster", "local",
+    "ns", "db-0", "10-1-0-6", "empty", "twice", "one", "quiet", "_tcp", "_http", "com", "cluster", "local",
 ];
 
 fn label() -> impl Strategy<Value = String> {
@@ -218,11 +235,17 @@ fn label() -> impl Strategy<Value = String> {
     ]
 }
 
+const TAILS: &[&str] = &[
+    "shop.svc.cluster.local.",
+    "shop.pod.cluster.local.",
+    "svc.cluster.local.",
+    "cluster.local.",
+    "local.",
+    "example.com.",
+];
+
 fn name() -> impl Strategy<Value = String> {
-    let tail = proptest::sample::select(
-        ["shop.svc.cluster.local.", "svc.cluster.local.", "cluster.local.", "local.", "example.com."]
-            .as_slice(),
-    );
+    let tail = proptest::sample::select(TAILS);
     (vec(label(), 0..4), tail, any::<u64>()).prop_map(|(labels, tail, case)| {
         let name = [labels.join("."), tail.to_owned()].join(if labels.is_empty() { "" } else { "." });
         let flip = |(index, letter): (usize, char)| {
@@ -230,6 +253,13 @@ fn name() -> impl Strategy<Value = String> {
         };
         name.chars().enumerate().map(flip).collect()
     })
+}
+
+const PODS: &[PodRecords] = &[PodRecords::Disabled, PodRecords::Insecure, PodRecords::Verified];
+const EMPTY: &[EmptyServices] = &[EmptyServices::Answer, EmptyServices::NXDomain];
+
+fn settings() -> impl Strategy<Value = (PodRecords, EmptyServices, u32)> {
+    (proptest::sample::select(PODS), proptest::sample::select(EMPTY), 0..3601_u32)
 }
 
 proptest! {
@@ -242,8 +272,9 @@ proptest! {
         edns in proptest::option::of(any::<u16>()),
         turn in any::<usize>(),
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        settings in settings(),
     ) {
-        let zone = zone();
+        let zone = zone_of(settings);
         let handler = handler(&zone);
         prop_assume!(Name::from_ascii(&name).is_ok());
         let mut packet = packet(&name, rtype, edns);

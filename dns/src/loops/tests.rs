@@ -3,7 +3,7 @@
 use netkeel_crds::cluster_network::Upstream;
 use netkeel_crds::cluster_network::dns::StubDomain;
 
-use netkeel_crds::cluster_network::dns::PodRecords;
+use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 
 use super::*;
 use crate::zone::Settings;
@@ -76,6 +76,7 @@ fn resolvers_of_all_names_and_of_stub_domains_are_looked_at_but_not_encrypted_on
         service_ranges: vec![],
         pod_ranges: vec![],
         endpoint_pod_names: false,
+        empty_services: EmptyServices::Answer,
         pod_records: PodRecords::Insecure,
     };
     let base = Base { settings, listen: vec![], of_node: vec![address("10.0.0.1:53")] };

@@ -10,7 +10,7 @@ use netkeel_telemetry::metrics::Registry;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-use netkeel_crds::cluster_network::dns::PodRecords;
+use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 
 use super::*;
 use crate::zone::{ObjectKey, Port, Protocol, Service, Settings, Slice};
@@ -23,6 +23,7 @@ fn empty() -> Zone {
         service_ranges: vec![],
         pod_ranges: vec![],
         endpoint_pod_names: false,
+        empty_services: EmptyServices::Answer,
         pod_records: PodRecords::Insecure,
     };
     Zone::new(settings, 1)

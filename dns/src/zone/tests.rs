@@ -1,6 +1,6 @@
 //! A zone reached by changes equals the zone built from what is left at the end.
 
-use netkeel_crds::cluster_network::PodRecords;
+use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 use proptest::prelude::*;
 
 use super::*;
@@ -14,6 +14,7 @@ fn empty() -> Zone {
         pod_ranges: vec![],
         pod_records: PodRecords::Insecure,
         endpoint_pod_names: false,
+        empty_services: EmptyServices::Answer,
     };
     Zone::new(settings, 0)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
-use netkeel_crds::cluster_network::{Dns, PodRecords};
+use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords};
 use netkeel_dns::handler::Handler;
 use netkeel_dns::live::{Base, Live};
 use netkeel_dns::metrics::Metrics;
@@ -62,6 +62,7 @@ fn zone() -> Zone {
         pod_ranges: vec![],
         pod_records: PodRecords::Insecure,
         endpoint_pod_names: false,
+        empty_services: EmptyServices::Answer,
     };
     let mut zone = Zone::new(settings, 1);
     let web = Port { name: "web".to_owned(), protocol: Protocol::Tcp, number: 80 };

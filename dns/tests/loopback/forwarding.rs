@@ -35,6 +35,7 @@ async fn a_name_outside_behind_a_service_comes_with_its_addresses() {
     let server = serve(&[upstream.address]).await;
     let reply = udp(server.address, &question("out.shop.svc.cluster.local.", RecordType::A)).await;
     assert_eq!(data(&reply), ["192.0.2.1", "www.example.com."]);
+    assert!(reply.metadata.authoritative, "the alias is the cluster's own");
     let dead = serve(&[]).await;
     let reply = udp(dead.address, &question("out.shop.svc.cluster.local.", RecordType::A)).await;
     assert_eq!(
@@ -42,6 +43,7 @@ async fn a_name_outside_behind_a_service_comes_with_its_addresses() {
         ResponseCode::ServFail,
         "half an answer would read as no address"
     );
+    assert!(!reply.metadata.authoritative);
 }
 
 #[tokio::test]
