@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use netkeel_e2e::wait_until;
-use netkeel_e2e::workload::{Answer, Client, ECHO_PORT, Workload, node_names, shared};
+use netkeel_e2e::workload::{Answer, Client, ECHO_PORT, Pod, Workload, node_names, shared};
+use serde_json::{Value, json};
 
 struct Names {
     workload: Workload<'static>,
@@ -23,12 +24,22 @@ fn make_names() -> Result<Names> {
     for (index, node) in node_names(shared()).iter().enumerate().take(2) {
         workload.pod(&format!("client-{index}"), node)?;
     }
+    workload.apply(vec![member("member", "members", &node_names(shared())[1])])?;
+    workload.headless_for("members", "member")?;
     workload.deployment("web", 3)?;
     let service = workload.service("web")?;
     workload.headless_for("each", "web")?;
     workload.wait_endpoints("web", 3)?;
     workload.ready()?;
     Ok(Names { workload, service })
+}
+
+/// A pod with a host name below a headless Service, as those of a `StatefulSet` have it.
+fn member(name: &str, service: &str, node: &str) -> Value {
+    let mut pod = Pod::server(name, node).json();
+    pod["spec"]["hostname"] = json!(format!("{name}-0"));
+    pod["spec"]["subdomain"] = json!(service);
+    pod
 }
 
 fn clients() -> Vec<Client<'static>> {
@@ -141,4 +152,49 @@ fn a_new_service_resolves_soon_after_its_creation() {
         names().workload.delete("service", &name).unwrap();
     }
     println!("a new Service resolved after (kubectl exec included): {took:.0?}");
+}
+
+#[test]
+fn the_resolvers_of_both_c_libraries_find_what_the_search_list_leads_to() {
+    let pods = names().workload.endpoint_addresses("web").unwrap();
+    let member = names().workload.address("member", false).unwrap();
+    let outside = shared().outside_addresses()[0].to_string();
+    let (service, each) = (names().service.as_str(), pods.join(" "));
+    let dashed = format!("{}.each", pods[0].replace('.', "-"));
+    let of_pod = format!("{}.dns.pod", pods[0].replace('.', "-"));
+    let kubernetes =
+        shared().kubectl(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
+    let cases = [
+        ("web", service),
+        ("web.dns", service),
+        ("web.dns.svc", service),
+        ("web.dns.svc.cluster.local", service),
+        ("web.dns.svc.cluster.local.", service),
+        ("kubernetes.default", &kubernetes),
+        ("each", &each),
+        ("each.dns.svc", &each),
+        (&dashed, &pods[0]),
+        (&of_pod, &pods[0]),
+        ("member-0.members", &member),
+        ("member-0.members.dns.svc.cluster.local", &member),
+        ("outside.test", &outside),
+        ("outside.test.", &outside),
+        ("alias.outside.test", &outside),
+        ("nothing", "none"),
+        ("nothing.dns", "none"),
+        ("nothing.dns.svc.cluster.local", "none"),
+        ("missing.test", "none"),
+        ("missing.member.members", "none"),
+    ];
+    let (asked, expected): (Vec<&str>, Vec<&str>) = cases.into_iter().unzip();
+    for client in clients() {
+        for library in ["musl", "glibc"] {
+            for ipv6 in [Some(false), None] {
+                let said = client.look_up(library, ipv6, &asked).unwrap();
+                assert_eq!(said, expected, "{library} in {client}, {ipv6:?}: {asked:?}");
+            }
+            let said = client.look_up(library, Some(true), &["web", "each.dns", "nothing"]).unwrap();
+            assert_eq!(said, ["none"; 3], "{library} in {client} over IPv4 alone");
+        }
+    }
 }

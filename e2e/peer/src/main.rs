@@ -2,6 +2,7 @@
 //! Standard library only, so that it links statically in seconds. Results are one JSON object on stdout.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod bench;
 mod connect;
 mod dns;
@@ -36,6 +37,7 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   numbers   --to HOST:PORT [--seconds 5] [--interval-us 1000]                          numbered datagrams, lost ones counted
   forbidden --to HOST:PORT [--seconds 5] [--parallel 4] [--timeout 200] [--pause 5]    count what must not get through
   resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
+  ask       ADDRESS:PORT... [--timeout 5000]            lines `udp HEX` or `tcp HEX` of DNS questions, for every server; replies in hexadecimal
   bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none; the fourth takes bulk data
   bench-lane  --to HOST:PORT                            slices of either, as standard input orders them
   bench-probe --to HOST:PORT [--interval 2] [--timeout 40]   when connections were accepted, until standard input ends
@@ -75,6 +77,7 @@ fn run(command: &str, arguments: &[String]) -> Result<bool> {
         "numbers" => numbers::run(&flags),
         "forbidden" => forbidden::run(&flags),
         "resolve" => resolve::run(&flags),
+        "ask" => ask::run(&flags),
         "bench-serve" => bench::serve(&flags),
         "bench-lane" => bench::lane(&flags),
         "bench-probe" => bench::probe(&flags),
