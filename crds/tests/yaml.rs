@@ -60,7 +60,7 @@ fn dns(changes: &Value) -> Value {
         "cache": {"maxEntries": 10_000, "maxBytes": 8_388_608, "maxTTLSeconds": 3600, "minTTLSeconds": 5, "negativeMaxTTLSeconds": 1800,
             "prefetch": true, "serveStale": {"maxAgeSeconds": 86_400, "mode": "Verify", "responseTTLSeconds": 30}},
         "hosts": [], "rewrites": [], "overrides": [], "acl": [], "externalZones": [],
-        "queryLog": {"queries": "Off", "sampleRatio": 1.0}, "searchPath": "Off", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
+        "queryLog": {"queries": "None", "sampleRatio": 1.0}, "searchPath": "Client", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
     });
     for (field, value) in changes.as_object().into_iter().flatten() {
         dns[field] = value.clone();

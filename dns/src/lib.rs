@@ -12,6 +12,8 @@ pub mod message;
 pub mod metrics;
 mod name;
 mod object;
+mod querylog;
+mod rules;
 mod run;
 pub mod server;
 mod shards;

@@ -40,6 +40,9 @@ pub enum Error {
     /// The port of DNS.
     #[error("DNS cannot be served")]
     Listen(#[from] server::Error),
+    /// What the arguments say of DNS.
+    #[error("DNS cannot be set up")]
+    Mistake(#[from] netkeel_index::dns::Mistake),
     /// Signals or addresses.
     #[error("the operating system refuses")]
     System(#[from] std::io::Error),
@@ -117,7 +120,7 @@ pub async fn start(
     let metrics = Metrics::new(registry, listen, &config.base.settings.domain.to_ascii());
     let serial = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_secs());
     let zone = Zone::new(config.base.settings(&config.dns, vec![]), u32::try_from(serial).unwrap_or(1));
-    let live = Live::new(config.dns.clone(), &config.base, &metrics);
+    let live = Live::new(config.dns.clone(), &config.base, &metrics)?;
     let network = config.cluster_network.as_deref();
     let follower = Follower::new(zone, (config.base.clone(), live), network.is_some(), metrics.clone());
     let (zone, live, mut synced) = (follower.published(), follower.live(), follower.synced());

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::live::{Base, Live};
 use crate::metrics::Metrics;
 use crate::object;
-use crate::zone::{self, ObjectKey, Zone};
+use crate::zone::{self, External, ObjectKey, Zone};
 
 /// Events taken at once before the zone is published.
 const BATCH: usize = 256;
@@ -39,11 +39,18 @@ pub enum Change {
 
 /// What a Service means for the zone. One without a key, which the API server never sends, means nothing.
 #[derive(Clone, Debug)]
-pub struct SeenService(Option<(ObjectKey, zone::Service)>);
+pub struct SeenService {
+    service: Option<(ObjectKey, zone::Service)>,
+    /// Where it is found from outside; most are not.
+    external: Option<Box<External>>,
+}
 
 impl SeenService {
     fn read(service: &Service) -> Self {
-        Self(object::key(&service.metadata).map(|key| (key, object::service(service))))
+        Self {
+            service: object::key(&service.metadata).map(|key| (key, object::service(service))),
+            external: object::external(service).map(Box::new),
+        }
     }
 }
 
@@ -104,6 +111,10 @@ pub struct Follower {
     metrics: Metrics,
     base: Base,
     live: Arc<ArcSwap<Live>>,
+    /// The newest `spec.dns` of the ClusterNetwork, in force or not.
+    newest: Option<Dns>,
+    /// Whether it is not.
+    refused: bool,
     /// Whether all Services, all slices, and the ClusterNetwork have been seen once.
     complete: [bool; 3],
     synced: watch::Sender<bool>,
@@ -117,7 +128,8 @@ impl Follower {
         let published = Arc::new(ArcSwap::from_pointee(zone.clone()));
         let live = Arc::new(ArcSwap::from_pointee(live));
         let complete = [false, false, !follows];
-        Self { zone, published, metrics, base, live, complete, synced: watch::Sender::new(false) }
+        let synced = watch::Sender::new(false);
+        Self { zone, published, metrics, base, live, newest: None, refused: false, complete, synced }
     }
 
     /// The zone as it is at each moment.
@@ -169,14 +181,22 @@ impl Follower {
         match event {
             Event::Reset { objects, undecodable } => {
                 self.complete[0] = true;
-                let all = objects.into_iter().filter_map(|SeenService(service)| service);
+                let external = |SeenService { service, external }: &SeenService| {
+                    Some((service.as_ref()?.0.clone(), *external.clone()?))
+                };
+                self.zone.reset_externals(objects.iter().filter_map(external).collect(), &keys(&undecodable));
+                let all = objects.into_iter().filter_map(|seen| seen.service);
                 self.zone.reset_services(all.collect(), &keys(&undecodable))
             }
-            Event::Apply(SeenService(service)) => {
-                service.is_some_and(|(key, service)| self.zone.put_service(&key, service))
-            }
-            Event::Delete { namespace, name } => namespace
-                .is_some_and(|namespace| self.zone.remove_service(&ObjectKey::new(&namespace, &name))),
+            Event::Apply(SeenService { service, external }) => service.is_some_and(|(key, service)| {
+                let outside = self.zone.put_external(&key, external.map(|external| *external));
+                self.zone.put_service(&key, service) || outside
+            }),
+            Event::Delete { namespace, name } => namespace.is_some_and(|namespace| {
+                let key = ObjectKey::new(&namespace, &name);
+                let outside = self.zone.put_external(&key, None);
+                self.zone.remove_service(&key) || outside
+            }),
             Event::Undecodable(object) => {
                 key(&object).is_some_and(|key| self.zone.put_unreadable_service(&key))
             }
@@ -187,19 +207,54 @@ impl Follower {
     fn network(&mut self, event: Event<SeenNetwork>) -> bool {
         self.metrics.event("clusternetwork", name(&event));
         let network = match event {
-            Event::Reset { objects, .. } => {
+            Event::Reset { objects, undecodable } => {
                 self.complete[2] = true;
+                if !undecodable.is_empty() {
+                    self.metrics.config_rejected(true);
+                }
                 objects.into_iter().next()
             }
             Event::Apply(network) => Some(network),
-            Event::Delete { .. } | Event::Undecodable(_) => None,
+            Event::Undecodable(_) => {
+                self.metrics.config_rejected(true);
+                None
+            }
+            Event::Delete { .. } => None,
         };
         let Some(SeenNetwork { dns, pods }) = network else { return false };
-        if self.live.load().dns != dns {
-            tracing::info!("spec.dns has changed");
-            self.live.store(Arc::new(Live::new(dns.clone(), &self.base, &self.metrics)));
+        if self.newest.as_ref() != Some(&dns) {
+            self.refused = !self.take(dns.clone());
+            self.newest = Some(dns);
         }
-        self.zone.set_settings(self.base.settings(&dns, pods))
+        self.metrics.config_rejected(self.refused);
+        let settings = self.base.settings(&self.live.load().dns, pods);
+        self.zone.set_settings(settings)
+    }
+
+    /// Puts `dns` in force and returns true. Where it cannot be used, the last good one stays; where there is none yet, what can be used
+    /// of it is.
+    fn take(&self, dns: Dns) -> bool {
+        if self.live.load().dns == dns {
+            return true;
+        }
+        let make = |dns| Live::new(dns, &self.base, &self.metrics);
+        match make(dns.clone()) {
+            Ok(live) => {
+                tracing::info!("spec.dns has changed");
+                self.live.store(Arc::new(live));
+                return true;
+            }
+            Err(mistake) if self.newest.is_none() => {
+                tracing::error!(%mistake, "spec.dns cannot be used as it is: rules that are wrong are left out");
+                if let Ok(live) = make(netkeel_index::dns::usable(dns)) {
+                    self.live.store(Arc::new(live));
+                }
+            }
+            Err(mistake) => {
+                tracing::error!(%mistake, "spec.dns cannot be used: the last good one stays in force");
+            }
+        }
+        false
     }
 
     fn slice(&mut self, event: Event<SeenSlice>) -> bool {

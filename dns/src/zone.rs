@@ -3,6 +3,7 @@
 //! its Service and the addresses that differ, whatever the size of the cluster.
 
 mod entry;
+mod external;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 
 pub(crate) use entry::Entry;
 pub use entry::{Endpoint, Pointer, Port, Protocol, Service, Slice};
+pub use external::External;
 
 use crate::shards::Shards;
 
@@ -77,6 +79,8 @@ pub struct Zone {
     /// How many Services each namespace has.
     namespaces: Shards<String, u32>,
     pointers: Shards<IpAddr, Arc<BTreeSet<Pointer>>>,
+    /// By Service (dotted).
+    externals: Shards<String, Arc<External>>,
 }
 
 impl Zone {
@@ -93,6 +97,7 @@ impl Zone {
             slice_owners: Shards::default(),
             namespaces: Shards::default(),
             pointers: Shards::default(),
+            externals: Shards::default(),
         }
     }
 
@@ -241,7 +246,9 @@ impl Zone {
             self.namespaces.iter().map(|(key, count)| (format!("namespace {key}"), count.to_string()));
         let pointers = self.pointers.iter().map(|(key, set)| (format!("pointer {key}"), format!("{set:?}")));
         let owners = self.slice_owners.iter().map(|(key, owner)| (format!("slice {key:?}"), owner.clone()));
-        entries.chain(namespaces).chain(pointers).chain(owners).collect()
+        let externals =
+            self.externals.iter().map(|(key, found)| (format!("external {key}"), format!("{found:?}")));
+        entries.chain(namespaces).chain(pointers).chain(owners).chain(externals).collect()
     }
 
     fn change(&mut self, dotted: String, edit: impl FnOnce(&mut Entry) -> bool) -> bool {

@@ -7,6 +7,8 @@ mod following;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod sockets;
 #[cfg(test)]
 mod upstream;
