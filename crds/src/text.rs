@@ -68,6 +68,23 @@ impl JsonSchema for DomainText {
     }
 }
 
+/// Schema of a zone: a domain name as above, or `.` for all names.
+pub(crate) struct ZoneText;
+
+impl JsonSchema for ZoneText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Zone".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": r"^([.]|[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?([.][a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?)*)$"})
+    }
+}
+
 /// A resolver that names outside the cluster are sent to: `ip` (port 53), `ip:port` or `[ip]:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Upstream(pub SocketAddr);

@@ -7,24 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
-use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::op::ResponseCode;
 use netkeel_crds::cluster_network::SearchPath;
-use rand::seq::SliceRandom;
 
-use crate::answer::{self, Answer, answer};
 use crate::fast;
 use crate::forward::Error;
 use crate::live::Live;
 use crate::loops::Loops;
 use crate::message::{Question, Refusal, Transport, read};
-use crate::metrics::{Common, Metrics, Seen};
-use crate::search;
+use crate::metrics::{By, Common, Metrics, Seen};
+use crate::querylog::{Line, QueryLog};
+use crate::resolve::{Ask, Resolved, conclude, resolve};
 use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 
-/// How many aliases are followed within the cluster before a chain counts as endless.
-const ALIASES: usize = 12; // CoreDNS gives up at as many
 /// Failures of upstream resolvers are told once in this time; the metrics count all.
 const TELL: Duration = Duration::from_secs(30);
 
@@ -36,6 +32,7 @@ pub struct Handler {
     metrics: Metrics,
     loops: Loops,
     told: Arc<Seldom>,
+    log: QueryLog,
     /// Share of questions that are traced, 0 to 1.
     traced: f64,
 }
@@ -77,11 +74,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Pending {
     question: Question,
-    /// CNAME records that led to the name to ask for.
-    aliases: Vec<Record>,
-    name: Name,
-    /// What is said if `name`, which the client did not ask for, does not exist.
-    denied: Option<Denied>,
+    ask: Ask,
     client: SocketAddr,
     since: Instant,
     trace: Option<Trace>,
@@ -91,7 +84,8 @@ impl Handler {
     /// A handler of the zone and of what is told, as they are at each moment.
     #[must_use]
     pub fn new(zone: Arc<ArcSwap<Zone>>, live: Arc<ArcSwap<Live>>, metrics: Metrics) -> Self {
-        Self { zone, live, metrics, loops: Loops::default(), told: Arc::new(Seldom::new()), traced: 0.0 }
+        let log = QueryLog::new(metrics.log_drops());
+        Self { zone, live, metrics, loops: Loops::default(), told: Arc::new(Seldom::new()), log, traced: 0.0 }
     }
 
     /// The same, tracing this share of questions, 0 to 1.
@@ -106,12 +100,18 @@ impl Handler {
         Self { loops, ..self }
     }
 
+    /// The same with lines of the query log handed to `writer`.
+    #[cfg(test)]
+    pub(crate) fn logging_to(self, writer: fn(Line)) -> Self {
+        Self { log: QueryLog::to(self.metrics.log_drops(), writer), ..self }
+    }
+
     /// The zone as it is now.
     pub(crate) fn zone(&self) -> Guard<Arc<Zone>> {
         self.zone.load()
     }
 
-    /// Answers a datagram into `reply` where that is quickly done, and else leaves `reply` empty: see [`Handler::start`]. Replies with
+    /// Answers a datagram into `reply` where that is quickly done and no rule decides it, and else leaves `reply` empty: see [`Handler::start`]. Replies with
     /// several addresses begin with another one each `turn`; it came at `since`. What is answered is not counted yet.
     pub(crate) fn quick(
         &self,
@@ -121,14 +121,22 @@ impl Handler {
         reply: &mut Vec<u8>,
     ) -> Option<fast::Answered> {
         let done = fast::answer(zone, packet, turn, reply)?;
-        if done.code == ResponseCode::NXDomain && self.searches() {
+        let live = self.live.load();
+        let searched = done.code == ResponseCode::NXDomain && searches(&live);
+        if searched || live.rules.touch(packet, client.ip(), done.rtype) {
             reply.clear();
             return None;
         }
-        if let Some(trace) = Trace::by_chance(self.traced)
+        let (trace, logged) = (Trace::by_chance(self.traced), live.logged.wants(Some(done.code)));
+        if (trace.is_some() || logged)
             && let Ok(question) = read(packet, Transport::Udp)
         {
-            trace.answered(&answered(&question, client, done.code, since));
+            if let Some(trace) = trace {
+                trace.answered(&answered(&question, client, done.code, since));
+            }
+            if logged {
+                self.log.put(line(Some(&question), client, since, (Some(done.code), reply.len())));
+            }
         }
         Some(done)
     }
@@ -142,6 +150,10 @@ impl Handler {
     #[must_use]
     pub fn start(&self, packet: &[u8], transport: Transport, client: SocketAddr) -> Outcome {
         let since = Instant::now();
+        let live = self.live.load();
+        let over = |question, by, code, size| {
+            self.over(&live, Over { question, transport, client, since, by, code, size });
+        };
         let question = match read(packet, transport) {
             Ok(question) => question,
             Err(Refusal::Ignore) => {
@@ -149,184 +161,116 @@ impl Handler {
                 return Outcome::Nothing;
             }
             Err(Refusal::Reply(reply, code)) => {
-                self.seen(transport, client, None, false, code, since);
+                over(None, By::Upstream, Some(code), reply.len());
                 return Outcome::Reply(reply);
             }
         };
         if let Some(answer) = self.loops.answer(&question.name, question.rtype) {
-            self.seen(transport, client, Some(question.rtype), true, ResponseCode::NoError, since);
-            return Outcome::Reply(question.reply(
-                ResponseCode::NoError,
-                true,
-                [vec![answer], vec![], vec![]],
-            ));
+            let reply = question.reply(ResponseCode::NoError, true, [vec![answer], vec![], vec![]]);
+            over(Some(&question), By::Zone, Some(ResponseCode::NoError), reply.len());
+            return Outcome::Reply(reply);
         }
         let trace = Trace::by_chance(self.traced);
-        let zone = self.zone.load();
-        let (resolved, denied) = match resolve(&zone, &question.name, question.rtype) {
-            Resolved::Own(ResponseCode::NXDomain, denied) if self.searches() => {
-                search(&zone, client, &question, denied)
-            }
-            resolved => (resolved, None),
-        };
-        match resolved {
-            Resolved::Own(code, sections) => {
-                self.seen(transport, client, Some(question.rtype), true, code, since);
+        match resolve(&self.zone.load(), &live.rules, &question, (client.ip(), searches(&live))) {
+            Resolved::Own(by, code, sections) => {
+                let own = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+                let reply = question.reply(code, own, sections);
+                over(Some(&question), by, Some(code), reply.len());
                 if let Some(trace) = trace {
                     trace.answered(&answered(&question, client, code, since));
                 }
-                let own = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
-                Outcome::Reply(question.reply(code, own, sections))
+                Outcome::Reply(reply)
             }
-            Resolved::Ask(aliases, name) => {
-                Outcome::Later(Box::new(Pending { question, aliases, name, denied, client, since, trace }))
+            Resolved::Ask(ask) => Outcome::Later(Box::new(Pending { question, ask, client, since, trace })),
+            Resolved::Nothing => {
+                over(Some(&question), By::Acl, None, 0);
+                Outcome::Nothing
             }
         }
     }
 
     /// Asks an upstream resolver. The reply always comes, and in bounded time.
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
-        let Pending { question, aliases, name, denied, client, since, trace } = *pending;
-        let query = question.upstream_query(&name, rand::random());
+        let Pending { question, ask, client, since, trace } = *pending;
+        let query = question.upstream_query(&ask.name, rand::random());
         let avoid = self.loops.avoid(self.zone.load().dns_addresses());
-        let own = !aliases.is_empty();
+        let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
         let live = self.live.load_full();
         let (code, reply) = match live.forwarder.ask(&query, &avoid, trace.as_ref()).await {
-            Ok(reply) if own => follow(&question, (aliases, denied), &reply),
-            Ok(reply) => {
-                (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))
-            }
+            Ok(reply) => conclude(&question, ask, reply),
             Err(error) => {
                 if self.told.now(TELL) {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(%name, error, "a name outside the cluster cannot be resolved");
+                    tracing::warn!(name = %ask.name, error, "a name outside the cluster cannot be resolved");
                 }
                 let code =
                     if matches!(error, Error::Busy) { ResponseCode::Refused } else { ResponseCode::ServFail };
                 (code, question.error(code))
             }
         };
-        self.seen(question.transport, client, Some(question.rtype), own, code, since);
+        let (transport, size) = (question.transport, reply.len());
+        let over = Over { question: Some(&question), transport, client, since, by, code: Some(code), size };
+        self.over(&live, over);
         if let Some(trace) = trace {
             trace.answered(&answered(&question, client, code, since));
         }
         reply
     }
 
-    /// Whether the search lists of pods are tried here.
-    fn searches(&self) -> bool {
-        self.live.load().dns.search_path == SearchPath::ServerSide
+    /// Counts and logs a question that is over.
+    fn over(&self, live: &Live, over: Over<'_>) {
+        let Over { question, transport, client, since, by, code, size } = over;
+        if let Some(code) = code {
+            let rtype = question.map(|question| question.rtype);
+            self.metrics.seen(Seen { transport, client, rtype, by, code, took: since.elapsed() });
+        }
+        if by == By::Acl {
+            self.metrics.denied(match code {
+                None => "Drop",
+                Some(ResponseCode::Refused) => "Block",
+                Some(_) => "Filter",
+            });
+        }
+        if live.logged.wants(code) {
+            self.log.put(Line { transport, ..line(question, client, since, (code, size)) });
+        }
     }
+}
 
-    fn seen(
-        &self,
-        transport: Transport,
-        client: SocketAddr,
-        rtype: Option<RecordType>,
-        own: bool,
-        code: ResponseCode,
-        since: Instant,
-    ) {
-        self.metrics.seen(Seen { transport, client, rtype, own, code, took: since.elapsed() });
-    }
+/// Whether the search lists of pods are tried here.
+fn searches(live: &Live) -> bool {
+    live.dns.search_path == SearchPath::ServerSide
+}
+
+/// A question that is over.
+#[derive(Clone, Copy)]
+struct Over<'a> {
+    /// `None` where it could not be read.
+    question: Option<&'a Question>,
+    transport: Transport,
+    client: SocketAddr,
+    since: Instant,
+    by: By,
+    /// `None` where it got no answer.
+    code: Option<ResponseCode>,
+    /// Of the answer, in bytes.
+    size: usize,
+}
+
+fn line(
+    question: Option<&Question>,
+    client: SocketAddr,
+    since: Instant,
+    (code, size): (Option<ResponseCode>, usize),
+) -> Line {
+    let transport = question.map_or(Transport::Udp, |question| question.transport);
+    let asked = question.map(|question| (question.name.clone(), question.rtype));
+    Line { client, asked, code, transport, took: since.elapsed(), size }
 }
 
 fn answered(question: &Question, client: SocketAddr, code: ResponseCode, since: Instant) -> Answered<'_> {
     let Question { name, rtype, transport, .. } = question;
     Answered { name, rtype: *rtype, code, transport: *transport, client, since }
-}
-
-/// What the zone alone makes of a question.
-enum Resolved {
-    /// The whole answer: its code and its answer, authority and additional records.
-    Own(ResponseCode, [Vec<Record>; 3]),
-    /// These aliases, and what an upstream resolver says of the name they lead to.
-    Ask(Vec<Record>, Name),
-}
-
-/// The records of an answer that there is no such name.
-type Denied = [Vec<Record>; 3];
-
-/// Answers a question for a name that there is not, `denied` so, with the next name of the client's search list that there is. It is an alias
-/// then, as in CoreDNS. The last name is not the zone's to know: if it turns out not to exist, `denied` is the answer.
-fn search(
-    zone: &Zone,
-    client: SocketAddr,
-    question: &Question,
-    denied: Denied,
-) -> (Resolved, Option<Denied>) {
-    if !denied[0].is_empty() {
-        return (Resolved::Own(ResponseCode::NXDomain, denied), None); // an alias that leads nowhere is there
-    }
-    for name in search::names(zone, client.ip(), &question.name) {
-        let alias = answer::alias(zone, &question.name, &name);
-        match resolve(zone, &name, question.rtype) {
-            Resolved::Own(ResponseCode::NXDomain, [answers, ..]) if answers.is_empty() => {}
-            Resolved::Own(code, [answers, authorities, additionals]) => {
-                let answers =
-                    if code == ResponseCode::ServFail { vec![] } else { [vec![alias], answers].concat() };
-                return (Resolved::Own(code, [answers, authorities, additionals]), None);
-            }
-            Resolved::Ask(aliases, target) => {
-                let denied = aliases.is_empty().then_some(denied);
-                return (Resolved::Ask([vec![alias], aliases].concat(), target), denied);
-            }
-        }
-    }
-    (Resolved::Own(ResponseCode::NXDomain, denied), None)
-}
-
-/// Answers from the zone, following aliases as far as they stay in it.
-fn resolve(zone: &Zone, name: &Name, rtype: RecordType) -> Resolved {
-    let (mut name, mut aliases) = (name.clone(), vec![]);
-    let failure = |code| Resolved::Own(code, [vec![], vec![], vec![]]);
-    while aliases.len() < ALIASES {
-        match answer(zone, &name, rtype) {
-            Answer::Records { mut answers, additionals } => {
-                if matches!(rtype, RecordType::A | RecordType::AAAA) {
-                    answers.shuffle(&mut rand::rng()); // clients tend to take the first
-                }
-                aliases.extend(answers);
-                return Resolved::Own(ResponseCode::NoError, [aliases, vec![], additionals]);
-            }
-            Answer::Alias { cname, target } => {
-                aliases.push(cname);
-                if matches!(rtype, RecordType::CNAME | RecordType::ANY) {
-                    return Resolved::Own(ResponseCode::NoError, [aliases, vec![], vec![]]);
-                }
-                name = target;
-            }
-            Answer::NoData(soa) => return Resolved::Own(ResponseCode::NoError, [aliases, vec![soa], vec![]]),
-            Answer::NxDomain(soa) => {
-                return Resolved::Own(ResponseCode::NXDomain, [aliases, vec![soa], vec![]]);
-            }
-            Answer::Refused => return failure(ResponseCode::Refused),
-            Answer::Failure => return failure(ResponseCode::ServFail),
-            Answer::Forward => return Resolved::Ask(aliases, name),
-        }
-    }
-    failure(ResponseCode::ServFail)
-}
-
-/// The answer to a question whose `aliases` lead to a name that an upstream resolver has answered for; `denied` if there is no such name.
-fn follow(
-    question: &Question,
-    (mut aliases, denied): (Vec<Record>, Option<Denied>),
-    reply: &[u8],
-) -> (ResponseCode, Vec<u8>) {
-    let Ok(reply) = Message::from_vec(reply) else {
-        return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
-    };
-    let code = reply.metadata.response_code;
-    if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
-        return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
-    }
-    if let Some(denied) = denied.filter(|_| code == ResponseCode::NXDomain && reply.answers.is_empty()) {
-        return (code, question.reply(code, true, denied));
-    }
-    aliases.extend(reply.answers);
-    // Authoritative for the first owner name, which is the alias (RFC 1035 section 4.1.1).
-    (code, question.reply(code, true, [aliases, reply.authorities, vec![]]))
 }
 
 #[cfg(test)]

@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use netkeel_crds::cluster_network::{Dns, PodRecords, SearchPath};
+use netkeel_index::dns::Mistake;
 
 use crate::forward::{Forwarder, upstreams};
 use crate::metrics::Metrics;
+use crate::querylog::Logged;
+use crate::rules::Rules;
 use crate::zone::Settings;
 
 /// What no ClusterNetwork changes.
@@ -57,12 +60,18 @@ pub struct Live {
     /// As it was told.
     pub dns: Dns,
     pub(crate) forwarder: Forwarder,
+    pub(crate) rules: Rules,
+    /// Which questions are logged.
+    pub(crate) logged: Logged,
 }
 
 impl Live {
     /// Makes `dns` ready.
-    #[must_use]
-    pub fn new(dns: Dns, base: &Base, metrics: &Metrics) -> Self {
+    ///
+    /// # Errors
+    /// It says what no schema can refuse.
+    pub fn new(dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        let rules = Rules::new(&dns)?;
         let upstreams = base.upstreams(&dns);
         if upstreams.is_empty() {
             tracing::error!(
@@ -70,6 +79,7 @@ impl Live {
                  file of the kubelet's resolvConf"
             );
         }
-        Self { forwarder: Forwarder::new(&upstreams, metrics.clone()), dns }
+        let logged = Logged::new(&dns.query_log);
+        Ok(Self { forwarder: Forwarder::new(&upstreams, metrics.clone()), rules, logged, dns })
     }
 }

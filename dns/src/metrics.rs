@@ -35,6 +35,9 @@ pub struct Metrics {
     serial: Gauge,
     events: Counters,
     lasting: Lasting,
+    denials: Counters,
+    config_rejected: Gauge,
+    log_drops: Counter,
 }
 
 /// One question and its answer, as they are counted.
@@ -44,10 +47,43 @@ pub(crate) struct Seen {
     pub(crate) client: SocketAddr,
     /// `None` where the question could not be read.
     pub(crate) rtype: Option<RecordType>,
-    /// Whether the cluster's zone answered.
-    pub(crate) own: bool,
+    pub(crate) by: By,
     pub(crate) code: ResponseCode,
     pub(crate) took: Duration,
+}
+
+/// Who answered a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The cluster's zone.
+    Zone,
+    /// An upstream resolver.
+    Upstream,
+    /// A rule of the ACL.
+    Acl,
+    /// A rewrite that leads nowhere.
+    Rewrite,
+    /// An override.
+    Template,
+    /// The hosts.
+    Hosts,
+    /// An external zone.
+    External,
+}
+
+impl By {
+    /// The `plugin` label: the plugin of CoreDNS that does the same.
+    fn plugin(self) -> &'static str {
+        match self {
+            Self::Zone => "kubernetes",
+            Self::Upstream => "forward",
+            Self::Acl => "acl",
+            Self::Rewrite => "rewrite",
+            Self::Template => "template",
+            Self::Hosts => "hosts",
+            Self::External => "k8s_external",
+        }
+    }
 }
 
 impl Metrics {
@@ -93,11 +129,24 @@ impl Metrics {
                 &["object", "event"],
             ),
             lasting: Lasting::new(registry),
+            denials: registry.counters(
+                "netkeel_dns_acl_denials",
+                "Questions that a rule of spec.dns.acl denied, by its action",
+                &["action"],
+            ),
+            config_rejected: registry.gauge(
+                "netkeel_dns_config_rejected",
+                "1 while the newest spec.dns cannot be used and the last good one is in force; the log names field and reason",
+            ),
+            log_drops: registry.counter(
+                "netkeel_dns_query_log_dropped_lines",
+                "Lines of the query log that were left out: they came faster than they could be written",
+            ),
         }
     }
 
     pub(crate) fn seen(&self, seen: Seen) {
-        let zone = if seen.own { self.domain.clone() } else { ".".to_owned() };
+        let zone = if seen.by == By::Zone { self.domain.clone() } else { ".".to_owned() };
         let base = || -> Labels {
             vec![("server", self.server.clone()), ("zone", zone.clone()), ("view", String::new())]
         };
@@ -107,7 +156,7 @@ impl Metrics {
         let proto = if seen.transport == Transport::Udp { "udp" } else { "tcp" };
         let family = if seen.client.ip().to_canonical().is_ipv4() { "1" } else { "2" };
         let kind = kind(seen.rtype);
-        let plugin = if seen.own { "kubernetes" } else { "forward" };
+        let plugin = seen.by.plugin();
         self.requests.get_or_create(&with(&[("proto", proto), ("family", family), ("type", &kind)])).inc();
         self.responses.get_or_create(&with(&[("rcode", name(seen.code)), ("plugin", plugin)])).inc();
         self.durations.get_or_create(&with(&[("type", &kind)])).observe(seen.took.as_secs_f64());
@@ -163,6 +212,18 @@ impl Metrics {
         self.serial.set(i64::from(serial));
     }
 
+    pub(crate) fn denied(&self, action: &'static str) {
+        self.denials.get_or_create(&vec![("action", action.into())]).inc();
+    }
+
+    pub(crate) fn config_rejected(&self, rejected: bool) {
+        self.config_rejected.set(i64::from(rejected));
+    }
+
+    pub(crate) fn log_drops(&self) -> Counter {
+        self.log_drops.clone()
+    }
+
     pub(crate) fn upstream_failure(&self, to: SocketAddr) {
         self.upstream_failures.get_or_create(&vec![("to", to.to_string())]).inc();
     }
@@ -199,7 +260,8 @@ fn kind(rtype: Option<RecordType>) -> String {
     }
 }
 
-fn name(code: ResponseCode) -> &'static str {
+/// The code as Prometheus and the query log say it.
+pub(crate) fn name(code: ResponseCode) -> &'static str {
     match code {
         ResponseCode::NoError => "NOERROR",
         ResponseCode::FormErr => "FORMERR",

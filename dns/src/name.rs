@@ -44,6 +44,14 @@ fn label(raw: &[u8]) -> Option<String> {
     Some(text.to_ascii_lowercase())
 }
 
+/// The address whose whole reverse name this is.
+pub(crate) fn address(name: &Name) -> Option<IpAddr> {
+    match reverse(name) {
+        Some(Place::Reverse(address)) => Some(address),
+        _ => None,
+    }
+}
+
 /// What a name below `in-addr.arpa` or `ip6.arpa` stands for (RFC 1035 section 3.5, RFC 3596 section 2.5).
 fn reverse(name: &Name) -> Option<Place> {
     let labels: Vec<&[u8]> = name.iter().collect();
@@ -113,6 +121,22 @@ pub(crate) fn undashed_label(label: &str) -> Option<IpAddr> {
     let mapped = label.strip_prefix("0--ffff-").and_then(v4).map(|address| address.to_ipv6_mapped());
     let address = mapped.or_else(|| label.replace('-', ":").parse().ok()).map(IpAddr::V6)?;
     (dashed(address) == label).then_some(address)
+}
+
+/// Names as texts in what is kept on disk.
+pub(crate) mod names {
+    use hickory_proto::rr::Name;
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::{Serialize, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(names: &[Name], to: S) -> Result<S::Ok, S::Error> {
+        names.iter().map(Name::to_ascii).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Name>, D::Error> {
+        let texts: Vec<String> = Vec::deserialize(from)?;
+        texts.iter().map(|text| Name::from_ascii(text).map_err(D::Error::custom)).collect()
+    }
 }
 
 /// A name, or none, as text in what is kept on disk.

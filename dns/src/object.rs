@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::zone::{Label, ObjectKey, PackedSlice, Port, Protocol, Service};
+use crate::zone::{External, Label, ObjectKey, PackedSlice, Port, Protocol, Service};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -34,6 +34,26 @@ pub(crate) fn service(service: &core::Service) -> Service {
         self::port(port.name.as_deref(), port.protocol.as_deref(), u16::try_from(port.port).ok())
     };
     Service::ClusterIp { addresses, ports: spec.ports.iter().flatten().filter_map(port).collect() }
+}
+
+/// Where a Service is found from outside the cluster; `None` for most.
+pub(crate) fn external(service: &core::Service) -> Option<External> {
+    let spec = service.spec.as_ref()?;
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let points = || status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+    let external = External {
+        load_balancer: addresses(points().filter_map(|point| point.ip.as_ref())),
+        host_names: points().filter_map(|point| host_name(point.hostname.as_deref()?)).collect(),
+        external_ips: addresses(spec.external_ips.iter().flatten()),
+    };
+    (external != External::default()).then_some(external)
+}
+
+fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 /// The Service that a slice belongs to, and its ready endpoints. `None` for slices without a Service and
@@ -124,6 +144,30 @@ mod tests {
         ];
         for (spec, expected) in cases {
             assert_eq!(read_service(&spec), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn outside_addresses_are_read_where_there_are_some() {
+        let read = |object: &serde_json::Value| external(&serde_json::from_value(object.clone()).unwrap());
+        let object = json!({
+            "spec": {"clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.9", "nonsense"]},
+            "status": {"loadBalancer": {"ingress": [
+                {"ip": "192.0.2.2"}, {"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}, {"hostname": "lb.example.com"}, {"hostname": "192.0.2.3"},
+            ]}},
+        });
+        let expected = External {
+            load_balancer: ips(&["192.0.2.1", "192.0.2.2"]),
+            host_names: vec![Name::from_ascii("lb.example.com.").unwrap()],
+            external_ips: ips(&["192.0.2.9"]),
+        };
+        assert_eq!(read(&object), Some(expected));
+        for object in [
+            json!({"spec": {"clusterIP": "10.96.0.1"}, "status": {"loadBalancer": {}}}),
+            json!({"spec": {"clusterIP": "10.96.0.1", "externalIPs": []}, "status": {"loadBalancer": {"ingress": []}}}),
+            json!({}),
+        ] {
+            assert_eq!(read(&object), None, "{object}");
         }
     }
 

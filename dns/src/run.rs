@@ -46,6 +46,9 @@ pub enum Error {
     /// The port of DNS.
     #[error("DNS cannot be served")]
     Listen(#[from] server::Error),
+    /// What the arguments say of DNS.
+    #[error("DNS cannot be set up")]
+    Mistake(#[from] netkeel_index::dns::Mistake),
     /// Signals or addresses.
     #[error("the operating system refuses")]
     System(#[from] std::io::Error),
@@ -128,7 +131,7 @@ pub async fn start(
     let kept = config.state.as_deref().and_then(|folder| snapshot::load(folder, &empty, &metrics));
     let from_snapshot = kept.is_some();
     let (zone, seen) = kept.map_or((empty, None), |kept| (kept.zone, kept.network));
-    let live = Live::new(config.dns.clone(), &config.base, &metrics);
+    let live = Live::new(config.dns.clone(), &config.base, &metrics)?;
     let network = config.cluster_network.as_deref();
     let mut follower = Follower::new(zone, (config.base.clone(), live), network.is_some(), metrics.clone());
     follower.remember(seen);

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::object;
 use crate::pod::SlimPod;
 use crate::snapshot::Contents;
-use crate::zone::{self, ObjectKey, Pod, PodKey, Zone};
+use crate::zone::{self, External, ObjectKey, Pod, PodKey, Zone};
 
 /// Events taken at once before the zone is published.
 const BATCH: usize = 256;
@@ -77,13 +77,20 @@ impl SeenPod {
 
 /// What a Service means for the zone. One without a key, which the API server never sends, means nothing.
 #[derive(Clone, Debug)]
-pub struct SeenService(Option<(ObjectKey, zone::Service)>);
+pub struct SeenService {
+    service: Option<(ObjectKey, zone::Service)>,
+    /// Where it is found from outside; most are not.
+    external: Option<Box<External>>,
+}
 
 impl SeenService {
     /// Reads a Service.
     #[must_use]
     pub fn read(service: &Service) -> Self {
-        Self(object::key(&service.metadata).map(|key| (key, object::service(service))))
+        Self {
+            service: object::key(&service.metadata).map(|key| (key, object::service(service))),
+            external: object::external(service).map(Box::new),
+        }
     }
 }
 
@@ -197,6 +204,10 @@ pub struct Follower {
     metrics: Metrics,
     base: Base,
     live: Arc<ArcSwap<Live>>,
+    /// The newest `spec.dns` of the ClusterNetwork, in force or not.
+    newest: Option<Dns>,
+    /// Whether it is not.
+    refused: bool,
     /// Whether all Services, all slices, the ClusterNetwork, and all namespaces have been seen once.
     complete: [bool; 4],
     synced: watch::Sender<bool>,
@@ -227,6 +238,8 @@ impl Follower {
             metrics,
             base,
             live,
+            newest: None,
+            refused: false,
             complete,
             synced,
             pods,
@@ -328,14 +341,22 @@ impl Follower {
         match event {
             Event::Reset { objects, undecodable } => {
                 self.complete[0] = true;
-                let all = objects.into_iter().filter_map(|SeenService(service)| service);
+                let external = |SeenService { service, external }: &SeenService| {
+                    Some((service.as_ref()?.0.clone(), *external.clone()?))
+                };
+                self.zone.reset_externals(objects.iter().filter_map(external).collect(), &keys(&undecodable));
+                let all = objects.into_iter().filter_map(|seen| seen.service);
                 self.zone.reset_services(all.collect(), &keys(&undecodable))
             }
-            Event::Apply(SeenService(service)) => {
-                service.is_some_and(|(key, service)| self.zone.put_service(&key, service))
-            }
-            Event::Delete { namespace, name } => namespace
-                .is_some_and(|namespace| self.zone.remove_service(&ObjectKey::new(&namespace, &name))),
+            Event::Apply(SeenService { service, external }) => service.is_some_and(|(key, service)| {
+                let outside = self.zone.put_external(&key, external.map(|external| *external));
+                self.zone.put_service(&key, service) || outside
+            }),
+            Event::Delete { namespace, name } => namespace.is_some_and(|namespace| {
+                let key = ObjectKey::new(&namespace, &name);
+                let outside = self.zone.put_external(&key, None);
+                self.zone.remove_service(&key) || outside
+            }),
             Event::Undecodable(object) => {
                 key(&object).is_some_and(|key| self.zone.put_unreadable_service(&key))
             }
@@ -363,14 +384,23 @@ impl Follower {
     fn network(&mut self, event: Event<SeenNetwork>) -> bool {
         self.metrics.event("clusternetwork", name(&event));
         let network = match event {
-            Event::Reset { objects, .. } => {
+            Event::Reset { objects, undecodable } => {
                 self.complete[2] = true;
+                if !undecodable.is_empty() {
+                    self.metrics.config_rejected(true);
+                }
                 objects.into_iter().next()
             }
             Event::Apply(network) => Some(network),
-            Event::Delete { .. } | Event::Undecodable(_) => None,
+            Event::Undecodable(_) => {
+                self.metrics.config_rejected(true);
+                None
+            }
+            Event::Delete { .. } => None,
         };
-        network.is_some_and(|network| self.hold(network))
+        let taken = network.is_some_and(|network| self.hold(network));
+        self.metrics.config_rejected(self.refused);
+        taken
     }
 
     fn hold(&mut self, network: SeenNetwork) -> bool {
@@ -382,13 +412,40 @@ impl Follower {
         if let Some(uid) = uid {
             self.loops.identify(&uid);
         }
-        if self.live.load().dns != dns {
-            tracing::info!("spec.dns has changed");
-            self.live.store(Arc::new(Live::new(dns.clone(), &self.base, &self.metrics)));
-            self.follow_pods(follows_pods(&dns));
+        if self.newest.as_ref() != Some(&dns) {
+            self.refused = !self.take(dns.clone());
+            self.newest = Some(dns);
         }
         self.networks.send_modify(|count| *count += 1);
+        let dns = self.live.load().dns.clone();
+        self.follow_pods(follows_pods(&dns));
         self.zone.set_settings(self.base.settings(&dns, pods))
+    }
+
+    /// Puts `dns` in force and returns true. Where it cannot be used, the last good one stays; where there is none yet, what can be used
+    /// of it is.
+    fn take(&self, dns: Dns) -> bool {
+        if self.live.load().dns == dns {
+            return true;
+        }
+        let make = |dns| Live::new(dns, &self.base, &self.metrics);
+        match make(dns.clone()) {
+            Ok(live) => {
+                tracing::info!("spec.dns has changed");
+                self.live.store(Arc::new(live));
+                return true;
+            }
+            Err(mistake) if self.newest.is_none() => {
+                tracing::error!(%mistake, "spec.dns cannot be used as it is: rules that are wrong are left out");
+                if let Ok(live) = make(netkeel_index::dns::usable(dns)) {
+                    self.live.store(Arc::new(live));
+                }
+            }
+            Err(mistake) => {
+                tracing::error!(%mistake, "spec.dns cannot be used: the last good one stays in force");
+            }
+        }
+        false
     }
 
     fn follow_pods(&mut self, wanted: bool) {

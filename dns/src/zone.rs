@@ -4,6 +4,7 @@
 
 mod endpoints;
 mod entry;
+mod external;
 mod pods;
 mod slice;
 
@@ -19,6 +20,7 @@ use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 pub use endpoints::Endpoint;
 pub(crate) use entry::Entry;
 pub use entry::{Pointer, Port, Protocol, Service};
+pub use external::External;
 pub(crate) use pods::Pods;
 pub use pods::{Pod, PodKey};
 pub use slice::{Label, PackedSlice, Slice};
@@ -102,6 +104,8 @@ pub struct Zone {
     pods: Pods,
     /// The namespaces that exist as objects, with Services or without.
     namespace_objects: Shards<String, ()>,
+    /// By Service (dotted).
+    externals: Shards<String, Arc<External>>,
 }
 
 impl Zone {
@@ -120,6 +124,7 @@ impl Zone {
             pointers: Pairs::default(),
             pods: Pods::default(),
             namespace_objects: Shards::default(),
+            externals: Shards::default(),
         }
     }
 
@@ -225,6 +230,16 @@ impl Zone {
             changed |= self.put_namespace(name);
         }
         changed
+    }
+
+    /// The Services (dotted) that are found from outside.
+    pub(crate) fn externals(&self) -> impl Iterator<Item = (&str, &External)> {
+        self.externals.iter().map(|(dotted, external)| (dotted.as_str(), external.as_ref()))
+    }
+
+    /// The namespaces that exist as objects.
+    pub(crate) fn namespace_objects(&self) -> impl Iterator<Item = &str> {
+        self.namespace_objects.iter().map(|(name, ())| name.as_str())
     }
 
     /// Takes a new or changed Service. Returns whether anything changed.
@@ -355,7 +370,9 @@ impl Zone {
             .map(|(key, _)| (format!("pointer {key}"), format!("{:?}", self.pointers(*key))));
         let owners = self.slice_owners.iter().map(|(key, owner)| (format!("slice {key}"), owner.to_string()));
         let objects = self.namespace_objects.iter().map(|(key, ())| (format!("object {key}"), String::new()));
-        entries.chain(namespaces).chain(objects).chain(pointers).chain(owners).collect()
+        let externals =
+            self.externals.iter().map(|(key, found)| (format!("external {key}"), format!("{found:?}")));
+        entries.chain(namespaces).chain(objects).chain(pointers).chain(owners).chain(externals).collect()
     }
 
     fn change(&mut self, dotted: &str, edit: impl FnOnce(&mut Entry) -> bool) -> bool {

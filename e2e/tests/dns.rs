@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use netkeel_e2e::wait_until;
 use netkeel_e2e::workload::{Answer, Client, ECHO_PORT, Pod, Workload, node_names, shared};
+use netkeel_e2e::workload::{Answer, Client, ECHO_PORT, Workload, node_names, shared};
 use serde_json::{Value, json};
 
 struct Names {
@@ -197,4 +198,118 @@ fn the_resolvers_of_both_c_libraries_find_what_the_search_list_leads_to() {
             assert_eq!(said, ["none"; 3], "{library} in {client} over IPv4 alone");
         }
     }
+}
+/// Changes `spec.dns` of the ClusterNetwork.
+fn set(dns: &Value) -> Result<String> {
+    let patch = json!({"spec": {"dns": dns}}).to_string();
+    shared().kubectl(&["patch", "clusternetwork", "default", "--type=merge", "-p", &patch])
+}
+
+/// Puts back what [`set`] changed, also after a failure.
+struct AsItWas;
+
+impl Drop for AsItWas {
+    fn drop(&mut self) {
+        let lists =
+            json!({"hosts": null, "overrides": null, "acl": null, "rewrites": null, "externalZones": null});
+        if let Err(error) = set(&lists) {
+            println!("spec.dns is left changed: {error:#}");
+        }
+    }
+}
+
+#[test]
+fn what_servers_decide_themselves_changes_live_and_what_is_wrong_changes_nothing() {
+    let (client, _put_back) = (&clients()[0], AsItWas);
+    let mut took = Vec::new();
+    // both servers have it when each of a few questions in a row is answered so
+    let mut becomes = |dns: &Value, name: &str, kind: &str, code: &str, data: &[&str]| {
+        set(dns).unwrap();
+        let started = Instant::now();
+        let last = std::cell::Cell::new(started);
+        wait_until(&format!("{kind} {name} after {dns}"), Duration::from_secs(5), || {
+            for _ in 0..4 {
+                let asked = Instant::now();
+                let answer = client.resolve(name, kind, false)?;
+                let good = answer.code == code && answer.data() == data;
+                if !good {
+                    last.set(asked);
+                }
+                ensure!(good, "answer {answer:?}");
+            }
+            Ok(())
+        })
+        .unwrap();
+        took.push(last.get() - started);
+    };
+    let host = json!({"hosts": [{"ip": "192.0.2.77", "names": ["printer.live.test"]}]});
+    becomes(&host, "printer.live.test.", "A", "NOERROR", &["192.0.2.77"]);
+    let web = "web.dns.svc.cluster.local.";
+    let rewrite = json!({"rewrites": [{"match": {"type": "Exact", "value": "shop.live.test"}, "to": web.trim_end_matches('.')}]});
+    becomes(&rewrite, "shop.live.test.", "A", "NOERROR", &[names().service.as_str()]);
+    let overridden = json!({"overrides": [{"zone": "live.test", "responseCode": "NXDomain"}]});
+    becomes(&overridden, "printer.live.test.", "A", "NXDOMAIN", &[]);
+    let blocked = json!({"acl": [{"action": "Block", "zones": [web.trim_end_matches('.')]}]});
+    becomes(&blocked, web, "A", "REFUSED", &[]);
+    becomes(&json!({"acl": []}), web, "A", "NOERROR", &[names().service.as_str()]);
+    println!("the last answer as before came so long after a change (kubectl exec included): {took:.0?}");
+    assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
+
+    for (wrong, reason) in [
+        (json!({"hosts": [{"ip": "192.0.2.300", "names": ["a.test"]}]}), "must be an IP address"),
+        (json!({"hosts": [{"ip": "192.0.2.3", "names": ["A.test"]}]}), "hosts[0].names[0]"),
+        (
+            json!({"overrides": [{"zone": "a.test", "records": [{"type": "AAAA", "value": "192.0.2.1"}]}]}),
+            "the value of an AAAA record is an IPv6 address",
+        ),
+        (
+            json!({"overrides": [{"zone": "a.test", "records": [{"type": "CNAME", "value": "b.test."}]}]}),
+            "the value of a CNAME record is a domain name",
+        ),
+        (
+            json!({"overrides": [{"zone": "a.test", "responseCode": "Refused", "records": [{"type": "TXT", "value": "a"}]}]}),
+            "an answer with records has the responseCode NoError",
+        ),
+        (
+            json!({"rewrites": [{"match": {"type": "Suffix", "value": ".A.test"}, "to": ".b.test"}]}),
+            "a name that is matched is written in lower case",
+        ),
+        (
+            json!({"rewrites": [{"match": {"type": "Exact", "value": "a.test"}, "to": "{1}.test"}]}),
+            "only a rewrite of type Regex has groups",
+        ),
+        (
+            json!({"rewrites": [{"match": {"type": "Regex", "value": "a"}, "to": ".test"}]}),
+            "the new name is a whole one",
+        ),
+        (
+            json!({"rewrites": [{"match": {"type": "Prefix", "value": "a"}, "to": "b..c"}]}),
+            "a name has no empty labels",
+        ),
+        (
+            json!({"acl": [{"action": "Block", "networks": ["10.0.0.1/8"]}]}),
+            "must be a CIDR without host bits",
+        ),
+        (
+            json!({"externalZones": [{"zone": "svc.cluster.local"}]}),
+            "an external zone must not lie in the cluster domain",
+        ),
+        (json!({"queryLog": {"sampleRatio": 1.5}}), "sampleRatio"),
+    ] {
+        let said = format!("{:#}", set(&wrong).expect_err("the API server must refuse this"));
+        assert!(said.contains(reason), "{wrong} was answered: {said}");
+    }
+    let mut bad = host;
+    bad["overrides"] = json!([]);
+    bad["rewrites"] = json!([{"match": {"type": "Regex", "value": "(("}, "to": "a.test"}]);
+    set(&bad).unwrap();
+    let degraded = "jsonpath={.status.conditions[?(@.type=='Degraded')].message}";
+    wait_until("the mistake in the status", Duration::from_secs(5), || {
+        let message = shared().kubectl(&["get", "clusternetwork", "default", "-o", degraded])?;
+        ensure!(message.contains("spec.dns.rewrites[0].match.value"), "{message:?}");
+        Ok(())
+    })
+    .unwrap();
+    let answer = client.resolve("printer.live.test.", "A", false).unwrap();
+    assert_eq!(answer.code, "NXDOMAIN", "the last good one is in force: {answer:?}");
 }

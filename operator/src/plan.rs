@@ -2,7 +2,7 @@
 
 mod blocks;
 mod claims;
-mod dns;
+pub(crate) mod dns;
 mod node_cidrs;
 mod nodes;
 mod pools;

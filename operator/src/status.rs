@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     observed::{Observed, Unreadable},
-    plan::{Outcome, Step, has_applied},
+    plan::{Outcome, Step, dns::SETTINGS_REFUSED, has_applied},
 };
 
 /// How many nodes a message names.
@@ -174,13 +174,17 @@ fn dns(seen: &Observed, outcome: &Outcome) -> Says {
             message: problem.message.clone(),
         };
     }
+    let refused = outcome.problems.iter().find(|problem| problem.reason == SETTINGS_REFUSED);
     match seen.dns.servers {
-        Some(servers) if servers.ready > 0 => says(
-            kind::DNS_READY,
-            true,
-            "Serving",
-            format!("{} of {} servers ready", servers.ready, servers.wanted),
-        ),
+        Some(servers) if servers.ready > 0 => {
+            let ready = format!("{} of {} servers ready", servers.ready, servers.wanted);
+            match refused {
+                Some(problem) => {
+                    says(kind::DNS_READY, true, SETTINGS_REFUSED, format!("{ready}; {}", problem.message))
+                }
+                None => says(kind::DNS_READY, true, "Serving", ready),
+            }
+        }
         Some(servers) => says(
             kind::DNS_READY,
             false,

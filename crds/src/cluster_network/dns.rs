@@ -23,6 +23,10 @@ use crate::{
 /// Names of the cluster, and the way to names outside it. All but `clusterIP` and `replicas` take effect in the running servers, at once.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.externalZones.all(e, e.zone != self.clusterDomain && !e.zone.endsWith('.' + self.clusterDomain) && !self.clusterDomain.endsWith('.' + e.zone))",
+     "an external zone must not lie in the cluster domain, nor the cluster domain in it"),
+])))]
 pub struct Dns {
     /// Domain below which the cluster's names live; the kubelets' `clusterDomain` must be the same.
     #[schemars(

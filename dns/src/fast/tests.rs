@@ -1,7 +1,8 @@
 //! Whatever is answered quickly is answered as the general way does.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
@@ -10,12 +11,14 @@ use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords};
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::handler::{Handler, Outcome};
 use crate::live::{Base, Live};
 use crate::message::Transport;
 use crate::metrics::Metrics;
+use crate::querylog::Line;
 use crate::zone::{ObjectKey, Settings, Slice};
 
 fn ips(texts: &[&str]) -> Vec<IpAddr> {
@@ -68,9 +71,13 @@ fn zone_of((pod_records, empty_services, ttl): (PodRecords, EmptyServices, u32))
 }
 
 fn handler(zone: &Zone) -> Handler {
+    handler_of(zone, Dns::default())
+}
+
+fn handler_of(zone: &Zone, dns: Dns) -> Handler {
     let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: vec![] };
-    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics));
+    let live = ArcSwap::from_pointee(Live::new(dns, &base, &metrics).unwrap());
     Handler::new(Arc::new(ArcSwap::from_pointee(zone.clone())), Arc::new(live), metrics)
 }
 
@@ -88,8 +95,18 @@ fn packet(name: &str, rtype: RecordType, edns: Option<u16>) -> Vec<u8> {
 
 /// The quick answer, which the general way gives too; the order of addresses is anybody's.
 fn same(zone: &Zone, handler: &Handler, packet: &[u8], turn: usize) -> Option<Message> {
-    let (mut reply, client) = (Vec::new(), SocketAddr::from(([10, 0, 0, 1], 4000)));
-    let Some(answered) = answer(zone, packet, turn, &mut reply) else {
+    let mut reply = Vec::new();
+    let answered = answer(zone, packet, turn, &mut reply);
+    same_as_start((answered, reply), handler, packet, SocketAddr::from(([10, 0, 0, 1], 4000)))
+}
+
+fn same_as_start(
+    (answered, reply): (Option<Answered>, Vec<u8>),
+    handler: &Handler,
+    packet: &[u8],
+    client: SocketAddr,
+) -> Option<Message> {
+    let Some(answered) = answered else {
         assert!(reply.is_empty());
         return None;
     };
@@ -255,6 +272,104 @@ fn name() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn questions_are_logged_whichever_way_they_are_answered() {
+    static LINES: Mutex<Vec<Line>> = Mutex::new(vec![]);
+    let zone = zone();
+    let dns = json!({"queryLog": {"queries": "All"}, "acl": [{"action": "Drop", "zones": ["db.shop.svc.cluster.local"]}]});
+    let dns: Dns = serde_json::from_value(dns).unwrap();
+    let handler = handler_of(&zone, dns).logging_to(|line| LINES.lock().unwrap().push(line));
+    let client = SocketAddr::from(([10, 0, 0, 1], 4000));
+    let mut sizes = Vec::new();
+    for name in ["WEB.shop.svc.cluster.local.", "ghost.shop.svc.cluster.local."] {
+        let (packet, mut reply) = (packet(name, RecordType::A, None), Vec::new());
+        handler.quick(&zone, (&packet, client), (0, Instant::now()), &mut reply).unwrap();
+        sizes.push(reply.len());
+    }
+    let dropped = packet("db.shop.svc.cluster.local.", RecordType::A, None);
+    assert!(handler.quick(&zone, (&dropped, client), (0, Instant::now()), &mut Vec::new()).is_none());
+    assert!(matches!(handler.start(&dropped, Transport::Tcp, client), Outcome::Nothing));
+    let mut broken = dropped.clone();
+    broken.truncate(20);
+    let Outcome::Reply(reply) = handler.start(&broken, Transport::Tcp, client) else { panic!("no reply") };
+    sizes.extend([0, reply.len()]);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while LINES.lock().unwrap().len() < 4 {
+        assert!(Instant::now() < deadline, "{:?}", LINES.lock().unwrap());
+        std::thread::yield_now();
+    }
+    let lines = LINES.lock().unwrap();
+    let seen = |line: &Line| {
+        let asked = line.asked.as_ref().map(|(name, rtype)| format!("{rtype} {}", name.to_ascii()));
+        (asked.unwrap_or_default(), line.code, line.transport, line.client)
+    };
+    let expected = [
+        ("A WEB.shop.svc.cluster.local.", Some(ResponseCode::NoError), Transport::Udp),
+        ("A ghost.shop.svc.cluster.local.", Some(ResponseCode::NXDomain), Transport::Udp),
+        ("A db.shop.svc.cluster.local.", None, Transport::Tcp),
+        ("", Some(ResponseCode::FormErr), Transport::Tcp),
+    ];
+    let expected = expected.map(|(asked, code, transport)| (asked.to_owned(), code, transport, client));
+    assert_eq!(lines.iter().map(seen).collect::<Vec<_>>(), expected);
+    assert_eq!(lines.iter().map(|line| line.size).collect::<Vec<_>>(), sizes);
+}
+
+/// Rules that touch names of the zone above, and rules that do not.
+fn rules() -> impl Strategy<Value = Dns> {
+    let pool = [
+        ("acl", json!({"action": "Allow", "networks": ["10.0.0.0/8"], "zones": ["shop.svc.cluster.local"]})),
+        ("acl", json!({"action": "Block", "zones": ["web.shop.svc.cluster.local"]})),
+        ("acl", json!({"action": "Filter", "types": ["AAAA"], "networks": ["10.0.0.0/8"]})),
+        ("acl", json!({"action": "Drop", "networks": ["192.0.2.0/24"]})),
+        ("acl", json!({"action": "Block", "zones": ["corp.example"]})),
+        (
+            "rewrites",
+            json!({"match": {"type": "Exact", "value": "ghost.shop.svc.cluster.local"}, "to": "web.shop.svc.cluster.local"}),
+        ),
+        (
+            "rewrites",
+            json!({"match": {"type": "Suffix", "value": ".com.cluster.local"}, "to": ".shop.svc.cluster.local"}),
+        ),
+        ("rewrites", json!({"match": {"type": "Prefix", "value": "db-0."}, "to": ""})),
+        (
+            "rewrites",
+            json!({"match": {"type": "Regex", "value": "^(dual|idle)[.]"}, "to": "db.shop.svc.cluster.local"}),
+        ),
+        ("rewrites", json!({"match": {"type": "Suffix", "value": ".corp.example"}, "to": ".example"})),
+        ("overrides", json!({"zone": ".", "types": ["AAAA"]})),
+        ("overrides", json!({"zone": "many.shop.svc.cluster.local", "responseCode": "Refused"})),
+        ("overrides", json!({"zone": "com.cluster.local", "records": [{"type": "A", "value": "192.0.2.1"}]})),
+        ("hosts", json!({"ip": "192.0.2.8", "names": ["web.shop.svc.cluster.local", "svc.cluster.local"]})),
+        ("hosts", json!({"ip": "192.0.2.9", "names": ["printer.corp.example"]})),
+        ("externalZones", json!({"zone": "example.com"})),
+    ];
+    proptest::sample::subsequence(pool.to_vec(), 0..=4).prop_map(|chosen| {
+        let mut dns = json!({});
+        for (field, rule) in chosen {
+            let rules = dns[field].take();
+            dns[field] = rules.as_array().cloned().unwrap_or_default().into_iter().chain([rule]).collect();
+        }
+        serde_json::from_value(dns).unwrap()
+    })
+}
+
+#[test]
+fn rules_that_are_about_other_names_leave_quick_answers_alone() {
+    let zone = zone();
+    let dns = json!({"acl": [{"action": "Block", "networks": ["192.0.2.0/24"], "zones": ["svc.cluster.local"]}],
+        "overrides": [{"zone": "cluster.local", "types": ["AAAA"]}]});
+    let handler = handler_of(&zone, serde_json::from_value(dns).unwrap());
+    let quick = |client: [u8; 4], rtype| {
+        let packet = packet("web.shop.svc.cluster.local.", rtype, None);
+        let client = SocketAddr::from((client, 4000));
+        let mut reply = Vec::new();
+        handler.quick(&zone, (&packet, client), (0, Instant::now()), &mut reply).is_some()
+    };
+    assert!(quick([10, 0, 0, 1], RecordType::A));
+    assert!(!quick([10, 0, 0, 1], RecordType::AAAA));
+    assert!(!quick([192, 0, 2, 1], RecordType::A));
+}
+
 const PODS: &[PodRecords] = &[PodRecords::Disabled, PodRecords::Insecure, PodRecords::Verified];
 const EMPTY: &[EmptyServices] = &[EmptyServices::Answer, EmptyServices::NXDomain];
 
@@ -284,5 +399,26 @@ proptest! {
             packet[at] = to;
         }
         same(&zone, &handler, &packet, turn);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn quick_answers_are_those_of_the_general_way_under_any_rules(
+        dns in rules(),
+        names in vec((name(), any::<bool>(), any::<bool>()), 1..20),
+    ) {
+        let zone = zone();
+        let handler = handler_of(&zone, dns);
+        for (name, is_v4, inside) in names {
+            prop_assume!(Name::from_ascii(&name).is_ok());
+            let packet = packet(&name, if is_v4 { RecordType::A } else { RecordType::AAAA }, None);
+            let client = SocketAddr::from((if inside { [10, 0, 0, 1] } else { [192, 0, 2, 1] }, 4000));
+            let mut reply = Vec::new();
+            let answered = handler.quick(&zone, (&packet, client), (0, Instant::now()), &mut reply);
+            same_as_start((answered, reply), &handler, &packet, client);
+        }
     }
 }

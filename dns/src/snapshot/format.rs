@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Contents;
 use crate::watch::SeenNetwork;
-use crate::zone::{ObjectKey, PackedSlice, Service, Zone};
+use crate::zone::{External, ObjectKey, PackedSlice, Service, Zone};
 
 const MAGIC: &str = "netkeel-dns-snapshot 1";
 /// The longest first line that is looked for.
@@ -66,8 +66,11 @@ impl Refused {
 #[derive(Serialize, Deserialize)]
 enum Record<'a> {
     Network(Box<Cow<'a, SeenNetwork>>),
+    Namespace(Cow<'a, str>),
     /// `name.namespace`.
     Service(Cow<'a, str>, Cow<'a, Service>),
+    /// `name.namespace` of the Service.
+    External(Cow<'a, str>, Cow<'a, External>),
     /// `name.namespace` of its Service, its own name.
     Slice(Cow<'a, str>, Cow<'a, str>, Cow<'a, PackedSlice>),
 }
@@ -92,6 +95,12 @@ fn write_objects(contents: &Contents, limit: u64, out: &mut impl Write) -> Resul
     let mut lines = Lines { out: BufWriter::with_capacity(1 << 16, body), left: limit };
     if let Some(network) = &contents.network {
         lines.put(&Record::Network(Box::new(Cow::Borrowed(network))))?;
+    }
+    for name in contents.zone.namespace_objects() {
+        lines.put(&Record::Namespace(name.into()))?;
+    }
+    for (dotted, external) in contents.zone.externals() {
+        lines.put(&Record::External(dotted.into(), Cow::Borrowed(external)))?;
     }
     for (dotted, service, slices) in contents.zone.objects() {
         if let Some(service) = service {
@@ -175,6 +184,12 @@ fn objects(body: &[u8], mut zone: Zone) -> Result<Contents, Refused> {
     for record in serde_json::Deserializer::from_slice(body).into_iter::<Record>() {
         match record.map_err(Refused::Undecodable)? {
             Record::Network(seen) => network = Some(seen.into_owned()),
+            Record::Namespace(name) => {
+                zone.put_namespace(&name);
+            }
+            Record::External(dotted, external) => {
+                zone.put_external(&key(&dotted), Some(external.into_owned()));
+            }
             Record::Service(dotted, service) => {
                 zone.put_service(&key(&dotted), service.into_owned());
             }

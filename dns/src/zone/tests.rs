@@ -192,3 +192,29 @@ fn an_unreadable_object_keeps_what_was_known_of_it() {
     assert!(!zone.reset_slices(Vec::<(_, _, Slice)>::new(), std::slice::from_ref(&slice)));
     assert_eq!(zone.contents(), before);
 }
+
+#[test]
+fn outside_addresses_are_kept_for_services_that_have_some() {
+    let external =
+        |last: u8| External { load_balancer: vec![[192, 0, 2, last].into()], ..External::default() };
+    let (web, db) = (ObjectKey::new("shop", "Web"), ObjectKey::new("shop", "db"));
+    let mut zone = empty();
+    let serial = zone.serial();
+    assert!(!zone.put_external(&web, None) && !zone.put_external(&web, Some(External::default())));
+    assert_eq!(zone.serial(), serial);
+    assert!(zone.put_external(&web, Some(external(1))) && !zone.put_external(&web, Some(external(1))));
+    assert!(zone.put_external(&db, Some(external(2))));
+    assert_eq!(zone.external("web.shop"), Some(&external(1)));
+    assert_ne!(zone.serial(), serial, "it is published");
+    let before = zone.clone();
+
+    assert!(zone.reset_externals(vec![(web.clone(), external(3))], std::slice::from_ref(&db)));
+    assert_eq!(
+        (zone.external("web.shop"), zone.external("db.shop")),
+        (Some(&external(3)), Some(&external(2)))
+    );
+    assert!(zone.reset_externals(vec![(web.clone(), external(3))], &[]));
+    assert_eq!(zone.external("db.shop"), None);
+    assert!(zone.put_external(&web, None));
+    assert_eq!((zone.external("web.shop"), before.external("web.shop")), (None, Some(&external(1))));
+}

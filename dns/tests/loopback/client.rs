@@ -47,7 +47,7 @@ pub(crate) async fn serve(upstreams: &[SocketAddr]) -> Server {
     let metrics = Metrics::new(&registry, address, "cluster.local.");
     let zone = zone();
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: upstreams.to_vec() };
-    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics));
+    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics).unwrap());
     let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), Arc::new(live), metrics);
     tokio::spawn(sockets.serve(handler, stop.clone()));
     Server { address, registry, stop }

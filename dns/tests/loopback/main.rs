@@ -12,6 +12,7 @@ mod lasting;
 mod loops;
 #[cfg(test)]
 mod pods;
+mod rules;
 #[cfg(test)]
 mod sockets;
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netkeel_crds::{ClusterNetwork, condition::kind::DNS_READY};
+use netkeel_crds::{
+    ClusterNetwork,
+    condition::kind::{DEGRADED, DNS_READY},
+};
 
 use super::{Outcome, Problem, Step};
 use crate::{observed::Observed, render, settings::Settings};
@@ -11,7 +14,14 @@ use crate::{observed::Observed, render, settings::Settings};
 /// Where the Service `kube-dns` lies in the first service CIDR, as kubeadm and others choose it.
 const TENTH: usize = 10;
 
+/// How many mistakes a message names.
+const NAMED: usize = 3;
+
+/// The reason of conditions while the servers refuse `spec.dns`.
+pub(crate) const SETTINGS_REFUSED: &str = "DNSSettingsRefused";
+
 pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Settings, out: &mut Outcome) {
+    out.problems.extend(refused(network));
     let present = seen.dns.service.as_ref();
     if present.is_some_and(|service| !service.ours) {
         out.dns_cluster_ip = present.and_then(|service| service.cluster_ip);
@@ -33,6 +43,20 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
             out.problems.push(problem);
         }
     }
+}
+
+/// What the servers cannot use of `spec.dns`, though the schema lets it pass. They go on answering as the last good one says.
+fn refused(network: &ClusterNetwork) -> Option<Problem> {
+    let mistakes = netkeel_index::dns::mistakes(&network.spec.dns);
+    let mistakes: Vec<String> = mistakes.iter().take(NAMED).map(ToString::to_string).collect();
+    (!mistakes.is_empty()).then(|| Problem {
+        condition: DEGRADED,
+        reason: SETTINGS_REFUSED,
+        message: format!(
+            "the last good spec.dns stays in force until this is corrected: {}",
+            mistakes.join("; ")
+        ),
+    })
 }
 
 /// The address of `kube-dns`: the one it has, the one that is asked for, or the tenth of the first service CIDR.

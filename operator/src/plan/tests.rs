@@ -303,6 +303,21 @@ fn dns_takes_the_tenth_service_address_or_the_one_asked_for() {
 }
 
 #[test]
+fn what_dns_servers_cannot_use_is_told_and_they_are_kept() {
+    let rewrites = serde_json::json!([{"match": {"type": "Regex", "value": "("}, "to": "a.example"}]);
+    let mut seen = settled();
+    seen.network.as_mut().unwrap().spec.dns.rewrites = serde_json::from_value(rewrites).unwrap();
+    let outcome = planned(&seen);
+    assert_eq!(reasons(&outcome), [(kind::DEGRADED, "DNSSettingsRefused")]);
+    let message = &outcome.problems[0].message;
+    assert!(
+        message.contains("spec.dns.rewrites[0].match.value: \"(\" is no regular expression"),
+        "{message}"
+    );
+    assert!(outcome.config.is_some() && outcome.dns_cluster_ip.is_some(), "nothing else waits for it");
+}
+
+#[test]
 fn a_dns_address_outside_the_services_is_refused() {
     let mut seen = seen();
     seen.network.as_mut().unwrap().spec.dns.cluster_ip = "10.1.0.10".parse().ok();

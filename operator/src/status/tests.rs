@@ -95,6 +95,24 @@ fn a_network_that_works_says_so() {
 }
 
 #[test]
+fn dns_that_serves_with_its_last_good_settings_says_so() {
+    let mut outcome = outcome();
+    outcome.problems.push(Problem {
+        condition: kind::DEGRADED,
+        reason: SETTINGS_REFUSED,
+        message: "this is wrong".to_owned(),
+    });
+    let status = status(&network(), &good(), &outcome, None, &now(1));
+    let serving = ("True".into(), SETTINGS_REFUSED.into(), "1 of 2 servers ready; this is wrong".into());
+    assert_eq!(told(&status, kind::DNS_READY), serving);
+    assert_eq!(
+        told(&status, kind::DEGRADED),
+        ("True".into(), SETTINGS_REFUSED.into(), "this is wrong".into())
+    );
+    assert_eq!(told(&status, kind::AVAILABLE).0, "True");
+}
+
+#[test]
 fn a_node_in_trouble_is_named_with_what_its_agent_says() {
     let cases = [
         (Some(node_network("b", "r2", false, "no cgroup2 mount")), "node b: no cgroup2 mount"),
