@@ -21,6 +21,7 @@ use crate::upstream::{Part, Upstream};
 struct Server {
     api: FakeApi,
     running: Running,
+    registry: Registry,
     _stop: DropGuard,
 }
 
@@ -42,7 +43,7 @@ impl Server {
         let registry = Registry::new("dns", "0");
         let running =
             start(&config, &api.client().unwrap(), &registry, &Health::default(), &stop).await.unwrap();
-        Self { api, running, _stop: stop.drop_guard() }
+        Self { api, running, registry, _stop: stop.drop_guard() }
     }
 
     fn address(&self) -> SocketAddr {
@@ -51,6 +52,20 @@ impl Server {
 
     async fn ask(&self, name: &str, rtype: RecordType) -> Message {
         udp(self.address(), &question(name, rtype)).await
+    }
+
+    /// How many events of pods there were, once everything written before is known.
+    async fn pod_events(&self) -> f64 {
+        let name = format!("mark-{}.shop.svc.cluster.local.", rand::random::<u32>());
+        let label = name.split('.').next().unwrap();
+        self.api.put(
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": label},
+            "spec": {"clusterIP": "10.96.0.99"}}),
+        );
+        self.becomes(&name, ResponseCode::NoError, &["10.96.0.99"]).await;
+        let text = self.registry.encode();
+        let counts = text.lines().filter(|line| line.contains("object=\"pod\""));
+        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// Waits until the answer for an address is `code` with `expected`.
@@ -155,6 +170,32 @@ async fn verified_names_of_pods_come_and_go_with_them() {
         let code = if expected.is_empty() { ResponseCode::NXDomain } else { ResponseCode::NoError };
         server.becomes(&other, code, expected).await;
     }
+}
+
+#[tokio::test]
+async fn pods_are_followed_only_while_something_needs_them() {
+    let server = Server::start(&json!({})).await;
+    let name = "127-0-0-1.shop.pod.cluster.local.";
+    assert!(server.pod_events().await.abs() < 0.5, "nothing needs them");
+    network(&server.api, &json!({"podRecords": "Verified"}));
+    server.becomes("10-1-0-9.shop.pod.cluster.local.", ResponseCode::NXDomain, &[]).await;
+    server.becomes(name, ResponseCode::NoError, &["127.0.0.1"]).await;
+    network(&server.api, &json!({"podRecords": "Disabled"}));
+    server.becomes(name, ResponseCode::NXDomain, &[]).await;
+    let before = server.pod_events().await;
+    assert!(before > 0.5, "{before}");
+    server.api.put(pod("shop", "other", "10.1.0.9"));
+    let after = server.pod_events().await;
+    assert!((after - before).abs() < 0.5, "{before} {after}");
+    network(&server.api, &json!({"podRecords": "Disabled", "searchPath": "ServerSide"}));
+    server
+        .becomes(
+            "web.bank.shop.svc.cluster.local.",
+            ResponseCode::NoError,
+            &["10.96.0.8", "web.bank.svc.cluster.local."],
+        )
+        .await;
+    assert!(server.pod_events().await > before + 0.5);
 }
 
 #[tokio::test]
