@@ -31,6 +31,8 @@ fn make_names() -> Result<Names> {
     let service = workload.service("web")?;
     workload.headless_for("each", "web")?;
     workload.wait_endpoints("web", 3)?;
+    workload.wait_endpoints("each", 3)?;
+    workload.wait_endpoints("members", 1)?;
     workload.ready()?;
     Ok(Names { workload, service })
 }
@@ -191,8 +193,12 @@ fn the_resolvers_of_both_c_libraries_find_what_the_search_list_leads_to() {
     for client in clients() {
         for library in ["musl", "glibc"] {
             for ipv6 in [Some(false), None] {
-                let said = client.look_up(library, ipv6, &asked).unwrap();
-                assert_eq!(said, expected, "{library} in {client}, {ipv6:?}: {asked:?}");
+                wait_until(&format!("{library} in {client} finds {asked:?}"), Duration::from_secs(5), || {
+                    let said = client.look_up(library, ipv6, &asked)?;
+                    ensure!(said == expected, "{said:?} in place of {expected:?}, IPv6 {ipv6:?}");
+                    Ok(())
+                })
+                .unwrap();
             }
             let said = client.look_up(library, Some(true), &["web", "each.dns", "nothing"]).unwrap();
             assert_eq!(said, ["none"; 3], "{library} in {client} over IPv4 alone");

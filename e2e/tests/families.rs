@@ -9,9 +9,11 @@ mod differential;
 mod traffic;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use anyhow::ensure;
 use netkeel_e2e::{
-    Cluster, IpFamily,
+    Cluster, IpFamily, wait_until,
     workload::{Pod, Workload, install, manifest, node_names, of_family},
 };
 use serde_json::json;
@@ -159,8 +161,12 @@ fn both_c_libraries_resolve_names_of_both_families_at_a_name_server_of_each() {
         let (asked, expected): (Vec<&str>, Vec<&str>) = cases.into_iter().unzip();
         for (client, library) in [(0, "musl"), (0, "glibc"), (1, "musl"), (1, "glibc")] {
             let client = workload.client(&format!("client-{client}")).unwrap();
-            let said = client.look_up(library, Some(ipv6), &asked).unwrap();
-            assert_eq!(said, expected, "{library} in {client}: {asked:?}");
+            wait_until(&format!("{library} in {client} finds {asked:?}"), Duration::from_secs(5), || {
+                let said = client.look_up(library, Some(ipv6), &asked)?;
+                ensure!(said == expected, "{said:?} in place of {expected:?}");
+                Ok(())
+            })
+            .unwrap();
         }
     }
 }

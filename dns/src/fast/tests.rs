@@ -377,6 +377,21 @@ fn settings() -> impl Strategy<Value = (PodRecords, EmptyServices, u32)> {
     (proptest::sample::select(PODS), proptest::sample::select(EMPTY), 0..3601_u32)
 }
 
+#[test]
+fn every_setting_holds_for_quick_answers_too() {
+    for (pods, empty) in PODS.iter().flat_map(|pods| EMPTY.iter().map(move |empty| (*pods, *empty))) {
+        for ttl in [0, 30, 3600] {
+            let zone = zone_of((pods, empty, ttl));
+            let handler = handler(&zone);
+            for (label, tail) in KNOWN.iter().flat_map(|label| TAILS.iter().map(move |tail| (label, tail))) {
+                for rtype in [RecordType::A, RecordType::AAAA] {
+                    same(&zone, &handler, &packet(&format!("{label}.{tail}"), rtype, None), 0);
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
