@@ -109,6 +109,8 @@ pub struct DnsSeen {
     pub servers: Option<Workload>,
     /// The Service `kube-dns`.
     pub service: Option<DnsService>,
+    /// Whether our `NetworkPolicy` of the servers is there.
+    pub policy: bool,
 }
 
 /// The Service `kube-dns`.

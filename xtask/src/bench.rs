@@ -6,6 +6,7 @@ mod awake;
 mod bed;
 mod cilium;
 mod cni_add;
+mod dns_change;
 mod dns_footprint;
 mod dns_qps;
 mod figure;

@@ -42,6 +42,8 @@ pub struct Dns {
     pub replicas: u16,
     /// Where the servers run.
     pub placement: Placement,
+    /// Whether a `NetworkPolicy` may cut the servers off, such as one of `kube-system` that denies everything to all pods.
+    pub network_policies: NetworkPolicies,
     /// Address of the Service `kube-dns`, as the kubelets' `clusterDNS` names it; by default the tenth of the first service CIDR.
     #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<IpText>")]
@@ -103,6 +105,16 @@ pub enum Placement {
     EveryNode,
 }
 
+/// What network policies do to DNS servers.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkPolicies {
+    /// Nothing: the policy `kube-system/netkeel-dns` allows the servers everything, and policies only add up.
+    #[default]
+    Exempt,
+    /// What they do to any pod.
+    Enforced,
+}
+
 /// Names of pods, made of their address.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodRecords {
@@ -140,6 +152,7 @@ impl Default for Dns {
             cluster_domain: "cluster.local".to_owned(),
             replicas: 2,
             placement: Placement::default(),
+            network_policies: NetworkPolicies::default(),
             cluster_ip: None,
             ttl_seconds: 5,
             pod_records: PodRecords::default(),

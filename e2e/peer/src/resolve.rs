@@ -17,10 +17,7 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
     let question = Question {
         name: flags.word("the name to resolve")?,
         kind: dns::kind_number(kind).ok_or_else(|| format!("--type {kind} is not known"))?,
-        server: match flags.text("server") {
-            None => Configuration::read()?.server,
-            Some(text) => server(text)?,
-        },
+        server: name_server(flags.text("server"))?,
         tcp: flags.get("tcp", false)?,
         timeout: flags.millis("timeout", 2000)?,
     };
@@ -52,6 +49,14 @@ fn records(records: &[Record]) -> Value {
         ])
     };
     Value::List(records.iter().map(object).collect())
+}
+
+/// The one that is told, else the first of resolv.conf.
+pub(crate) fn name_server(told: Option<&str>) -> Result<SocketAddr> {
+    match told {
+        None => Ok(Configuration::read()?.server),
+        Some(text) => server(text),
+    }
 }
 
 /// `ADDRESS` or `ADDRESS:PORT`.

@@ -1,6 +1,7 @@
 //! Probers: traffic that goes on in a pod while things break. They are started and stopped through the containerd of the
 //! pod's node, since the API server may be what breaks.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -54,6 +55,25 @@ pub struct Forbidden {
     pub datagrams: u64,
     /// Those that were answered.
     pub answered: u64,
+}
+
+/// What questions to DNS came to.
+#[derive(Debug, Default, Deserialize)]
+pub struct Names {
+    pub asked: u64,
+    /// With the address that was expected.
+    pub answered: u64,
+    /// Without a reply in time, or with an error of the socket.
+    pub lost: u64,
+    pub servfail: u64,
+    /// With another address, or none.
+    pub wrong: u64,
+    /// Sockets that were opened anew after a question was lost.
+    pub reconnects: u64,
+    pub longest_ms: f64,
+    /// Replies that are errors, but for SERVFAIL.
+    pub codes: BTreeMap<String, u64>,
+    pub errors: BTreeMap<String, u64>,
 }
 
 /// What a server got from one client, since the server started.
@@ -126,6 +146,21 @@ impl<'a> Prober<'a> {
     /// Numbered datagrams, 1000 a second.
     pub fn numbers(&self, to: &str, port: u16) -> Result<Probe<Numbers>> {
         self.start(&["numbers", "--to", &at(to, port)])
+    }
+
+    /// Questions for a name whose address must be `expected`, each from a socket as `socket` says (`fresh`, `kept`, `connected`); about
+    /// 2,000 a second of each of `threads`.
+    pub fn names(&self, name: &str, expected: &str, socket: &str, threads: u32) -> Result<Probe<Names>> {
+        self.start(&[
+            "names",
+            name,
+            "--expect",
+            expected,
+            "--socket",
+            socket,
+            "--threads",
+            &threads.to_string(),
+        ])
     }
 
     /// One connection full of large segments in both directions, about 3 MB a second.

@@ -229,7 +229,11 @@ impl Cluster for FakeCluster {
             nodes,
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
             agents: has("DaemonSet").then(Workload::default),
-            dns: DnsSeen { servers: has("Deployment").then(Workload::default), service },
+            dns: DnsSeen {
+                servers: has("Deployment").then(Workload::default),
+                service,
+                policy: has("NetworkPolicy"),
+            },
             ..Observed::default()
         })
     }

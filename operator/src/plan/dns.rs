@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netkeel_crds::{
     ClusterNetwork,
+    cluster_network::dns::NetworkPolicies,
     condition::kind::{DEGRADED, DNS_READY},
 };
 
@@ -34,6 +35,16 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
     }
     match address(network, seen) {
         Ok(address) => {
+            // before there is a server to cut off
+            match network.spec.dns.network_policies {
+                NetworkPolicies::Exempt => {
+                    out.steps.push(Step::Apply(Box::new(render::dns::policy(network))));
+                }
+                NetworkPolicies::Enforced if seen.dns.policy => {
+                    out.steps.push(Step::Delete(render::dns::policy_name()));
+                }
+                NetworkPolicies::Enforced => {}
+            }
             out.dns_cluster_ip = Some(address);
             out.steps.push(Step::Apply(Box::new(render::dns::service(network, address))));
             out.steps.push(Step::Apply(Box::new(render::dns::deployment(network, seen, settings))));

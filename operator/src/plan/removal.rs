@@ -50,10 +50,13 @@ fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
     if service {
         out.steps.push(Step::Delete(render::dns::service_name()));
     }
+    if seen.dns.policy && seen.dns.servers.is_none() {
+        out.steps.push(Step::Delete(render::dns::policy_name()));
+    }
     if seen.dns.servers.is_some_and(|servers| !servers.deleted) {
         out.steps.push(Step::Delete(render::dns::deployment_name()));
     }
-    service || seen.dns.servers.is_some()
+    service || seen.dns.servers.is_some() || seen.dns.policy
 }
 
 /// Asks the agents to clean up, made anew should somebody have deleted them; true while one still has to.

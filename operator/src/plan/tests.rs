@@ -318,6 +318,30 @@ fn what_dns_servers_cannot_use_is_told_and_they_are_kept() {
 }
 
 #[test]
+fn policies_cut_dns_off_only_where_that_is_asked_for() {
+    use netkeel_crds::cluster_network::dns::NetworkPolicies::{Enforced, Exempt};
+    for (told, there, steps) in [
+        (Exempt, false, vec!["apply NetworkPolicy", "apply Service", "apply Deployment"]),
+        (Exempt, true, vec!["apply NetworkPolicy", "apply Service", "apply Deployment"]),
+        (Enforced, true, vec!["delete NetworkPolicy", "apply Service", "apply Deployment"]),
+        (Enforced, false, vec!["apply Service", "apply Deployment"]),
+    ] {
+        let mut seen = seen();
+        seen.network.as_mut().unwrap().spec.dns.network_policies = told;
+        seen.dns.policy = there;
+        let planned = planned(&seen);
+        let of_dns = planned.steps.iter().filter_map(|step| match step {
+            Step::Apply(part) if part.name.namespace == "kube-system" => {
+                Some(format!("apply {}", part.name.kind))
+            }
+            Step::Delete(name) => Some(format!("delete {}", name.kind)),
+            _ => None,
+        });
+        assert_eq!(of_dns.collect::<Vec<_>>(), steps, "{told:?} {there}");
+    }
+}
+
+#[test]
 fn a_dns_address_outside_the_services_is_refused() {
     let mut seen = seen();
     seen.network.as_mut().unwrap().spec.dns.cluster_ip = "10.1.0.10".parse().ok();

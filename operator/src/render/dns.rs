@@ -15,6 +15,8 @@ use crate::{
 
 /// The label by which the world finds cluster DNS.
 const KUBE_DNS: (&str, &str) = ("k8s-app", "kube-dns");
+/// Where a server keeps what it knows.
+const STATE: &str = "/state";
 /// Namespace of both objects.
 pub const NAMESPACE: &str = "kube-system";
 
@@ -33,6 +35,40 @@ pub fn deployment_name() -> PartName {
 #[must_use]
 pub fn service_name() -> PartName {
     PartName { api_version: "v1", kind: "Service", namespace: NAMESPACE.to_owned(), name: "kube-dns" }
+}
+
+/// The name of the `NetworkPolicy` that keeps others from cutting the servers off.
+#[must_use]
+pub fn policy_name() -> PartName {
+    PartName {
+        api_version: "networking.k8s.io/v1",
+        kind: "NetworkPolicy",
+        namespace: NAMESPACE.to_owned(),
+        name: "netkeel-dns",
+    }
+}
+
+/// Allows the servers everything. What one policy allows no other takes away, so that one which selects all pods of the namespace leaves them alone.
+#[must_use]
+pub fn policy(network: &ClusterNetwork) -> Part {
+    let name = policy_name();
+    let body = json!({
+        "apiVersion": name.api_version,
+        "kind": name.kind,
+        "metadata": {
+            "name": name.name,
+            "namespace": name.namespace,
+            "labels": labels("dns"),
+            "ownerReferences": owners(network),
+        },
+        "spec": {
+            "podSelector": {"matchLabels": selector()},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{}],
+            "egress": [{}],
+        },
+    });
+    Part { name, body }
 }
 
 fn dns_labels() -> Value {
@@ -93,7 +129,8 @@ pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings
         "spec": {
             "replicas": network.spec.dns.replicas,
             "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 1}},
+            // A new server answers before an old one goes, with one replica too.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": dns_labels()},
                 "spec": pod(network, seen, settings),
@@ -128,6 +165,8 @@ fn pod(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value 
             "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
         },
         "containers": [server(network, seen, settings)],
+        // Lives as long as the pod: a container that starts again finds what the last one knew.
+        "volumes": [{"name": "state", "emptyDir": {}}],
     })
 }
 
@@ -148,6 +187,7 @@ fn server(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Val
         option("--admin", "[::]:9472".to_owned());
     }
     option("--cluster-network", network.name_any());
+    option("--state", STATE.to_owned());
     for cidr in &seen.service_cidrs {
         option("--service-cidr", cidr.to_string());
     }
@@ -170,6 +210,7 @@ fn server(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Val
             {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
             {"name": "metrics", "containerPort": 9472, "protocol": "TCP"},
         ],
+        "volumeMounts": [{"name": "state", "mountPath": STATE}],
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,

@@ -1,6 +1,7 @@
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::Service,
+    networking::v1::NetworkPolicy,
 };
 use netkeel_crds::{ClusterNetwork, ClusterNetworkSpec};
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,6 +39,7 @@ fn is_known_to_the_api<K: DeserializeOwned + Serialize>(body: &Value) {
 fn every_field_that_is_rendered_is_one_of_the_api() {
     is_known_to_the_api::<DaemonSet>(&agent::daemon_set(&settings()).body);
     is_known_to_the_api::<Service>(&dns::service(&network(), "10.96.0.10".parse().unwrap()).body);
+    is_known_to_the_api::<NetworkPolicy>(&dns::policy(&network()).body);
     is_known_to_the_api::<Deployment>(&dns::deployment(&network(), &seen(), &settings()).body);
 }
 
@@ -81,6 +83,8 @@ fn dns_is_told_its_domain_its_network_and_its_collector() {
             "k8s.example",
             "--cluster-network",
             "default",
+            "--state",
+            "/state",
             "--service-cidr",
             "10.96.0.0/16",
             "--traces-endpoint",
@@ -104,4 +108,36 @@ fn dns_listens_in_both_families_where_pods_have_both() {
     assert!(both.contains(r#""--listen","[::]:53","--admin","[::]:9472""#), "{both}");
     let service = dns::service(&network, "10.96.0.10".parse().unwrap()).body;
     assert_eq!(service["spec"]["ipFamilyPolicy"], "PreferDualStack");
+}
+
+#[test]
+fn a_server_of_dns_goes_only_when_another_answers_and_has_time_to_end() {
+    let mut network = network();
+    network.spec.dns.replicas = 1;
+    let body = dns::deployment(&network, &seen(), &settings()).body;
+    let rolling = &body["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!((&rolling["maxUnavailable"], &rolling["maxSurge"]), (&0.into(), &1.into()));
+    // 5 s of answers after the signal (--lame-duck), 5 s for what is under way, and some to spare
+    assert!(body["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64() > Some(10));
+}
+
+#[test]
+fn what_dns_knows_outlives_its_container() {
+    let body = dns::deployment(&network(), &seen(), &settings()).body;
+    let pod = &body["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"], serde_json::json!([{"name": "state", "emptyDir": {}}]));
+    let container = &pod["containers"][0];
+    assert_eq!(container["volumeMounts"], serde_json::json!([{"name": "state", "mountPath": "/state"}]));
+    assert!(container["command"].to_string().contains(r#""--state","/state""#));
+}
+
+#[test]
+fn the_policy_of_dns_selects_its_servers_and_allows_them_everything() {
+    let policy = dns::policy(&network()).body;
+    let selected = policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap();
+    let deployment = dns::deployment(&network(), &seen(), &settings()).body;
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert!(selected.iter().all(|(key, value)| labels[key] == *value), "{labels}");
+    assert_eq!(policy["spec"]["ingress"], serde_json::json!([{}]));
+    assert_eq!(policy["spec"]["egress"], serde_json::json!([{}]));
 }

@@ -45,6 +45,7 @@ fn seen(node_networks: Vec<NodeNetwork>) -> Observed {
         agents: Some(Workload { wanted: 2, ready: 2, updated: 2, ..Workload::default() }),
         dns: crate::observed::DnsSeen {
             servers: Some(Workload { wanted: 2, ready: 1, updated: 2, ..Workload::default() }),
+            policy: true,
             service: None,
         },
         ..Observed::default()

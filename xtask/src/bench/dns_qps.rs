@@ -14,13 +14,14 @@ use serde_json::json;
 
 use super::api::Api;
 use super::bed::Bed;
+use super::dns_change;
 use super::figure::{Figure, Unit, mebibytes, median};
 use super::large::many;
 use super::loads::Attached;
 use super::ratio::Ratios;
 use crate::setup;
 
-const SERVICES: usize = 10_000;
+pub(super) const SERVICES: usize = 10_000;
 const NAMESPACES: usize = 10;
 const ROUNDS: usize = 10;
 /// Of a turn, seconds.
@@ -94,14 +95,15 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     let mut figures = figures([own, other], |text| bed.progress.say(text));
     let [own, other] = [servers[0].resident(bed)?, servers[1].resident(bed)?];
     figures.push(Figure::new("dns-memory", own, Unit::Mebibytes).against(other, own / other));
+    figures.extend(dns_change::run(bed, &api)?);
     Ok(figures)
 }
 
-fn namespace(index: usize) -> String {
+pub(super) fn namespace(index: usize) -> String {
     format!("bench-dns-{}", index % NAMESPACES)
 }
 
-fn name(index: usize) -> String {
+pub(super) fn name(index: usize) -> String {
     format!("service-{index}")
 }
 
@@ -110,8 +112,13 @@ fn question(index: usize) -> String {
     format!("{}.{}.svc.cluster.local. A\n", name(index), namespace(index))
 }
 
-/// netkeel-dns as it is in the image, with a service account of its own.
 pub(super) fn ours(bed: &Bed) -> Result<Server> {
+    let program = Attached::start(&mut command(bed, "5301", "5311")?)?;
+    Ok(Server { name: "netkeel-dns", port: "5301", argument: "5301", _program: program })
+}
+
+/// netkeel-dns as it is in the image, on the second CPU, at these ports of the loopback device and with a service account of its own.
+pub(super) fn command(bed: &Bed, port: &str, admin: &str) -> Result<Command> {
     let program = images::static_folder().join("netkeel-dns");
     let token = bed.cluster.kubectl(&["create", "token", "-n", "kube-system", "netkeel-dns"])?;
     let path = "jsonpath={.endpoints[0].addresses[0]}:{.ports[0].port}";
@@ -121,9 +128,9 @@ pub(super) fn ours(bed: &Bed) -> Result<Server> {
     command.args(["unshare", "--mount", "sh", "-c", &format!("{ACCOUNT}{ATTACHED}"), "sh"]);
     command.arg(bed.cluster.folder().join("pki/ca.crt")).arg(token.trim());
     command.args(["env", &format!("NETKEEL_API_SERVERS={}", api.trim()), "taskset", "2"]).arg(program);
-    command.args(["--listen", "127.0.0.1:5301", "--admin", "127.0.0.1:5311", "--upstream", "127.0.0.1:9"]);
-    let program = Attached::start(&mut command)?;
-    Ok(Server { name: "netkeel-dns", port: "5301", argument: "5301", _program: program })
+    let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{admin}"));
+    command.args(["--listen", &listen, "--admin", &admin, "--upstream", "127.0.0.1:9"]);
+    Ok(command)
 }
 
 /// CoreDNS, configured as kubeadm does but for what leads outside.

@@ -93,9 +93,11 @@ enum Goal {
 pub(super) const IPV6: &str = "-ipv6";
 
 /// Figures without a goal are there for comparison.
-const GOALS: [(&str, Goal); 20] = [
+const GOALS: [(&str, Goal); 22] = [
     ("dns-qps", Goal::RatioAtLeast(3.0)),
     ("dns-memory", Goal::ValueAtMost(32.0)),
+    ("dns-ready", Goal::ValueAtMost(1000.0)),
+    ("dns-endpoint-p99", Goal::ValueAtMost(50.0)),
     ("dns-footprint-large", Goal::ValueAtMost(60.0)),
     ("local-rr", Goal::RatioAtLeast(0.95)),
     ("native-rr", Goal::RatioAtLeast(0.95)),
