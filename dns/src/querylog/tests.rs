@@ -48,7 +48,12 @@ fn a_log_that_cannot_be_written_costs_lines_and_no_time() {
     let (dropped, stuck) = (counter(), STUCK.lock().unwrap());
     let log = QueryLog::to(dropped.clone(), slow);
     let all = WAITING + 500;
-    (0..all).for_each(|size| log.put(line(size)));
+    let (done, all_put) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        (0..all).for_each(|size| log.put(line(size)));
+        done.send(())
+    });
+    all_put.recv_timeout(Duration::from_secs(10)).expect("putting a line waits for the writer");
     let lost = usize::try_from(dropped.get()).unwrap();
     assert!(
         (499..=500).contains(&lost),
