@@ -60,7 +60,7 @@ fn dns(changes: &Value) -> Value {
         "cache": {"maxEntries": 10_000, "maxBytes": 8_388_608, "maxTTLSeconds": 3600, "minTTLSeconds": 5, "negativeMaxTTLSeconds": 1800,
             "prefetch": true, "serveStale": {"maxAgeSeconds": 86_400, "mode": "Verify", "responseTTLSeconds": 30}},
         "hosts": [], "rewrites": [], "overrides": [], "acl": [], "externalZones": [],
-        "queryLog": {"queries": "Off", "sampleRatio": 1.0}, "searchPath": "Off", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
+        "queryLog": {"queries": "None", "sampleRatio": 1.0}, "searchPath": "Client", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
     });
     for (field, value) in changes.as_object().into_iter().flatten() {
         dns[field] = value.clone();
@@ -137,9 +137,16 @@ fn a_block_is_named_after_its_cidr() {
 }
 
 #[test]
-fn upstreams_without_a_port_are_asked_at_53() {
-    let bare: Upstream = "192.0.2.53".parse().unwrap();
-    assert_eq!((bare.0.port(), bare.to_string()), (53, "192.0.2.53".to_owned()));
+fn upstreams_without_a_port_are_asked_at_that_of_the_protocol() {
+    for (text, at) in [
+        ("192.0.2.53", "192.0.2.53:853"),
+        ("192.0.2.53:53", "192.0.2.53:53"),
+        ("2001:db8::1", "[2001:db8::1]:853"),
+        ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+    ] {
+        let upstream: Upstream = text.parse().unwrap();
+        assert_eq!((upstream.at(853).to_string(), upstream.to_string()), (at.to_owned(), text.to_owned()));
+    }
     assert!("resolver.example".parse::<Upstream>().is_err());
 }
 

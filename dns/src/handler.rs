@@ -12,6 +12,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use rand::seq::SliceRandom;
 
 use crate::answer::{Answer, answer};
+use crate::cache::Given;
 use crate::fast;
 use crate::forward::Error;
 use crate::live::Live;
@@ -108,7 +109,8 @@ impl Handler {
         (turn, since): (usize, Instant),
         reply: &mut Vec<u8>,
     ) -> Option<fast::Answered> {
-        let done = fast::answer(zone, packet, turn, reply)?;
+        let done = fast::answer(zone, packet, turn, reply)
+            .or_else(|| self.live.load().cached(zone, packet, (turn, since), reply))?;
         if let Some(trace) = Trace::by_chance(self.traced)
             && let Ok(question) = read(packet, Transport::Udp)
         {
@@ -147,6 +149,15 @@ impl Handler {
                 Outcome::Reply(question.reply(code, true, sections))
             }
             Resolved::Ask(aliases, name) => {
+                let (live, key, own) = (self.live.load(), question.key(&name), !aliases.is_empty());
+                if let Some(given) = live.known(&self.zone.load(), &key, since) {
+                    let (code, reply) = relayed(&question, aliases, &given);
+                    self.seen(transport, client, Some(question.rtype), own, code, since);
+                    if let Some(trace) = trace {
+                        trace.answered(&answered(&question, client, code, since));
+                    }
+                    return Outcome::Reply(reply);
+                }
                 Outcome::Later(Box::new(Pending { question, aliases, name, client, since, trace }))
             }
         }
@@ -155,22 +166,21 @@ impl Handler {
     /// Asks an upstream resolver. The reply always comes, and in bounded time.
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
         let Pending { question, aliases, name, client, since, trace } = *pending;
-        let query = question.upstream_query(&name, rand::random());
         let avoid = self.zone.load().dns_addresses().to_vec();
         let own = !aliases.is_empty();
         let live = self.live.load_full();
-        let (code, reply) = match live.forwarder.ask(&query, &avoid, trace.as_ref()).await {
-            Ok(reply) if own => follow(&question, aliases, &reply),
-            Ok(reply) => {
-                (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))
-            }
+        let (code, reply) = match live.forwarder.ask(&question.key(&name), &avoid, trace.as_ref()).await {
+            Ok(given) => relayed(&question, aliases, &given),
             Err(error) => {
                 if self.told.now(TELL) {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(%name, error, "a name outside the cluster cannot be resolved");
                 }
-                let code =
-                    if matches!(error, Error::Busy) { ResponseCode::Refused } else { ResponseCode::ServFail };
+                let code = if matches!(error, Error::Busy(_)) {
+                    ResponseCode::Refused
+                } else {
+                    ResponseCode::ServFail
+                };
                 (code, question.error(code))
             }
         };
@@ -237,6 +247,16 @@ fn resolve(zone: &Zone, name: &Name, rtype: RecordType) -> Resolved {
         }
     }
     failure(ResponseCode::ServFail)
+}
+
+/// The answer to a question, of what a resolver said of the name that its `aliases` lead to, or of its own name.
+fn relayed(question: &Question, aliases: Vec<Record>, given: &Given) -> (ResponseCode, Vec<u8>) {
+    let reply = given.bytes(usize::from(rand::random::<u16>()));
+    if aliases.is_empty() {
+        (ResponseCode::from(0, given.entry.reply.code()), question.relay(reply))
+    } else {
+        follow(question, aliases, &reply)
+    }
 }
 
 /// The answer to a question whose `aliases` lead to a name that an upstream resolver has answered for.

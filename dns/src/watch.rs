@@ -197,7 +197,8 @@ impl Follower {
         let Some(SeenNetwork { dns, pods }) = network else { return false };
         if self.live.load().dns != dns {
             tracing::info!("spec.dns has changed");
-            self.live.store(Arc::new(Live::new(dns.clone(), &self.base, &self.metrics)));
+            let next = self.live.load().next(dns.clone(), &self.base, &self.metrics);
+            self.live.store(Arc::new(next));
         }
         self.zone.set_settings(self.base.settings(&dns, pods))
     }

@@ -240,9 +240,9 @@ impl Default for QueryLog {
 /// Which questions are written to the log.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoggedQueries {
-    /// None.
+    /// No question.
     #[default]
-    Off,
+    None,
     /// Those that failed: `SERVFAIL`, `REFUSED`, `FORMERR`, `NOTIMP`.
     Errors,
     /// Those, and those for names that there are not.
@@ -256,7 +256,7 @@ pub enum LoggedQueries {
 pub enum SearchPath {
     /// The pod, one question after the other.
     #[default]
-    Off,
+    Client,
     /// The server: the first question of a pod is answered as the last one would be.
     ServerSide,
 }
