@@ -102,6 +102,24 @@ async fn a_connection_that_the_resolver_has_closed_is_opened_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_ends_with_a_question_under_way_is_no_failure_of_the_resolver() {
+    for protocol in [Protocol::TCP, Protocol::TLS] {
+        let seen = AtomicUsize::new(0);
+        let resolver = Resolver::start(protocol, move |query| match seen.fetch_add(1, Ordering::SeqCst) {
+            1 => Say::Half,
+            _ => at_once(address(query, 60, 1)),
+        })
+        .await;
+        let server = serve_as(to(&[&resolver])).await;
+        for name in ["a.example.", "b.example."] {
+            assert_eq!(data(&ask(&server, name).await), ["192.0.2.1"], "{protocol:?} {name}");
+        }
+        assert_eq!((resolver.asked(), resolver.connections()), (3, 2), "{protocol:?}");
+        assert!(!server.registry.encode().contains("netkeel_dns_upstream_failures_total{"), "{protocol:?}");
+    }
+}
+
+#[tokio::test]
 async fn idle_connections_are_closed() {
     let mut left = vec![];
     for protocol in STREAMS {
