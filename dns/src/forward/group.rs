@@ -289,3 +289,21 @@ async fn answers(group: Arc<Group>, index: usize) -> bool {
     member.is_well();
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use netkeel_telemetry::metrics::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_resolver_that_is_this_server_itself_is_not_asked() {
+        let addresses = ["10.0.0.1:53", "10.96.0.10:53"].map(|text| text.parse().unwrap());
+        let metrics = Metrics::new(&Registry::new("dns", "0"), addresses[0], "cluster.local.");
+        let group = Group::new(addresses.to_vec(), &Forwarding::default(), None, &metrics);
+        for _ in 0..10 {
+            assert_eq!(group.order(&[[10, 96, 0, 10].into()]), [0]);
+        }
+        assert_eq!(group.order(&[]).len(), 2);
+    }
+}
