@@ -152,9 +152,16 @@ fn a_block_is_named_after_its_cidr() {
 }
 
 #[test]
-fn upstreams_without_a_port_are_asked_at_53() {
-    let bare: Upstream = "192.0.2.53".parse().unwrap();
-    assert_eq!((bare.0.port(), bare.to_string()), (53, "192.0.2.53".to_owned()));
+fn upstreams_without_a_port_are_asked_at_that_of_the_protocol() {
+    for (text, at) in [
+        ("192.0.2.53", "192.0.2.53:853"),
+        ("192.0.2.53:53", "192.0.2.53:53"),
+        ("2001:db8::1", "[2001:db8::1]:853"),
+        ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+    ] {
+        let upstream: Upstream = text.parse().unwrap();
+        assert_eq!((upstream.at(853).to_string(), upstream.to_string()), (at.to_owned(), text.to_owned()));
+    }
     assert!("resolver.example".parse::<Upstream>().is_err());
 }
 

@@ -93,7 +93,7 @@ impl Args {
         let dns = Dns {
             cluster_domain: settings.domain.to_ascii().trim_end_matches('.').to_owned(),
             ttl_seconds: self.ttl,
-            upstreams: self.upstreams.into_iter().map(Upstream).collect(),
+            upstreams: self.upstreams.into_iter().map(Upstream::from).collect(),
             ..Dns::default()
         };
         Config {

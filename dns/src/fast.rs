@@ -25,6 +25,8 @@ const LONGEST_LABEL: usize = 63;
 pub(crate) struct Answered {
     pub(crate) rtype: RecordType,
     pub(crate) code: ResponseCode,
+    /// Whether it is a resolver's answer that was kept; else it is the cluster's own.
+    pub(crate) cached: bool,
 }
 
 /// Writes the reply to a datagram into `reply`; `None`, with `reply` empty, where the general way has to. Replies with several
@@ -48,7 +50,7 @@ pub(crate) fn answer(zone: &Zone, packet: &[u8], turn: usize, reply: &mut Vec<u8
         reply[11] = 1;
         put_opt(reply, UDP_LIMIT, 0, false);
     }
-    Some(Answered { rtype: question.rtype(), code })
+    Some(Answered { rtype: question.rtype(), code, cached: false })
 }
 
 enum Found<'a> {

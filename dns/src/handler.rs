@@ -120,13 +120,18 @@ impl Handler {
         (turn, since): (usize, Instant),
         reply: &mut Vec<u8>,
     ) -> Option<fast::Answered> {
-        let done = fast::answer(zone, packet, turn, reply)?;
         let live = self.live.load();
-        let searched = done.code == ResponseCode::NXDomain && searches(&live);
-        if searched || live.rules.touch(packet, client.ip(), done.rtype) {
-            reply.clear();
-            return None;
-        }
+        let done = match fast::answer(zone, packet, turn, reply) {
+            Some(done) => {
+                let searched = done.code == ResponseCode::NXDomain && searches(&live);
+                if searched || live.rules.touch(packet, client.ip(), done.rtype) {
+                    reply.clear();
+                    return None;
+                }
+                done
+            }
+            None => live.cached(zone, packet, (turn, since), reply)?,
+        };
         let (trace, logged) = (Trace::by_chance(self.traced), live.logged.wants(Some(done.code)));
         if (trace.is_some() || logged)
             && let Ok(question) = read(packet, Transport::Udp)
@@ -181,7 +186,18 @@ impl Handler {
                 }
                 Outcome::Reply(reply)
             }
-            Resolved::Ask(ask) => Outcome::Later(Box::new(Pending { question, ask, client, since, trace })),
+            Resolved::Ask(ask) => {
+                let Some(given) = live.known(&self.zone.load(), &question.key(&ask.name), since) else {
+                    return Outcome::Later(Box::new(Pending { question, ask, client, since, trace }));
+                };
+                let by = if ask.aliases.is_empty() { By::Cache } else { By::Zone };
+                let (code, reply) = conclude(&question, ask, given.bytes(usize::from(rand::random::<u16>())));
+                over(Some(&question), by, Some(code), reply.len());
+                if let Some(trace) = trace {
+                    trace.answered(&answered(&question, client, code, since));
+                }
+                Outcome::Reply(reply)
+            }
             Resolved::Nothing => {
                 over(Some(&question), By::Acl, None, 0);
                 Outcome::Nothing
@@ -192,19 +208,21 @@ impl Handler {
     /// Asks an upstream resolver. The reply always comes, and in bounded time.
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
         let Pending { question, ask, client, since, trace } = *pending;
-        let query = question.upstream_query(&ask.name, rand::random());
         let avoid = self.loops.avoid(self.zone.load().dns_addresses());
         let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
         let live = self.live.load_full();
-        let (code, reply) = match live.forwarder.ask(&query, &avoid, trace.as_ref()).await {
-            Ok(reply) => conclude(&question, ask, reply),
+        let (code, reply) = match live.forwarder.ask(&question.key(&ask.name), &avoid, trace.as_ref()).await {
+            Ok(given) => conclude(&question, ask, given.bytes(usize::from(rand::random::<u16>()))),
             Err(error) => {
                 if self.told.now(TELL) {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(name = %ask.name, error, "a name outside the cluster cannot be resolved");
                 }
-                let code =
-                    if matches!(error, Error::Busy) { ResponseCode::Refused } else { ResponseCode::ServFail };
+                let code = if matches!(error, Error::Busy(_)) {
+                    ResponseCode::Refused
+                } else {
+                    ResponseCode::ServFail
+                };
                 (code, question.error(code))
             }
         };

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod args;
 mod batch;
+mod cache;
 mod fast;
 pub mod forward;
 pub mod handler;

@@ -2,16 +2,20 @@
 //! A new one takes the place of the old one as a whole; one that cannot be read leaves the old one in force.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use ipnet::IpNet;
-use netkeel_crds::cluster_network::{Dns, PodRecords, SearchPath};
+use netkeel_crds::cluster_network::dns::Protocol;
+use netkeel_crds::cluster_network::{Dns, PodRecords, SearchPath, Upstream};
 use netkeel_index::dns::Mistake;
 
-use crate::forward::{Forwarder, upstreams};
+use crate::cache::{Given, quick};
+use crate::fast::Answered;
+use crate::forward::{Forwarder, Upstreams, upstreams};
 use crate::metrics::Metrics;
 use crate::querylog::Logged;
 use crate::rules::Rules;
-use crate::zone::Settings;
+use crate::zone::{Settings, Zone};
 
 /// What no ClusterNetwork changes.
 #[derive(Clone, Debug)]
@@ -42,11 +46,35 @@ impl Base {
     /// One that is this server itself is left out.
     #[must_use]
     pub fn upstreams(&self, dns: &Dns) -> Vec<SocketAddr> {
-        let told: Vec<SocketAddr> = dns.upstreams.iter().map(|upstream| upstream.0).collect();
-        let mut upstreams = if told.is_empty() { self.of_node.clone() } else { told };
-        upstreams.retain(|upstream| !self.listen.iter().any(|listen| upstreams::is_self(*upstream, *listen)));
-        upstreams
+        let of_node: Vec<Upstream> = self.of_node.iter().map(|address| of_node(*address)).collect();
+        let told = if dns.upstreams.is_empty() { &of_node } else { &dns.upstreams };
+        self.others(told, dns.forwarding.protocol)
     }
+
+    /// Where `upstreams` are asked over `protocol`, without this server itself.
+    fn others(&self, upstreams: &[Upstream], protocol: Protocol) -> Vec<SocketAddr> {
+        let mut others: Vec<SocketAddr> =
+            upstreams.iter().map(|upstream| upstream.at(protocol.port())).collect();
+        others.retain(|upstream| !self.listen.iter().any(|listen| upstreams::is_self(*upstream, *listen)));
+        others
+    }
+
+    /// All groups of resolvers that `dns` tells of.
+    fn groups(&self, dns: &Dns) -> Vec<Upstreams> {
+        let all =
+            Upstreams { zone: None, addresses: self.upstreams(dns), forwarding: dns.forwarding.clone() };
+        let stubs = dns.stub_domains.iter().map(|stub| Upstreams {
+            zone: Some(stub.zone.clone()),
+            addresses: self.others(&stub.upstreams, stub.forwarding.protocol),
+            forwarding: stub.forwarding.clone(),
+        });
+        std::iter::once(all).chain(stubs).collect()
+    }
+}
+
+/// A resolver of the node: its usual port is no more than what all of resolv.conf have.
+fn of_node(address: SocketAddr) -> Upstream {
+    Upstream { ip: address.ip(), port: Some(address.port()).filter(|port| *port != upstreams::PORT) }
 }
 
 /// Whether pods are followed: they cost memory, and most answers need none.
@@ -63,6 +91,8 @@ pub struct Live {
     pub(crate) rules: Rules,
     /// Which questions are logged.
     pub(crate) logged: Logged,
+    /// Whether nothing stands between a question for a name outside the cluster and the cache.
+    plain: bool,
 }
 
 impl Live {
@@ -71,15 +101,86 @@ impl Live {
     /// # Errors
     /// It says what no schema can refuse.
     pub fn new(dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        Self::make(dns, base, None, metrics)
+    }
+
+    /// Makes `dns` ready to take the place of this: what stays the same is taken over, with the answers that are kept.
+    ///
+    /// # Errors
+    /// As [`Live::new`].
+    pub fn next(&self, dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        Self::make(dns, base, Some(&self.forwarder), metrics)
+    }
+
+    fn make(dns: Dns, base: &Base, before: Option<&Forwarder>, metrics: &Metrics) -> Result<Self, Mistake> {
         let rules = Rules::new(&dns)?;
-        let upstreams = base.upstreams(&dns);
-        if upstreams.is_empty() {
+        let forwarder = Forwarder::new(base.groups(&dns), &dns.cache, before, metrics);
+        if !forwarder.has_upstreams() {
             tracing::error!(
                 "no upstream resolver: only names of the cluster are answered; set spec.dns.upstreams, or name resolvers in the \
                  file of the kubelet's resolvConf"
             );
         }
         let logged = Logged::new(&dns.query_log);
-        Ok(Self { forwarder: Forwarder::new(&upstreams, metrics.clone()), rules, logged, dns })
+        Ok(Self { forwarder, rules, logged, plain: is_plain(&dns), dns })
     }
+
+    /// What is kept of the question under `key`. Its name is none of the zone's.
+    pub(crate) fn known(&self, zone: &Zone, key: &[u8], since: Instant) -> Option<Given> {
+        let given = self.forwarder.known(key, since, || zone.dns_addresses().to_vec());
+        self.forwarder.looked_up(given.as_ref());
+        given
+    }
+
+    /// Answers a datagram from what is kept, as [`Live::known`] does, where that is quickly done.
+    pub(crate) fn cached(
+        &self,
+        zone: &Zone,
+        packet: &[u8],
+        (turn, since): (usize, Instant),
+        reply: &mut Vec<u8>,
+    ) -> Option<Answered> {
+        let question =
+            quick::Question::read(packet).filter(|question| self.plain && !question.is_reverse())?;
+        let given = self.forwarder.known(question.key(), since, || zone.dns_addresses().to_vec())?;
+        let answered = question.answer(&given, turn, reply)?;
+        self.forwarder.looked_up(Some(&given));
+        Some(answered)
+    }
+}
+
+/// Whether `dns` says nothing that a question has to be held against before the cache may answer it. Destructured without `..`, so that
+/// a new field does not compile until it is said here what it means.
+fn is_plain(dns: &Dns) -> bool {
+    let Dns {
+        cluster_domain: _,
+        replicas: _,
+        placement: _,
+        cluster_ip: _,
+        ttl_seconds: _,
+        pod_records: _,
+        endpoint_pod_names: _,
+        empty_services: _,
+        upstreams: _,
+        forwarding: _,
+        stub_domains: _,
+        cache: _,
+        tls: _,
+        network_policies: _,
+        query_log: _,
+        hosts,
+        rewrites,
+        overrides,
+        acl,
+        external_zones,
+        search_path,
+        rate_limit: _,
+    } = dns;
+    let usual = Dns::default();
+    hosts.is_empty()
+        && rewrites.is_empty()
+        && overrides.is_empty()
+        && acl.is_empty()
+        && external_zones.is_empty()
+        && search_path == &usual.search_path
 }

@@ -124,7 +124,10 @@ fn targets(base: &Base, dns: &Dns) -> Vec<Target> {
     let of_all = base.upstreams(dns).into_iter().map(|address| Target { address, zone: String::new() });
     let of_stubs = dns.stub_domains.iter().filter(|stub| clear(stub.forwarding.protocol)).flat_map(|stub| {
         let zone = format!("{}.", stub.zone.trim_end_matches('.'));
-        stub.upstreams.iter().map(move |upstream| Target { address: upstream.0, zone: zone.clone() })
+        stub.upstreams.iter().map(move |upstream| Target {
+            address: upstream.at(stub.forwarding.protocol.port()),
+            zone: zone.clone(),
+        })
     });
     of_all.filter(|_| clear(dns.forwarding.protocol)).chain(of_stubs).collect()
 }

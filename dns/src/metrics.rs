@@ -1,6 +1,7 @@
 //! What the server tells Prometheus: under the names of CoreDNS what its dashboards expect, the rest as
 //! `netkeel_dns_*`.
 
+mod caching;
 mod lasting;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use netkeel_telemetry::metrics::{Counter, Family, Gauge, Histogram, Labels, Regi
 
 use crate::fast::Answered;
 use crate::message::Transport;
+pub(crate) use caching::Caching;
 use lasting::Lasting;
 
 type Counters = Family<Labels, Counter>;
@@ -29,7 +31,10 @@ pub struct Metrics {
     durations: Histograms,
     upstream_durations: Histograms,
     upstream_failures: Counters,
+    probe_failures: Counters,
+    all_rest: Counter,
     rejects: Counter,
+    caching: Caching,
     ignored: Counter,
     services: Gauge,
     serial: Gauge,
@@ -59,6 +64,8 @@ pub(crate) enum By {
     Zone,
     /// An upstream resolver.
     Upstream,
+    /// One, earlier: its answer was kept.
+    Cache,
     /// A rule of the ACL.
     Acl,
     /// A rewrite that leads nowhere.
@@ -77,6 +84,7 @@ impl By {
         match self {
             Self::Zone => "kubernetes",
             Self::Upstream => "forward",
+            Self::Cache => "cache",
             Self::Acl => "acl",
             Self::Rewrite => "rewrite",
             Self::Template => "template",
@@ -118,6 +126,16 @@ impl Metrics {
                 "Tries that an upstream resolver did not answer",
                 &["to"],
             ),
+            probe_failures: registry.counters(
+                "coredns_proxy_healthcheck_failures",
+                "Probes that an upstream resolver which had failed did not answer",
+                &["proxy_name", "to"],
+            ),
+            all_rest: registry.counter(
+                "coredns_forward_healthcheck_broken",
+                "Questions put to a group of upstream resolvers of which none has answered of late",
+            ),
+            caching: Caching::new(registry, &format!("dns://{listen}")),
             rejects: registry
                 .counter("coredns_forward_max_concurrent_rejects", "Questions refused: too many under way"),
             ignored: registry.counter("netkeel_dns_ignored_packets", "Packets that are no questions"),
@@ -164,8 +182,12 @@ impl Metrics {
 
     /// The series of the commonest questions, looked up once.
     pub(crate) fn common(&self) -> Common {
+        Common { own: self.series(&self.domain, "kubernetes"), cached: self.series(".", "cache") }
+    }
+
+    fn series(&self, zone: &str, plugin: &str) -> Series {
         let with = |more: &[(&'static str, &str)]| -> Labels {
-            let base = [("server", &*self.server), ("zone", &*self.domain), ("view", "")];
+            let base = [("server", &*self.server), ("zone", zone), ("view", "")];
             base.iter().chain(more).map(|(name, value)| (*name, (*value).to_owned())).collect()
         };
         let request = |family, kind| {
@@ -173,11 +195,11 @@ impl Metrics {
             self.requests.get_or_create(&labels).clone()
         };
         let response = |code| {
-            let labels = with(&[("rcode", name(code)), ("plugin", "kubernetes")]);
+            let labels = with(&[("rcode", name(code)), ("plugin", plugin)]);
             self.responses.get_or_create(&labels).clone()
         };
         let duration = |kind| self.durations.get_or_create(&with(&[("type", kind)])).clone();
-        Common {
+        Series {
             requests: ["1", "2"].map(|family| ["A", "AAAA"].map(|kind| request(family, kind))),
             responses: [ResponseCode::NoError, ResponseCode::NXDomain].map(response),
             durations: ["A", "AAAA"].map(duration),
@@ -197,7 +219,22 @@ impl Metrics {
         self.rejects.inc();
     }
 
-    pub(crate) fn upstream_reply(&self, to: SocketAddr, code: ResponseCode, took: Duration) {
+    pub(crate) fn caching(&self) -> &Caching {
+        &self.caching
+    }
+
+    /// A group's resolvers are all asked although they failed.
+    pub(crate) fn all_upstreams_rest(&self) {
+        self.all_rest.inc();
+    }
+
+    pub(crate) fn probe_failure(&self, to: SocketAddr) {
+        let labels: Labels = vec![("proxy_name", "forward".into()), ("to", to.to_string())];
+        self.probe_failures.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn upstream_reply(&self, to: SocketAddr, code: u8, took: Duration) {
+        let code = ResponseCode::from(0, code);
         let labels: Labels =
             vec![("proxy_name", "forward".into()), ("to", to.to_string()), ("rcode", name(code).into())];
         self.upstream_durations.get_or_create(&labels).observe(took.as_secs_f64());
@@ -229,9 +266,17 @@ impl Metrics {
     }
 }
 
-/// Counts questions for addresses of the cluster over UDP.
+/// Counts questions for addresses over UDP that are answered quickly.
 #[derive(Debug)]
 pub(crate) struct Common {
+    /// From the cluster's zone.
+    own: Series,
+    /// From the cache.
+    cached: Series,
+}
+
+#[derive(Debug)]
+struct Series {
     /// By the client's family and by type.
     requests: [[Counter; 2]; 2],
     /// Without an error, and of names that are not there.
@@ -241,11 +286,12 @@ pub(crate) struct Common {
 
 impl Common {
     pub(crate) fn seen(&self, client: SocketAddr, answered: Answered, took: Duration) {
+        let series = if answered.cached { &self.cached } else { &self.own };
         let kind = usize::from(answered.rtype == RecordType::AAAA);
         let family = usize::from(!client.ip().to_canonical().is_ipv4());
-        self.requests[family][kind].inc();
-        self.responses[usize::from(answered.code == ResponseCode::NXDomain)].inc();
-        self.durations[kind].observe(took.as_secs_f64());
+        series.requests[family][kind].inc();
+        series.responses[usize::from(answered.code == ResponseCode::NXDomain)].inc();
+        series.durations[kind].observe(took.as_secs_f64());
     }
 }
 

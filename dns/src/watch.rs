@@ -428,7 +428,8 @@ impl Follower {
         if self.live.load().dns == dns {
             return true;
         }
-        let make = |dns| Live::new(dns, &self.base, &self.metrics);
+        let before = self.live.load();
+        let make = |dns| before.next(dns, &self.base, &self.metrics);
         match make(dns.clone()) {
             Ok(live) => {
                 tracing::info!("spec.dns has changed");

@@ -100,7 +100,7 @@ fn addresses(source: &Source, what: &str, servers: &[String], out: &mut Mapped) 
     for server in servers {
         let place = line_of(source, server);
         match server.parse::<Upstream>() {
-            Ok(upstream) if upstream.0.port() == 0 => {
+            Ok(upstream) if upstream.port == Some(0) => {
                 out.findings.unmapped(&place, what, format!("{server} has no port"));
             }
             Ok(upstream) if known.contains(&upstream) => {}

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// The port of DNS.
-const PORT: u16 = 53;
+pub(crate) const PORT: u16 = 53;
 
 /// Reads `address` or `address:port` (`[address]:port` for IPv6).
 ///

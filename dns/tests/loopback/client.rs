@@ -26,7 +26,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Server {
     pub address: SocketAddr,
     pub registry: Registry,
+    base: Base,
+    metrics: Metrics,
+    live: Arc<ArcSwap<Live>>,
     stop: CancellationToken,
+}
+
+impl Server {
+    /// Tells the server something else, as a change of the ClusterNetwork does.
+    pub(crate) fn change(&self, dns: Dns) {
+        let next = self.live.load().next(dns, &self.base, &self.metrics);
+        self.live.store(Arc::new(next.unwrap()));
+    }
 }
 
 impl Drop for Server {
@@ -41,16 +52,25 @@ pub(crate) fn name(text: &str) -> Name {
 
 /// Starts a server of a small cluster that forwards to `upstreams`.
 pub(crate) async fn serve(upstreams: &[SocketAddr]) -> Server {
+    serve_with(Dns::default(), upstreams).await
+}
+
+/// The same, as `dns` says.
+pub(crate) async fn serve_as(dns: Dns) -> Server {
+    serve_with(dns, &[]).await
+}
+
+async fn serve_with(dns: Dns, upstreams: &[SocketAddr]) -> Server {
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (address, registry, stop) =
         (sockets.address().unwrap(), Registry::new("dns", "0"), CancellationToken::new());
     let metrics = Metrics::new(&registry, address, "cluster.local.");
     let zone = zone();
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: upstreams.to_vec() };
-    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics).unwrap());
-    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), Arc::new(live), metrics);
+    let live = Arc::new(ArcSwap::from_pointee(Live::new(dns, &base, &metrics).unwrap()));
+    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), live.clone(), metrics.clone());
     tokio::spawn(sockets.serve(handler, stop.clone()));
-    Server { address, registry, stop }
+    Server { address, registry, base, metrics, live, stop }
 }
 
 fn zone() -> Zone {

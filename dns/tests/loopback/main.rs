@@ -1,6 +1,8 @@
 //! The server on loopback ports, asked over real sockets.
 
 #[cfg(test)]
+mod caching;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod following;
@@ -12,6 +14,11 @@ mod lasting;
 mod loops;
 #[cfg(test)]
 mod pods;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
+mod resolver;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod sockets;

@@ -207,18 +207,12 @@ fn target(word: &str) -> Result<Target, String> {
             .parse()
             .map_err(|_| "is no address: Netkeel asks resolvers by their address".to_owned())?,
     };
-    match socket.port() {
-        0 => Err("has no port".to_owned()),
-        53 if own != 53 => Err("has port 53, which is not one for TLS or HTTPS".to_owned()),
-        // the usual port is not written, and the type says 53 for that
-        port if port == own => Ok(SocketAddr::new(socket.ip(), 53)),
-        _ => Ok(socket),
+    if socket.port() == 0 {
+        return Err("has no port".to_owned());
     }
-    .map(|socket| Target {
-        protocol,
-        upstream: Upstream(SocketAddr::new(socket.ip(), socket.port())),
-        name,
-    })
+    // the usual port is not written
+    let port = Some(socket.port()).filter(|port| *port != own);
+    Ok(Target { protocol, upstream: Upstream { ip: socket.ip(), port }, name })
 }
 
 /// One option. Those that only tune what Netkeel does in its own way are told as notes.
