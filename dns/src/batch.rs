@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBuf, ReusePort};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket};
 
+use crate::limit::overload::Queue;
+
 /// Datagrams of one call.
 const SIZE: usize = 32;
 /// Room for one question, in bytes. What is longer is cut, and no question any more.
@@ -21,6 +23,8 @@ const CONTROL_HEADER: usize = mem::size_of::<libc::cmsghdr>();
 const _: () = assert!(CONTROL_HEADER == 16, "control messages are read as 64-bit Linux lays them out");
 /// What the kernel can keep of datagrams that nobody has read yet, in bytes; it grants less where `rmem_max` says so.
 const BUFFER: usize = 1 << 20;
+/// Numbers that `SO_MEMINFO` gives, `SK_MEMINFO_VARS` of `linux/sock_diag.h`.
+const MEMINFO: usize = 9;
 
 /// A socket of `address` that shares its port with others of this program, and gives up waiting after `patience`.
 pub(crate) fn open(address: SocketAddr, patience: Duration) -> io::Result<UdpSocket> {
@@ -37,6 +41,27 @@ pub(crate) fn open(address: SocketAddr, patience: Duration) -> io::Result<UdpSoc
     let socket = UdpSocket::from(socket);
     socket.set_read_timeout(Some(patience))?;
     Ok(socket)
+}
+
+/// What waits in the socket's queue.
+pub(crate) fn queue(socket: &UdpSocket) -> io::Result<Queue> {
+    let mut info = [0_u32; MEMINFO];
+    let mut length = libc::socklen_t::try_from(mem::size_of_val(&info)).unwrap_or_default();
+    // SAFETY: `info` is as long as `length` says and lives until the call returns.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SK_MEMINFO_RMEM_ALLOC, SK_MEMINFO_RCVBUF and SK_MEMINFO_DROPS of linux/sock_diag.h
+    Ok(Queue { used: info[0], room: info[1], lost: info[8] })
 }
 
 /// Bytes where the kernel expects a struct.
@@ -183,6 +208,11 @@ impl Batch {
         Ok(())
     }
 
+    /// Whether more may be waiting than was received.
+    pub(crate) fn is_full(&self) -> bool {
+        self.received == SIZE
+    }
+
     /// What was received: each packet, where it came from, and the place for its reply.
     pub(crate) fn each(&mut self) -> impl Iterator<Item = (&[u8], Origin, &mut Vec<u8>)> {
         let packets = self.packets.iter().zip(&self.lengths);
@@ -282,9 +312,11 @@ mod tests {
         for number in 0..40 {
             client.send(&[number]).unwrap();
         }
+        let queued = queue(&server).unwrap();
+        assert!(queued.used > 40 * 128 && queued.used < queued.room && queued.lost == 0, "{queued:?}");
         let mut batch = Batch::new();
         batch.receive(&server).unwrap();
-        assert_eq!(batch.each().count(), SIZE);
+        assert_eq!((batch.each().count(), batch.is_full()), (SIZE, true));
         for (packet, _, reply) in batch.each() {
             // Longer than any datagram.
             reply.resize(if packet[0] == 1 { 70_000 } else { 1 }, packet[0]);
@@ -295,7 +327,8 @@ mod tests {
             assert_eq!((client.recv(&mut buffer).unwrap(), buffer[0]), (1, number));
         }
         batch.receive(&server).unwrap();
-        assert_eq!(batch.each().count(), 8);
+        assert_eq!((batch.each().count(), batch.is_full()), (8, false));
+        assert_eq!(queue(&server).unwrap(), Queue { used: 0, ..queued });
         for (index, (packet, mut origin, _)) in batch.each().enumerate() {
             assert_eq!(usize::from(packet[0]), SIZE + index);
             origin.send(&server, packet).unwrap();

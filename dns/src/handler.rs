@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 use crate::answer::{Answer, answer};
 use crate::fast;
 use crate::forward::Error;
+use crate::limit::{Client, Limits, share::Permit};
 use crate::live::Live;
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{Common, Metrics, Seen};
@@ -31,6 +32,7 @@ pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
     live: Arc<ArcSwap<Live>>,
     metrics: Metrics,
+    limits: Arc<Limits>,
     told: Arc<Seldom>,
     /// Share of questions that are traced, 0 to 1.
     traced: f64,
@@ -85,7 +87,8 @@ impl Handler {
     /// A handler of the zone and of what is told, as they are at each moment.
     #[must_use]
     pub fn new(zone: Arc<ArcSwap<Zone>>, live: Arc<ArcSwap<Live>>, metrics: Metrics) -> Self {
-        Self { zone, live, metrics, told: Arc::new(Seldom::new()), traced: 0.0 }
+        let limits = Arc::new(Limits::new(metrics.clone()));
+        Self { zone, live, metrics, limits, told: Arc::new(Seldom::new()), traced: 0.0 }
     }
 
     /// The same, tracing this share of questions, 0 to 1.
@@ -97,6 +100,29 @@ impl Handler {
     /// The zone as it is now.
     pub(crate) fn zone(&self) -> Guard<Arc<Zone>> {
         self.zone.load()
+    }
+
+    /// What is told, as it is now.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// What clients share.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A place among the questions under way to resolvers, to be held until this one's reply is there; `None` where its client has too many.
+    pub(crate) fn place(&self, pending: &Pending) -> Option<Permit> {
+        self.limits.ask(Client::of(pending.client.ip()), self.live.load().under_way())
+    }
+
+    /// The reply to a question that is not put to a resolver.
+    pub(crate) fn refuse(&self, pending: &Pending) -> Vec<u8> {
+        let Pending { question, aliases, client, since, .. } = pending;
+        let code = ResponseCode::Refused;
+        self.seen(question.transport, *client, Some(question.rtype), !aliases.is_empty(), code, *since);
+        question.error(code)
     }
 
     /// Answers a datagram into `reply` where that is quickly done, and else leaves `reply` empty: see [`Handler::start`]. Replies with

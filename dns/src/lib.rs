@@ -6,7 +6,10 @@ pub mod args;
 mod batch;
 mod fast;
 pub mod forward;
+#[cfg(test)]
+mod fuzz;
 pub mod handler;
+mod limit;
 pub mod live;
 pub mod message;
 pub mod metrics;

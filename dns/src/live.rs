@@ -59,4 +59,10 @@ impl Live {
         }
         Self { forwarder: Forwarder::new(&upstreams, metrics.clone()), dns }
     }
+    /// How many questions are under way to resolvers at most.
+    pub(crate) fn under_way(&self) -> usize {
+        let stubs = self.dns.stub_domains.iter().map(|stub| &stub.forwarding);
+        let all = stubs.chain([&self.dns.forwarding]).map(|forwarding| forwarding.max_concurrent as usize);
+        all.sum()
+    }
 }

@@ -6,6 +6,7 @@ mod awake;
 mod bed;
 mod cilium;
 mod cni_add;
+mod dns_abuse;
 mod dns_qps;
 mod figure;
 mod flannel;
@@ -98,6 +99,8 @@ enum Name {
     CniAdd,
     /// Questions that DNS answers on one CPU, beside the real `CoreDNS`.
     DnsQps,
+    /// How clients of DNS fare while another one floods it.
+    DnsAbuse,
     /// Memory of the programs and of the agent's maps.
     Footprint,
     /// The same with 250 pods on a node and 50,000 on others.
@@ -183,6 +186,7 @@ fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {
         Name::PolicyUpdate => policy_update::run(bed),
         Name::CniAdd => cni_add::run(bed),
         Name::DnsQps => dns_qps::run(bed),
+        Name::DnsAbuse => dns_abuse::run(bed),
         Name::Footprint => footprint::run(bed),
         Name::FootprintLarge => large::run(bed),
     }

@@ -41,16 +41,31 @@ pub(crate) fn name(text: &str) -> Name {
 
 /// Starts a server of a small cluster that forwards to `upstreams`.
 pub(crate) async fn serve(upstreams: &[SocketAddr]) -> Server {
+    serve_told(upstreams, Dns::default()).await
+}
+
+/// The same, told `dns`.
+pub(crate) async fn serve_told(upstreams: &[SocketAddr], dns: Dns) -> Server {
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let (address, registry, stop) =
-        (sockets.address().unwrap(), Registry::new("dns", "0"), CancellationToken::new());
+    let (address, stop) = (sockets.address().unwrap(), CancellationToken::new());
+    let (handler, _, registry) = handler_at(address, upstreams, dns);
+    tokio::spawn(sockets.serve(handler, stop.clone()));
+    Server { address, registry, stop }
+}
+
+/// A handler of the same cluster.
+pub(crate) fn handler(upstreams: &[SocketAddr]) -> (Handler, Metrics, Registry) {
+    handler_at(([127, 0, 0, 1], 0).into(), upstreams, Dns::default())
+}
+
+fn handler_at(address: SocketAddr, upstreams: &[SocketAddr], dns: Dns) -> (Handler, Metrics, Registry) {
+    let registry = Registry::new("dns", "0");
     let metrics = Metrics::new(&registry, address, "cluster.local.");
     let zone = zone();
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: upstreams.to_vec() };
-    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics));
-    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), Arc::new(live), metrics);
-    tokio::spawn(sockets.serve(handler, stop.clone()));
-    Server { address, registry, stop }
+    let live = ArcSwap::from_pointee(Live::new(dns, &base, &metrics));
+    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), Arc::new(live), metrics.clone());
+    (handler, metrics, registry)
 }
 
 fn zone() -> Zone {

@@ -7,6 +7,10 @@ mod following;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod sockets;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod upstream;

@@ -2,6 +2,7 @@ use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::Service,
 };
+use netkeel_crds::cluster_network::Tls;
 use netkeel_crds::{ClusterNetwork, ClusterNetworkSpec};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -104,4 +105,27 @@ fn dns_listens_in_both_families_where_pods_have_both() {
     assert!(both.contains(r#""--listen","[::]:53","--admin","[::]:9472""#), "{both}");
     let service = dns::service(&network, "10.96.0.10".parse().unwrap()).body;
     assert_eq!(service["spec"]["ipFamilyPolicy"], "PreferDualStack");
+}
+
+#[test]
+fn dns_over_tls_has_a_port_and_a_certificate_only_where_it_is_asked_for() {
+    let rendered = |network: &ClusterNetwork| {
+        let service = dns::service(network, "10.96.0.10".parse().unwrap()).body;
+        (service, dns::deployment(network, &seen(), &settings()).body)
+    };
+    let mut network = network();
+    let (service, deployment) = rendered(&network);
+    assert!(!format!("{service}{deployment}").contains("tls"));
+    network.spec.dns.tls = Some(Tls { secret_name: "dns-certificate".to_owned() });
+    let (service, deployment) = rendered(&network);
+    is_known_to_the_api::<Service>(&service);
+    is_known_to_the_api::<Deployment>(&deployment);
+    assert_eq!(service["spec"]["ports"].as_array().and_then(|ports| ports.last()).unwrap()["port"], 853);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let secret = serde_json::json!({"secretName": "dns-certificate", "optional": true});
+    assert_eq!(pod["volumes"], serde_json::json!([{"name": "tls", "secret": secret}]));
+    let server = &pod["containers"][0];
+    assert!(server["command"].to_string().ends_with(r#""--tls","/etc/netkeel/tls"]"#), "{server}");
+    assert_eq!(server["volumeMounts"][0]["mountPath"], "/etc/netkeel/tls");
+    assert!(server["ports"].to_string().contains("853"));
 }

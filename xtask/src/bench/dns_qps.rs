@@ -29,7 +29,7 @@ const TURN: &str = "2";
 const LOAD: [&str; 6] = ["-c", "16", "-T", "1", "-q", "256"];
 const READY: Duration = Duration::from_mins(2);
 /// Starts a program in the background, which ends when the standard input of this one does.
-const ATTACHED: &str = r#""$@" & pid=$!; cat >/dev/null; kill $pid; wait $pid"#;
+pub(super) const ATTACHED: &str = r#""$@" & pid=$!; cat >/dev/null; kill $pid; wait $pid"#;
 /// The service account of a pod, where a pod has it: the CA's file and the token come first.
 const ACCOUNT: &str = r#"account=/var/run/secrets/kubernetes.io/serviceaccount
 mkdir -p /var/run/secrets && mount -t tmpfs none /var/run/secrets && mkdir -p $account || exit
@@ -38,7 +38,7 @@ shift 2
 "#;
 
 /// One of both.
-struct Server {
+pub(super) struct Server {
     name: &'static str,
     port: &'static str,
     /// What only this one of all processes of its name has on its command line.
@@ -111,7 +111,7 @@ fn question(index: usize) -> String {
 }
 
 /// netkeel-dns as it is in the image, with a service account of its own.
-fn ours(bed: &Bed) -> Result<Server> {
+pub(super) fn ours(bed: &Bed) -> Result<Server> {
     let program = images::static_folder().join("netkeel-dns");
     let token = bed.cluster.kubectl(&["create", "token", "-n", "kube-system", "netkeel-dns"])?;
     let path = "jsonpath={.endpoints[0].addresses[0]}:{.ports[0].port}";
@@ -145,6 +145,10 @@ fn theirs(bed: &Bed, program: &Path) -> Result<Server> {
 }
 
 impl Server {
+    pub(super) fn port(&self) -> &str {
+        self.port
+    }
+
     fn dnsperf(&self, bed: &Bed, questions: &Path) -> Result<Command> {
         let [node, _] = bed.nodes()?;
         let mut command = bed.cluster.node_command(node)?;
@@ -152,7 +156,7 @@ impl Server {
         Ok(command)
     }
 
-    fn ask(&self, bed: &Bed, questions: &Path, arguments: &[&str]) -> Result<String> {
+    pub(super) fn ask(&self, bed: &Bed, questions: &Path, arguments: &[&str]) -> Result<String> {
         process::text(self.dnsperf(bed, questions)?.args(arguments))
     }
 
@@ -182,7 +186,7 @@ impl Server {
     }
 
     /// Resident memory, MiB.
-    fn resident(&self, bed: &Bed) -> Result<f64> {
+    pub(super) fn resident(&self, bed: &Bed) -> Result<f64> {
         let status = self.of_process(bed, "status")?;
         let kib = number_behind(&status, "VmRSS:").context("VmRSS")?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "KiB of a process")]
@@ -200,7 +204,7 @@ impl Server {
 }
 
 /// The first number behind some words of a text.
-fn number_behind(text: &str, what: &str) -> Option<f64> {
+pub(super) fn number_behind(text: &str, what: &str) -> Option<f64> {
     text.split_once(what)?.1.split_whitespace().next()?.parse().ok()
 }
 
