@@ -2,6 +2,8 @@
 //! question was sent to (recvmmsg(2), sendmmsg(2), `IP_PKTINFO` in ip(7), `IPV6_PKTINFO` in ipv6(7)).
 #![expect(unsafe_code, reason = "nix's recvmmsg loses control messages from the second call on")]
 
+mod filter;
+
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,6 +14,7 @@ use std::time::Duration;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBuf, ReusePort};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket};
 
+use crate::limit::Client;
 use crate::limit::overload::Queue;
 
 /// Datagrams of one call.
@@ -62,6 +65,25 @@ pub(crate) fn queue(socket: &UdpSocket) -> io::Result<Queue> {
     }
     // SK_MEMINFO_RMEM_ALLOC, SK_MEMINFO_RCVBUF and SK_MEMINFO_DROPS of linux/sock_diag.h
     Ok(Queue { used: info[0], room: info[1], lost: info[8] })
+}
+
+/// Lets only the told shares of these clients' datagrams into the socket's queue, by chance, and those of all others.
+pub(crate) fn hold_back(socket: &UdpSocket, clients: &[(Client, f64)]) -> io::Result<()> {
+    let mut filter = filter::program(clients);
+    let program =
+        libc::sock_fprog { len: filter.len().try_into().unwrap_or_default(), filter: filter.as_mut_ptr() };
+    let option = if clients.is_empty() { libc::SO_DETACH_FILTER } else { libc::SO_ATTACH_FILTER };
+    // SAFETY: the program lives until the call returns, is as long as it says, and the kernel copies it; without one it is not read.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            ptr::from_ref(&program).cast(),
+            mem::size_of_val(&program).try_into().unwrap_or_default(),
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Bytes where the kernel expects a struct.
@@ -334,5 +356,42 @@ mod tests {
             origin.send(&server, packet).unwrap();
         }
         assert_eq!((client.recv(&mut buffer).unwrap(), buffer[0]), (1, 32));
+    }
+
+    #[test]
+    fn who_is_held_back_is_not_received_and_all_others_are() {
+        let (any, clients) = ("[::]:0", ["127.0.0.2", "127.0.0.3", "::1", "127.0.0.4"]);
+        let server = open(any.parse().unwrap(), PATIENCE).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let sockets = clients.map(|client| {
+            let address: IpAddr = client.parse().unwrap();
+            let socket = UdpSocket::bind((address, 0)).unwrap();
+            let to: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { address };
+            socket.connect((to, port)).unwrap();
+            socket
+        });
+        let mut batch = Batch::new();
+        let mut received = |held: &[&str]| {
+            let held: Vec<_> = held.iter().map(|client| (Client::of(client.parse().unwrap()), 0.0)).collect();
+            hold_back(&server, &held).unwrap();
+            for (number, socket) in (0..).zip(&sockets) {
+                socket.send(&[number]).unwrap();
+            }
+            batch.receive(&server).unwrap();
+            batch.each().map(|(packet, ..)| packet[0]).collect::<Vec<u8>>()
+        };
+        assert_eq!(received(&["127.0.0.2"]), [1, 2, 3]);
+        assert_eq!(received(&["::1", "127.0.0.3"]), [0, 3]);
+        assert_eq!(received(&["127.0.0.9", "fd00::1", "127.0.0.4"]), [0, 1, 2]);
+        assert_eq!(received(&[]), [0, 1, 2, 3]);
+        hold_back(&server, &[(Client::of("127.0.0.2".parse().unwrap()), 0.5)]).unwrap();
+        let mut through = 0;
+        for _ in 0..100 {
+            (0..10).for_each(|_| drop(sockets[0].send(&[0])));
+            sockets[1].send(&[1]).unwrap();
+            batch.receive(&server).unwrap();
+            through += batch.each().filter(|(packet, ..)| packet[0] == 0).count();
+        }
+        assert!((350..650).contains(&through), "half of 1000: {through}");
     }
 }

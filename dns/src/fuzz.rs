@@ -24,7 +24,7 @@ use crate::zone::{ObjectKey, Service, Settings, Slice, Zone};
 use crate::{fast, forward::upstreams, name, wire};
 
 /// Inputs of a target within the gate, and at a time otherwise.
-const CASES: u32 = 500;
+const CASES: u32 = 250;
 /// Longest datagram that is read, in bytes.
 const LONGEST: usize = 4096;
 

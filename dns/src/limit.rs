@@ -5,6 +5,7 @@ pub(crate) mod open;
 pub(crate) mod overload;
 pub(crate) mod rate;
 pub(crate) mod share;
+pub(crate) mod sieve;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -21,7 +22,7 @@ const LONG_REPLIES: usize = 16 << 10;
 
 /// Who counts as one client: an IPv4 address, or the /64 of an IPv6 address, all of which one host can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Client(u64);
+pub(crate) struct Client(pub(crate) u64);
 
 impl Client {
     pub(crate) fn of(address: IpAddr) -> Self {

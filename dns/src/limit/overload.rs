@@ -1,11 +1,13 @@
 //! Whose datagrams are forgotten while more come than can be answered. The kernel, whose queue is full then, forgets those of all
 //! alike, the flood's and the others'. Here those of clients that send more than their part are forgotten before they are read,
-//! which takes a fraction of the time of an answer, so that the queue gets empty. Counted for one socket, in rounds.
+//! which takes a fraction of the time of an answer, so that the queue gets empty, and floods are kept out of it. Counted for one
+//! socket, in rounds.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use super::Client;
+use super::sieve::{self, Sieve};
 
 /// Datagrams of a round.
 const ROUND: u16 = 512;
@@ -38,6 +40,9 @@ pub(crate) struct Overload {
     /// Another one each round.
     hash: RandomState,
     lost: u32,
+    /// Some of the clients that have had more than their part in this round.
+    floods: Vec<Client>,
+    pub(crate) sieve: Sieve,
 }
 
 impl Overload {
@@ -50,6 +55,8 @@ impl Overload {
             counters: vec![0; COUNTERS].into(),
             hash: RandomState::new(),
             lost: 0,
+            floods: Vec::with_capacity(sieve::MOST),
+            sieve: Sieve::default(),
         }
     }
 
@@ -73,18 +80,34 @@ impl Overload {
     pub(crate) fn admits(&mut self, client: Client) -> bool {
         if self.seen == ROUND {
             self.part = part(self.clients);
+            for index in 0..self.floods.len() {
+                let client = self.floods[index];
+                let had = self.counters[self.index(client)];
+                if had > self.part {
+                    self.sieve.narrow(client, f64::from(self.part) / f64::from(had));
+                }
+            }
             self.next();
         }
         self.seen += 1;
-        let index = usize::try_from(self.hash.hash_one(client)).unwrap_or_default() % COUNTERS;
+        let index = self.index(client);
         let counter = &mut self.counters[index];
         self.clients += u16::from(*counter == 0);
         *counter += 1;
+        // No more than eight can have so many.
+        if *counter == ROUND / 8 && self.floods.len() < sieve::MOST {
+            self.floods.push(client);
+        }
         *counter <= self.part
+    }
+
+    fn index(&self, client: Client) -> usize {
+        usize::try_from(self.hash.hash_one(client)).unwrap_or_default() % COUNTERS
     }
 
     fn next(&mut self) {
         (self.seen, self.clients) = (0, 0);
+        self.floods.clear();
         self.counters.fill(0);
         self.hash = RandomState::new();
     }
@@ -136,6 +159,8 @@ mod tests {
         admitted(&mut overload, &[100, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], 10);
         let got = admitted(&mut overload, &[100, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], 1000);
         assert!(got[0] < 20_000, "{got:?}");
+        let held = overload.sieve.change().expect("the flood is held back");
+        assert!(held.len() == 1 && held[0].0 == Client(0) && held[0].1 < 0.2, "{held:?}");
         // One in 4096 shares its counter with the flood for a round.
         assert!(got[1..].iter().sum::<u64>() > 9950, "{got:?}");
     }
@@ -162,5 +187,6 @@ mod tests {
         overload.see(queue(800, 0));
         let got = admitted(&mut overload, &[1; 50], 1000);
         assert!(got.iter().all(|count| *count > 990), "{got:?}");
+        assert_eq!(overload.sieve.change(), None);
     }
 }

@@ -57,7 +57,9 @@ impl Thread {
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
                 {
+                    gate.now = gate.limits.at(Instant::now());
                     self.look(&mut gate);
+                    self.hold_back(&mut gate);
                     continue;
                 }
                 Err(error) => {
@@ -73,6 +75,7 @@ impl Thread {
             }
             let (since, zone) = (Instant::now(), self.handler.zone());
             gate.now = gate.limits.at(since);
+            self.hold_back(&mut gate);
             gate.rate = Rate::of(&self.handler.live().dns.rate_limit);
             for (packet, origin, reply) in batch.each() {
                 turn = turn.wrapping_add(1);
@@ -111,6 +114,18 @@ impl Thread {
                 }
             }
             Err(error) => tracing::debug!(%error, "the queue of datagrams cannot be seen"),
+        }
+    }
+
+    /// Tells the kernel whose datagrams are held back.
+    fn hold_back(&self, gate: &mut Gate<'_>) {
+        let overload = gate.overload.is_on();
+        let sieve = &mut gate.overload.sieve;
+        sieve.ease(gate.now, overload);
+        if let Some(clients) = sieve.change()
+            && let Err(error) = batch::hold_back(&self.socket, clients)
+        {
+            tracing::debug!(%error, "a flood cannot be held back by the kernel");
         }
     }
 

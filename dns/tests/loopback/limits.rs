@@ -171,8 +171,12 @@ async fn while_a_flood_fills_the_queue_its_datagrams_are_lost_and_those_of_other
     stop.store(true, Ordering::Relaxed);
     flood.join().unwrap();
     println!("{answered} of 100 are answered; {} are forgotten", metric(&server, "overload"));
-    // The kernel loses some while the server's thread has no processor; it would lose most.
-    assert!(answered >= 50, "{answered} of 100");
+    // The kernel may lose some while the server's thread has no processor; without all this it loses most.
+    assert!(answered >= 90, "{answered} of 100");
+    let (after, end) = (socket(2, address).await, Instant::now() + PATIENCE);
+    while ask(&after, &asked, 1).await.is_empty() {
+        assert!(Instant::now() < end, "a client that floods no more is held back");
+    }
 }
 
 #[tokio::test]

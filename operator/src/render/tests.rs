@@ -115,7 +115,8 @@ fn dns_over_tls_has_a_port_and_a_certificate_only_where_it_is_asked_for() {
     };
     let mut network = network();
     let (service, deployment) = rendered(&network);
-    assert!(!format!("{service}{deployment}").contains("tls"));
+    let both = format!("{service}{deployment}");
+    assert!(!both.contains("853") && !both.contains("/tls"), "{both}");
     network.spec.dns.tls = Some(Tls { secret_name: "dns-certificate".to_owned() });
     let (service, deployment) = rendered(&network);
     is_known_to_the_api::<Service>(&service);
