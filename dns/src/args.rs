@@ -38,6 +38,12 @@ pub struct Args {
     /// Time to live of answers, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
     ttl: u32,
+    /// Folder with tls.crt and tls.key: answer over TLS, too, at the addresses of --listen; both may come, change and go
+    #[arg(long)]
+    tls: Option<PathBuf>,
+    /// Port of DNS over TLS
+    #[arg(long, default_value_t = 853)]
+    tls_port: u16,
     /// Address and port of /metrics, /healthz and /readyz
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9472)))]
     admin: SocketAddr,
@@ -64,6 +70,8 @@ pub struct Config {
     pub base: Base,
     /// The ClusterNetwork that is followed.
     pub cluster_network: Option<String>,
+    /// Folder of the certificate for DNS over TLS, and the port.
+    pub tls: Option<(PathBuf, u16)>,
     /// Where metrics and health are told.
     pub admin: SocketAddr,
     /// How long answers go on after the signal to end.
@@ -100,6 +108,7 @@ impl Args {
             dns,
             base: Base { settings, listen: self.listen, of_node: upstreams::from_resolv_conf(resolv_conf) },
             cluster_network: self.cluster_network,
+            tls: self.tls.map(|folder| (folder, self.tls_port)),
             admin: self.admin,
             lame_duck: Duration::from_secs(self.lame_duck),
             state: self.state,
@@ -161,6 +170,14 @@ mod tests {
             config.base.upstreams(&config.dns),
             ["10.0.0.9:53", "10.0.0.8:5353"].map(|text| text.parse().unwrap())
         );
+    }
+
+    #[test]
+    fn dns_over_tls_is_served_where_a_folder_is_named() {
+        assert_eq!(config(&[], "").tls, None);
+        let tls = |arguments: &[&str]| config(&[&["--tls", "/tls"], arguments].concat(), "").tls;
+        assert_eq!(tls(&[]), Some(("/tls".into(), 853)));
+        assert_eq!(tls(&["--tls-port", "8853"]), Some(("/tls".into(), 8853)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use netkeel_crds::cluster_network::SearchPath;
 
 use crate::fast;
 use crate::forward::Error;
+use crate::limit::{Client, Limits, share::Permit};
 use crate::live::Live;
 use crate::loops::Loops;
 use crate::message::{Question, Refusal, Transport, read};
@@ -31,6 +32,7 @@ pub struct Handler {
     live: Arc<ArcSwap<Live>>,
     metrics: Metrics,
     loops: Loops,
+    limits: Arc<Limits>,
     told: Arc<Seldom>,
     log: QueryLog,
     /// Share of questions that are traced, 0 to 1.
@@ -84,8 +86,9 @@ impl Handler {
     /// A handler of the zone and of what is told, as they are at each moment.
     #[must_use]
     pub fn new(zone: Arc<ArcSwap<Zone>>, live: Arc<ArcSwap<Live>>, metrics: Metrics) -> Self {
-        let log = QueryLog::new(metrics.log_drops());
-        Self { zone, live, metrics, loops: Loops::default(), told: Arc::new(Seldom::new()), log, traced: 0.0 }
+        let (limits, log) = (Arc::new(Limits::new(metrics.clone())), QueryLog::new(metrics.log_drops()));
+        let (loops, told) = (Loops::default(), Arc::new(Seldom::new()));
+        Self { zone, live, metrics, loops, limits, told, log, traced: 0.0 }
     }
 
     /// The same, tracing this share of questions, 0 to 1.
@@ -109,6 +112,33 @@ impl Handler {
     /// The zone as it is now.
     pub(crate) fn zone(&self) -> Guard<Arc<Zone>> {
         self.zone.load()
+    }
+
+    /// What is told, as it is now.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// What clients share.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A place among the questions under way to resolvers, to be held until this one's reply is there; `None` where its client has too many.
+    pub(crate) fn place(&self, pending: &Pending) -> Option<Permit> {
+        self.limits.ask(Client::of(pending.client.ip()), self.live.load().under_way())
+    }
+
+    /// The reply to a question that is not put to a resolver.
+    pub(crate) fn refuse(&self, pending: &Pending) -> Vec<u8> {
+        let Pending { question, ask, client, since, .. } = pending;
+        let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
+        let (code, transport) = (ResponseCode::Refused, question.transport);
+        let reply = question.error(code);
+        let (client, since, size) = (*client, *since, reply.len());
+        let over = Over { question: Some(question), transport, client, since, by, code: Some(code), size };
+        self.over(&self.live.load(), over);
+        reply
     }
 
     /// Answers a datagram into `reply` where that is quickly done and no rule decides it, and else leaves `reply` empty: see [`Handler::start`]. Replies with

@@ -7,7 +7,10 @@ mod batch;
 mod cache;
 mod fast;
 pub mod forward;
+#[cfg(test)]
+mod fuzz;
 pub mod handler;
+mod limit;
 pub mod live;
 pub mod loops;
 mod memory;

@@ -36,6 +36,10 @@ pub struct Metrics {
     rejects: Counter,
     caching: Caching,
     ignored: Counter,
+    /// By [`Reason`].
+    limited: [Counter; Reason::ALL.len()],
+    tls_loads: Counters,
+    tls_open: Gauge,
     services: Gauge,
     serial: Gauge,
     events: Counters,
@@ -139,6 +143,13 @@ impl Metrics {
             rejects: registry
                 .counter("coredns_forward_max_concurrent_rejects", "Questions refused: too many under way"),
             ignored: registry.counter("netkeel_dns_ignored_packets", "Packets that are no questions"),
+            limited: limited(registry),
+            tls_loads: registry.counters(
+                "netkeel_dns_tls_loads",
+                "Changes of the certificate for DNS over TLS: `loaded`, `bad` or `missing`",
+                &["result"],
+            ),
+            tls_open: registry.gauge("netkeel_dns_tls_open", "1 while DNS over TLS is served"),
             services: registry.gauge("netkeel_dns_services", "Services whose names are answered"),
             serial: registry.gauge("netkeel_dns_zone_serial", "Serial of the zone, one more at each change"),
             events: registry.counters(
@@ -215,6 +226,18 @@ impl Metrics {
         self.ignored.inc();
     }
 
+    pub(crate) fn limited(&self, reason: Reason, times: u64) {
+        self.limited[reason as usize].inc_by(times);
+    }
+
+    pub(crate) fn tls_load(&self, result: &'static str) {
+        self.tls_loads.get_or_create(&vec![("result", result.into())]).inc();
+    }
+
+    pub(crate) fn tls_open(&self, open: bool) {
+        self.tls_open.set(open.into());
+    }
+
     pub(crate) fn rejected(&self) {
         self.rejects.inc();
     }
@@ -264,6 +287,78 @@ impl Metrics {
     pub(crate) fn upstream_failure(&self, to: SocketAddr) {
         self.upstream_failures.get_or_create(&vec![("to", to.to_string())]).inc();
     }
+}
+
+/// Why a client did not get what it wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Beyond `rateLimit`: told to come over TCP.
+    Rate,
+    /// Far beyond it: no answer.
+    RateDropped,
+    /// Beyond it over TCP: answered later.
+    RateWaited,
+    /// Beyond it over TCP by seconds: the connection was closed.
+    RateClosed,
+    /// Too many questions of this client were under way to resolvers: refused.
+    UnderWay,
+    /// More datagrams came than can be answered, and this client sent more than its part: no answer.
+    Overload,
+    /// The kernel had no room for a datagram.
+    Queue,
+    /// A connection was closed for a new one.
+    Connections,
+    /// A question was too long for any.
+    Long,
+    /// A question took too long to come.
+    Slow,
+    /// Clients took too long for too many long replies.
+    Replies,
+}
+
+impl Reason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 11] = [
+        Self::Rate,
+        Self::RateDropped,
+        Self::RateWaited,
+        Self::RateClosed,
+        Self::UnderWay,
+        Self::Overload,
+        Self::Queue,
+        Self::Connections,
+        Self::Long,
+        Self::Slow,
+        Self::Replies,
+    ];
+
+    /// The `reason` label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::RateDropped => "rate-dropped",
+            Self::RateWaited => "rate-waited",
+            Self::RateClosed => "rate-closed",
+            Self::UnderWay => "under-way",
+            Self::Overload => "overload",
+            Self::Queue => "queue",
+            Self::Connections => "connections",
+            Self::Long => "long",
+            Self::Slow => "slow",
+            Self::Replies => "replies",
+        }
+    }
+}
+
+/// All series are there from the start, with 0.
+fn limited(registry: &Registry) -> [Counter; Reason::ALL.len()] {
+    let family = registry.counters(
+        "netkeel_dns_limited",
+        "What was kept from clients, by reason: see \"Limits and abuse\" in docs/dns.md",
+        &["reason"],
+    );
+    Reason::ALL.map(|reason| family.get_or_create(&vec![("reason", reason.as_str().to_owned())]).clone())
 }
 
 /// Counts questions for addresses over UDP that are answered quickly.

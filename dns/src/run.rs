@@ -24,6 +24,8 @@ use crate::watch::{Follower, changes};
 use crate::zone::Zone;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Open files that are enough for all that is bounded elsewhere.
+const FILES: u64 = 65_536;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What systemd-resolved asks; in a pod only where somebody has mounted it.
 const SYSTEMD: &str = "/run/systemd/resolve/resolv.conf";
@@ -68,6 +70,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         tracing::warn!(error = &error as &dyn std::error::Error, "no traces are sent");
     }
     let signal = shutdown::signal()?;
+    allow_files();
     let servers = ApiServers::from_env()?;
     let client = netkeel_client::connect(&servers)?;
     tokio::spawn(servers.follow(client.clone()));
@@ -94,6 +97,16 @@ pub async fn run(args: Args) -> Result<(), Error> {
     };
     telemetry.shutdown().await;
     result
+}
+
+/// Connections and questions to resolvers have a file each; some container runtimes leave a program 1024 until it asks for more.
+fn allow_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(FILES)), hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
 }
 
 /// A server that answers.
@@ -151,7 +164,8 @@ pub async fn start(
         () = stop.cancelled() => return Ok(Running { addresses: vec![], tasks }),
     }
     let look = loops::look(loops.clone(), config.base.clone(), live.clone(), told, metrics.clone());
-    let handler = Handler::new(zone, live, metrics).tracing(config.traces_sampling_ratio).heeding(loops);
+    let handler =
+        Handler::new(zone, live, metrics.clone()).tracing(config.traces_sampling_ratio).heeding(loops);
     let mut addresses = vec![];
     for address in &config.base.listen {
         let sockets = Sockets::bind(*address).await?;
@@ -159,6 +173,10 @@ pub async fn start(
         tasks.spawn(sockets.serve(handler.clone(), stop.clone()));
     }
     tasks.spawn(stop.clone().run_until_cancelled_owned(look).map(drop));
+    if let Some((folder, port)) = config.tls.clone() {
+        let at = config.base.listen.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+        tasks.spawn(server::tls::serve(folder, at, (handler, metrics), stop.clone()));
+    }
     tracing::info!(?addresses, "answering");
     ready.pass();
     Ok(Running { addresses, tasks })

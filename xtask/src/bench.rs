@@ -6,6 +6,7 @@ mod awake;
 mod bed;
 mod cilium;
 mod cni_add;
+mod dns_abuse;
 mod dns_change;
 mod dns_footprint;
 mod dns_qps;
@@ -102,6 +103,8 @@ enum Name {
     DnsQps,
     /// Memory of DNS with 150,000 endpoints and 8,200 Services.
     DnsFootprintLarge,
+    /// How clients of DNS fare while another one floods it.
+    DnsAbuse,
     /// Memory of the programs and of the agent's maps.
     Footprint,
     /// The same with 250 pods on a node and 50,000 on others.
@@ -188,6 +191,7 @@ fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {
         Name::CniAdd => cni_add::run(bed),
         Name::DnsQps => dns_qps::run(bed),
         Name::DnsFootprintLarge => dns_footprint::run(bed),
+        Name::DnsAbuse => dns_abuse::run(bed),
         Name::Footprint => footprint::run(bed),
         Name::FootprintLarge => large::run(bed),
     }

@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use netkeel_crds::cluster_network::Dns;
 use netkeel_crds::cluster_network::dns::{Cache, Host, ServeStale};
+use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords};
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -29,10 +29,13 @@ fn live(dns: Dns) -> (Live, Zone, Metrics) {
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec![],
         pod_ranges: vec![],
+        pod_records: PodRecords::Insecure,
+        empty_services: EmptyServices::Answer,
+        endpoint_pod_names: false,
     };
     let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
     let base = Base { settings: settings.clone(), listen: vec![], of_node: vec![] };
-    (Live::new(dns, &base, &metrics), Zone::new(settings, 7), metrics)
+    (Live::new(dns, &base, &metrics).unwrap(), Zone::new(settings, 7), metrics)
 }
 
 fn query(name: &str, rtype: RecordType) -> Message {

@@ -89,7 +89,7 @@ fn resolvers_of_all_names_and_of_stub_domains_are_looked_at_but_not_encrypted_on
         Dns { stub_domains: vec![stub("corp.example", "UDP"), stub("tls.example", "TLS")], ..Dns::default() };
     let corp = Target { address: address("10.0.0.2:53"), zone: "corp.example.".to_owned() };
     assert_eq!(targets(&base, &dns), [target("10.0.0.1:53"), corp.clone()]);
-    dns.upstreams = vec![Upstream(address("10.0.0.3:5353"))];
+    dns.upstreams = vec![Upstream::from(address("10.0.0.3:5353"))];
     assert_eq!(targets(&base, &dns), [target("10.0.0.3:5353"), corp.clone()]);
     dns.forwarding.protocol = Protocol::TLS;
     assert_eq!(targets(&base, &dns), [corp]);

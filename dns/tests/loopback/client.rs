@@ -52,25 +52,36 @@ pub(crate) fn name(text: &str) -> Name {
 
 /// Starts a server of a small cluster that forwards to `upstreams`.
 pub(crate) async fn serve(upstreams: &[SocketAddr]) -> Server {
-    serve_with(Dns::default(), upstreams).await
+    serve_told(upstreams, Dns::default()).await
 }
 
 /// The same, as `dns` says.
 pub(crate) async fn serve_as(dns: Dns) -> Server {
-    serve_with(dns, &[]).await
+    serve_told(&[], dns).await
 }
 
-async fn serve_with(dns: Dns, upstreams: &[SocketAddr]) -> Server {
+pub(crate) async fn serve_told(upstreams: &[SocketAddr], dns: Dns) -> Server {
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let (address, registry, stop) =
-        (sockets.address().unwrap(), Registry::new("dns", "0"), CancellationToken::new());
+    let (handler, server) = handler_at(sockets.address().unwrap(), upstreams, dns);
+    tokio::spawn(sockets.serve(handler, server.stop.clone()));
+    server
+}
+
+/// A handler of the same cluster.
+pub(crate) fn handler(upstreams: &[SocketAddr]) -> (Handler, Metrics, Registry) {
+    let (handler, server) = handler_at(([127, 0, 0, 1], 0).into(), upstreams, Dns::default());
+    (handler, server.metrics.clone(), server.registry.clone())
+}
+
+fn handler_at(address: SocketAddr, upstreams: &[SocketAddr], dns: Dns) -> (Handler, Server) {
+    let registry = Registry::new("dns", "0");
     let metrics = Metrics::new(&registry, address, "cluster.local.");
     let zone = zone();
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: upstreams.to_vec() };
     let live = Arc::new(ArcSwap::from_pointee(Live::new(dns, &base, &metrics).unwrap()));
     let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), live.clone(), metrics.clone());
-    tokio::spawn(sockets.serve(handler, stop.clone()));
-    Server { address, registry, base, metrics, live, stop }
+    let stop = CancellationToken::new();
+    (handler, Server { address, registry, base, metrics, live, stop })
 }
 
 fn zone() -> Zone {

@@ -11,6 +11,8 @@ mod forwarding;
 #[cfg(test)]
 mod lasting;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod loops;
 #[cfg(test)]
 mod pods;
@@ -22,5 +24,7 @@ mod resolver;
 mod rules;
 #[cfg(test)]
 mod sockets;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod upstream;

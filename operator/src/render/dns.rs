@@ -1,5 +1,7 @@
 //! The DNS servers and the Service `kube-dns` in front of them, in `kube-system` as the rest of the world expects.
 
+mod tls;
+
 use std::net::IpAddr;
 
 use kube::ResourceExt;
@@ -89,7 +91,7 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
     let mut labels = dns_labels();
     labels["kubernetes.io/cluster-service"] = "true".into();
     labels["kubernetes.io/name"] = "CoreDNS".into(); // the name by which `kubectl cluster-info` finds it
-    let body = json!({
+    let mut body = json!({
         "apiVersion": name.api_version,
         "kind": name.kind,
         "metadata": {
@@ -110,6 +112,9 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
             ],
         },
     });
+    if network.spec.dns.tls.is_some() {
+        tls::add_to_service(&mut body);
+    }
     Part { name, body }
 }
 
@@ -117,6 +122,10 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
 #[must_use]
 pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Part {
     let name = deployment_name();
+    let mut pod = pod(network, seen, settings);
+    if let Some(told) = &network.spec.dns.tls {
+        tls::add_to_pod(&mut pod, told);
+    }
     let body = json!({
         "apiVersion": name.api_version,
         "kind": name.kind,
@@ -133,7 +142,7 @@ pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": dns_labels()},
-                "spec": pod(network, seen, settings),
+                "spec": pod,
             },
         },
     });

@@ -3,6 +3,7 @@ use k8s_openapi::api::{
     core::v1::Service,
     networking::v1::NetworkPolicy,
 };
+use netkeel_crds::cluster_network::Tls;
 use netkeel_crds::{ClusterNetwork, ClusterNetworkSpec};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -140,4 +141,28 @@ fn the_policy_of_dns_selects_its_servers_and_allows_them_everything() {
     assert!(selected.iter().all(|(key, value)| labels[key] == *value), "{labels}");
     assert_eq!(policy["spec"]["ingress"], serde_json::json!([{}]));
     assert_eq!(policy["spec"]["egress"], serde_json::json!([{}]));
+}
+
+#[test]
+fn dns_over_tls_has_a_port_and_a_certificate_only_where_it_is_asked_for() {
+    let rendered = |network: &ClusterNetwork| {
+        let service = dns::service(network, "10.96.0.10".parse().unwrap()).body;
+        (service, dns::deployment(network, &seen(), &settings()).body)
+    };
+    let mut network = network();
+    let (service, deployment) = rendered(&network);
+    let both = format!("{service}{deployment}");
+    assert!(!both.contains("853") && !both.contains("/tls"), "{both}");
+    network.spec.dns.tls = Some(Tls { secret_name: "dns-certificate".to_owned() });
+    let (service, deployment) = rendered(&network);
+    is_known_to_the_api::<Service>(&service);
+    is_known_to_the_api::<Deployment>(&deployment);
+    assert_eq!(service["spec"]["ports"].as_array().and_then(|ports| ports.last()).unwrap()["port"], 853);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let secret = serde_json::json!({"secretName": "dns-certificate", "optional": true});
+    assert_eq!(pod["volumes"], serde_json::json!([{"name": "tls", "secret": secret}]));
+    let server = &pod["containers"][0];
+    assert!(server["command"].to_string().ends_with(r#""--tls","/etc/netkeel/tls"]"#), "{server}");
+    assert_eq!(server["volumeMounts"][0]["mountPath"], "/etc/netkeel/tls");
+    assert!(server["ports"].to_string().contains("853"));
 }

@@ -35,7 +35,7 @@ const READY: Duration = Duration::from_mins(2);
 /// Who resolves names outside the cluster.
 const RESOLVER: &str = "127.0.0.1:5303";
 /// Starts a program in the background, which ends when the standard input of this one does.
-const ATTACHED: &str = r#""$@" & pid=$!; cat >/dev/null; kill $pid; wait $pid"#;
+pub(super) const ATTACHED: &str = r#""$@" & pid=$!; cat >/dev/null; kill $pid; wait $pid"#;
 /// The service account of a pod, where a pod has it: the CA's file and the token come first.
 const ACCOUNT: &str = r#"account=/var/run/secrets/kubernetes.io/serviceaccount
 mkdir -p /var/run/secrets && mount -t tmpfs none /var/run/secrets && mkdir -p $account || exit
@@ -190,6 +190,10 @@ fn theirs(bed: &Bed, program: &Path) -> Result<Server> {
 }
 
 impl Server {
+    pub(super) fn port(&self) -> &str {
+        self.port
+    }
+
     fn dnsperf(&self, bed: &Bed, questions: &Path) -> Result<Command> {
         let [node, _] = bed.nodes()?;
         let mut command = bed.cluster.node_command(node)?;
@@ -245,7 +249,7 @@ impl Server {
 }
 
 /// The first number behind some words of a text.
-fn number_behind(text: &str, what: &str) -> Option<f64> {
+pub(super) fn number_behind(text: &str, what: &str) -> Option<f64> {
     text.split_once(what)?.1.split_whitespace().next()?.parse().ok()
 }
 

@@ -39,6 +39,8 @@ pub(super) enum Unit {
     Adds,
     #[serde(rename = "MiB")]
     Mebibytes,
+    #[serde(rename = "%")]
+    Percent,
 }
 
 impl Unit {
@@ -54,6 +56,7 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Adds => "ADD/s",
             Self::Mebibytes => "MiB",
+            Self::Percent => "%",
         }
     }
 }
@@ -93,7 +96,12 @@ enum Goal {
 pub(super) const IPV6: &str = "-ipv6";
 
 /// Figures without a goal are there for comparison.
-const GOALS: [(&str, Goal); 23] = [
+const GOALS: [(&str, Goal); 28] = [
+    ("dns-abuse-success", Goal::ValueAtLeast(99.9)),
+    ("dns-abuse-p99", Goal::ValueAtMost(5.0)),
+    ("dns-abuse-random-success", Goal::ValueAtLeast(99.9)),
+    ("dns-abuse-random-p99", Goal::ValueAtMost(5.0)),
+    ("dns-abuse-memory", Goal::ValueAtMost(128.0)),
     ("dns-qps", Goal::RatioAtLeast(3.0)),
     ("dns-qps-external", Goal::RatioAtLeast(2.0)),
     ("dns-memory", Goal::ValueAtMost(32.0)),
