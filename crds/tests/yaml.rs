@@ -70,7 +70,7 @@ fn forwarding() -> Value {
 /// `spec.dns` as it is by default, but for `changes`.
 fn dns(changes: &Value) -> Value {
     let mut dns = json!({
-        "clusterDomain": "cluster.local", "replicas": 2, "placement": "Replicas", "networkPolicies": "Exempt", "ttlSeconds": 5, "podRecords": "Insecure",
+        "clusterDomain": "cluster.local", "replicas": 2, "networkPolicies": "Exempt", "ttlSeconds": 5, "podRecords": "Insecure",
         "endpointPodNames": false, "emptyServices": "Answer", "upstreams": [], "forwarding": forwarding(), "stubDomains": [],
         "cache": {"maxEntries": 10_000, "maxBytes": 8_388_608, "maxTTLSeconds": 3600, "minTTLSeconds": 5, "negativeMaxTTLSeconds": 1800,
             "prefetch": true, "serveStale": {"maxAgeSeconds": 86_400, "mode": "Verify", "responseTTLSeconds": 30}},
@@ -101,7 +101,7 @@ fn every_object_survives_the_way_to_the_api_and_back() {
             },
             "dns": dns(&json!({
                 "clusterDomain": "k8s.example", "replicas": 3, "upstreams": ["192.0.2.53", "[2001:db8::1]:5353"], "clusterIP": "10.96.0.10",
-                "placement": "EveryNode", "networkPolicies": "Enforced", "podRecords": "Verified", "emptyServices": "NXDomain", "searchPath": "ServerSide",
+                "networkPolicies": "Enforced", "podRecords": "Verified", "emptyServices": "NXDomain", "searchPath": "ServerSide",
                 "forwarding": {"protocol": "TLS", "tlsServerName": "dns.example", "httpsPath": "/dns-query", "policy": "Sequential",
                     "timeoutMilliseconds": 700, "maxConcurrent": 10, "failover": ["NXDomain"]},
                 "stubDomains": [{"zone": "corp.example", "upstreams": ["192.0.2.7"], "forwarding": forwarding()}],

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use netkeel_crds::cluster_network::Dns;
+use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords};
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -163,6 +163,9 @@ fn zone() -> Zone {
         dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
         pod_ranges: vec![],
+        pod_records: PodRecords::Insecure,
+        empty_services: EmptyServices::Answer,
+        endpoint_pod_names: false,
     };
     let mut zone = Zone::new(settings, 7);
     let web = Service::ClusterIp { addresses: vec![[10, 96, 0, 7].into()], ports: vec![] };
@@ -180,7 +183,7 @@ pub(crate) fn handler() -> Handler {
     let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
     let zone = zone();
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: vec![] };
-    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics));
+    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics).unwrap());
     Handler::new(Arc::new(ArcSwap::from_pointee(zone)), Arc::new(live), metrics)
 }
 
@@ -278,7 +281,7 @@ fn any_name_has_its_place_and_reverse_names_are_addresses() {
         }
         let [a, b, c, d, ..] = bytes;
         for address in [IpAddr::from(bytes), IpAddr::from([a, b, c, d])] {
-            prop_assert_eq!(name::reverse(&Name::from(address)), Some(address));
+            prop_assert_eq!(name::address(&Name::from(address)), Some(address));
         }
         Ok(())
     });

@@ -161,7 +161,6 @@ fn is_plain(dns: &Dns) -> bool {
     let Dns {
         cluster_domain: _,
         replicas: _,
-        placement: _,
         cluster_ip: _,
         ttl_seconds: _,
         pod_records: _,

@@ -144,11 +144,7 @@ impl Metrics {
                 .counter("coredns_forward_max_concurrent_rejects", "Questions refused: too many under way"),
             ignored: registry.counter("netkeel_dns_ignored_packets", "Packets that are no questions"),
             limited: limited(registry),
-            tls_loads: registry.counters(
-                "netkeel_dns_tls_loads",
-                "Changes of the certificate for DNS over TLS: `loaded`, `bad` or `missing`",
-                &["result"],
-            ),
+            tls_loads: tls_loads(registry),
             tls_open: registry.gauge("netkeel_dns_tls_open", "1 while DNS over TLS is served"),
             services: registry.gauge("netkeel_dns_services", "Services whose names are answered"),
             serial: registry.gauge("netkeel_dns_zone_serial", "Serial of the zone, one more at each change"),
@@ -158,19 +154,9 @@ impl Metrics {
                 &["object", "event"],
             ),
             lasting: Lasting::new(registry),
-            denials: registry.counters(
-                "netkeel_dns_acl_denials",
-                "Questions that a rule of spec.dns.acl denied, by its action",
-                &["action"],
-            ),
-            config_rejected: registry.gauge(
-                "netkeel_dns_config_rejected",
-                "1 while the newest spec.dns cannot be used and the last good one is in force; the log names field and reason",
-            ),
-            log_drops: registry.counter(
-                "netkeel_dns_query_log_dropped_lines",
-                "Lines of the query log that were left out: they came faster than they could be written",
-            ),
+            denials: denials(registry),
+            config_rejected: config_rejected(registry),
+            log_drops: log_drops(registry),
         }
     }
 
@@ -359,6 +345,36 @@ fn limited(registry: &Registry) -> [Counter; Reason::ALL.len()] {
         &["reason"],
     );
     Reason::ALL.map(|reason| family.get_or_create(&vec![("reason", reason.as_str().to_owned())]).clone())
+}
+
+fn denials(registry: &Registry) -> Counters {
+    registry.counters(
+        "netkeel_dns_acl_denials",
+        "Questions that a rule of spec.dns.acl denied, by its action",
+        &["action"],
+    )
+}
+
+fn config_rejected(registry: &Registry) -> Gauge {
+    registry.gauge(
+                "netkeel_dns_config_rejected",
+                "1 while the newest spec.dns cannot be used and the last good one is in force; the log names field and reason",
+            )
+}
+
+fn log_drops(registry: &Registry) -> Counter {
+    registry.counter(
+        "netkeel_dns_query_log_dropped_lines",
+        "Lines of the query log that were left out: they came faster than they could be written",
+    )
+}
+
+fn tls_loads(registry: &Registry) -> Counters {
+    registry.counters(
+        "netkeel_dns_tls_loads",
+        "Changes of the certificate for DNS over TLS: `loaded`, `bad` or `missing`",
+        &["result"],
+    )
 }
 
 /// Counts questions for addresses over UDP that are answered quickly.

@@ -114,7 +114,7 @@ fn zone(Lists { services, slices, pods }: Lists) -> Arc<ArcSwap<Zone>> {
     let zone = Zone::new(config.base.settings(&config.dns, vec![]), 1);
     let dns = Dns { search_path: SearchPath::ServerSide, ..config.dns };
     let live = Live::new(dns, &config.base, &metrics);
-    let follower = Follower::new(zone, (config.base, live.unwrap()), false, metrics);
+    let follower = Follower::new(zone, (config.base, live.expect("the defaults")), false, metrics);
     let published = follower.published();
     let services = Change::Service(Box::new(Event::Reset { objects: services, undecodable: vec![] }));
     let slices = Change::Slice(Box::new(Event::Reset { objects: slices, undecodable: vec![] }));

@@ -37,11 +37,9 @@ pub struct Dns {
         ("self == oldSelf", "the domain of a cluster cannot be changed"),
     ])))]
     pub cluster_domain: String,
-    /// Number of DNS servers. With `placement: EveryNode` there is one on each node instead.
+    /// Number of DNS servers.
     #[schemars(range(min = 1, max = 100))]
     pub replicas: u16,
-    /// Where the servers run.
-    pub placement: Placement,
     /// Whether a `NetworkPolicy` may cut the servers off, such as one of `kube-system` that denies everything to all pods.
     pub network_policies: NetworkPolicies,
     /// Address of the Service `kube-dns`, as the kubelets' `clusterDNS` names it; by default the tenth of the first service CIDR.
@@ -95,16 +93,6 @@ pub struct Dns {
     pub tls: Option<Tls>,
 }
 
-/// Where DNS servers run.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Placement {
-    /// As many as `replicas` says, on different nodes where there are enough.
-    #[default]
-    Replicas,
-    /// One on each node: pods are answered on their node, and elsewhere while the server there does not answer.
-    EveryNode,
-}
-
 /// What network policies do to DNS servers.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkPolicies {
@@ -151,7 +139,6 @@ impl Default for Dns {
         Self {
             cluster_domain: "cluster.local".to_owned(),
             replicas: 2,
-            placement: Placement::default(),
             network_policies: NetworkPolicies::default(),
             cluster_ip: None,
             ttl_seconds: 5,

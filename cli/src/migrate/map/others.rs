@@ -101,7 +101,7 @@ fn same(at: &Directive, server: &Server<'_>, out: &mut Mapped) {
         }
         ("bufsize", [] | ["1232"]) => {}
         ("bufsize", _) => out.findings.note(&at.place, "bufsize", "answers over UDP have 1232 bytes at most"),
-        ("bind", _) if out.dns.placement == netkeel_crds::cluster_network::dns::Placement::EveryNode => {}
+        ("bind", words) if words.iter().any(|word| super::servers::is_node_local(word)) => {}
         ("bind", [_, ..]) => out.findings.note(
             &at.place,
             "bind",

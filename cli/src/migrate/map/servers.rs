@@ -1,7 +1,5 @@
 //! Blocks sorted by what they are for: all names, the cluster's, or a zone's.
 
-use netkeel_crds::cluster_network::dns::Placement;
-
 use super::{Mapped, is_reverse, within};
 use crate::migrate::{
     finding::Place,
@@ -131,16 +129,21 @@ fn foreign(what: &Served, port: u16) -> Option<String> {
     }
 }
 
-/// The Corefile of a cache on every node (`NodeLocal DNSCache`): a server on every node, whose cluster zones are sent to kube-dns.
+/// Whether a word of `bind` is the address of `NodeLocal DNSCache` on its node, or stands for it.
+pub(super) fn is_node_local(word: &str) -> bool {
+    word.starts_with("169.254.") || word.contains("__PILLAR__LOCAL__")
+}
+
+/// The Corefile of a cache on every node (`NodeLocal DNSCache`), whose cluster zones are sent to kube-dns.
 fn node_local(servers: &mut [Server<'_>], out: &mut Mapped) {
-    let local = |word: &String| word.starts_with("169.254.") || word.contains("__PILLAR__LOCAL__");
-    let Some(bind) =
-        servers.iter().flat_map(|server| server.directives("bind")).find(|bind| bind.args.iter().any(local))
+    let Some(bind) = servers
+        .iter()
+        .flat_map(|server| server.directives("bind"))
+        .find(|bind| bind.args.iter().any(|word| is_node_local(word)))
     else {
         return;
     };
-    out.dns.placement = Placement::EveryNode;
-    let why = "a cache on every node is spec.dns.placement EveryNode: remove the DaemonSet of NodeLocal DNSCache, and its address from the kubelets' clusterDNS";
+    let why = "pods ask the servers behind kube-dns: remove the DaemonSet of NodeLocal DNSCache, and its address from the kubelets' clusterDNS";
     out.findings.note(&bind.place, "bind", why);
     let reverse = servers.iter().find(|server| server.zones.iter().all(|zone| is_reverse(zone)));
     let Some(kube_dns) = reverse.and_then(Server::target).map(<[String]>::to_vec) else { return };
