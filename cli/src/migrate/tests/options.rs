@@ -76,7 +76,12 @@ const RESOLVERS: &[Case] = &[
     ),
     ("forward . tls://10.0.0.1%a.example tls://10.0.0.2%b.example", "{}", 1, 0),
     ("forward . tls://10.0.0.1%a.example 10.0.0.2", "{}", 1, 0),
-    ("forward . tls://10.0.0.1:53%a.example", "{}", 1, 0),
+    (
+        "forward . tls://10.0.0.1:53%a.example",
+        "{upstreams: ['10.0.0.1:53'], forwarding: {protocol: TLS, tlsServerName: a.example}}",
+        0,
+        0,
+    ),
     (
         "forward . https://10.0.0.1 {\ntls_servername a.example\n}",
         "{upstreams: [10.0.0.1], forwarding: {protocol: HTTPS, tlsServerName: a.example}}",
