@@ -240,7 +240,7 @@ impl Server {
 
     fn of_process(&self, bed: &Bed, file: &str) -> Result<String> {
         let script = format!(
-            "for p in $(pidof {}); do grep -q -- {} /proc/$p/cmdline && cat /proc/$p/{file}; done",
+            "for p in $(pidof {}); do if grep -q -- {} /proc/$p/cmdline; then cat /proc/$p/{file}; fi; done",
             self.name, self.argument
         );
         let [node, _] = bed.nodes()?;
