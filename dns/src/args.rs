@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
-use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords, Upstream};
+use netkeel_crds::cluster_network::{Dns, Upstream};
 
 use crate::forward::upstreams;
 use crate::live::Base;
@@ -89,14 +89,10 @@ impl Args {
     #[must_use]
     pub fn config(self, resolv_conf: &str) -> Config {
         let settings = Settings {
-            domain: self.cluster_domain,
             ttl: self.ttl,
             dns_service: self.service,
             service_ranges: self.service_cidrs,
-            pod_ranges: vec![],
-            pod_records: PodRecords::Insecure,
-            endpoint_pod_names: false,
-            empty_services: EmptyServices::Answer,
+            ..Settings::new(self.cluster_domain)
         };
         let dns = Dns {
             cluster_domain: settings.domain.to_ascii().trim_end_matches('.').to_owned(),

@@ -1,7 +1,7 @@
 //! From a packet to its reply: names of the cluster are answered at once from the current zone, the others
 //! are asked upstream. Knows packets and the zone, no sockets.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use crate::live::Live;
 use crate::loops::Loops;
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{By, Common, Metrics, Seen};
+use crate::plain;
 use crate::querylog::{Line, QueryLog};
 use crate::resolve::{Ask, Resolved, conclude, resolve};
 use crate::traced::{Answered, Trace};
@@ -77,6 +78,8 @@ pub enum Outcome {
 pub struct Pending {
     question: Question,
     ask: Ask,
+    /// What is asked, as answers are kept.
+    key: Vec<u8>,
     client: SocketAddr,
     since: Instant,
     trace: Option<Trace>,
@@ -141,26 +144,34 @@ impl Handler {
         reply
     }
 
-    /// Answers a datagram into `reply` where that is quickly done and no rule decides it, and else leaves `reply` empty: see [`Handler::start`]. Replies with
-    /// several addresses begin with another one each `turn`; it came at `since`. What is answered is not counted yet.
+    /// Upstream resolvers that are this cluster's DNS, or lead to it.
+    fn avoid(&self, zone: &Zone) -> Vec<IpAddr> {
+        self.loops.avoid(zone.dns_addresses())
+    }
+
+    /// Answers a datagram into `reply` where that is quickly done and no rule decides it, and else leaves `reply` empty: see [`Handler::start`].
+    /// Replies with several addresses begin with another one each `turn`; it came at `since`. What is answered is not counted yet.
     pub(crate) fn quick(
         &self,
         zone: &Zone,
+        live: &Live,
         (packet, client): (&[u8], SocketAddr),
         (turn, since): (usize, Instant),
         reply: &mut Vec<u8>,
     ) -> Option<fast::Answered> {
-        let live = self.live.load();
-        let done = match fast::answer(zone, packet, turn, reply) {
-            Some(done) => {
-                let searched = done.code == ResponseCode::NXDomain && searches(&live);
+        reply.clear();
+        let mut plain = plain::Question::read(packet)?;
+        let done = match plain.below(zone.domain()) {
+            Some(apex) => {
+                let done = fast::answer(zone, &mut plain, (apex, turn), reply)?;
+                let searched = done.code == ResponseCode::NXDomain && searches(live);
                 if searched || live.rules.touch(packet, client.ip(), done.rtype) {
                     reply.clear();
                     return None;
                 }
                 done
             }
-            None => live.cached(zone, packet, (turn, since), reply)?,
+            None => live.cached(&plain, (turn, since), || self.avoid(zone), reply)?,
         };
         let (trace, logged) = (Trace::by_chance(self.traced), live.logged.wants(Some(done.code)));
         if (trace.is_some() || logged)
@@ -206,7 +217,8 @@ impl Handler {
             return Outcome::Reply(reply);
         }
         let trace = Trace::by_chance(self.traced);
-        match resolve(&self.zone.load(), &live.rules, &question, (client.ip(), searches(&live))) {
+        let zone = self.zone.load();
+        match resolve(&zone, &live.rules, &question, (client.ip(), searches(&live))) {
             Resolved::Own(by, code, sections) => {
                 let own = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
                 let reply = question.reply(code, own, sections);
@@ -217,8 +229,9 @@ impl Handler {
                 Outcome::Reply(reply)
             }
             Resolved::Ask(ask) => {
-                let Some(given) = live.known(&self.zone.load(), &question.key(&ask.name), since) else {
-                    return Outcome::Later(Box::new(Pending { question, ask, client, since, trace }));
+                let key = question.key(&ask.name);
+                let Some(given) = live.known(&key, since, || self.avoid(&zone)) else {
+                    return Outcome::Later(Box::new(Pending { question, ask, key, client, since, trace }));
                 };
                 let by = if ask.aliases.is_empty() { By::Cache } else { By::Zone };
                 let (code, reply) = conclude(&question, ask, given.bytes(usize::from(rand::random::<u16>())));
@@ -237,11 +250,11 @@ impl Handler {
 
     /// Asks an upstream resolver. The reply always comes, and in bounded time.
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
-        let Pending { question, ask, client, since, trace } = *pending;
-        let avoid = self.loops.avoid(self.zone.load().dns_addresses());
+        let Pending { question, ask, key, client, since, trace } = *pending;
+        let avoid = self.avoid(&self.zone.load());
         let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
         let live = self.live.load_full();
-        let (code, reply) = match live.forwarder.ask(&question.key(&ask.name), &avoid, trace.as_ref()).await {
+        let (code, reply) = match live.forwarder.ask(&key, &avoid, trace.as_ref()).await {
             Ok(given) => conclude(&question, ask, given.bytes(usize::from(rand::random::<u16>()))),
             Err(error) => {
                 if self.told.now(TELL) {

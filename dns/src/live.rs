@@ -1,7 +1,7 @@
 //! What the servers are told while they run: `spec.dns` of the ClusterNetwork, made ready for questions.
 //! A new one takes the place of the old one as a whole; one that cannot be read leaves the old one in force.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -13,9 +13,10 @@ use crate::cache::{Given, quick};
 use crate::fast::Answered;
 use crate::forward::{Forwarder, Upstreams, upstreams};
 use crate::metrics::Metrics;
+use crate::plain::Question;
 use crate::querylog::Logged;
 use crate::rules::Rules;
-use crate::zone::{Settings, Zone};
+use crate::zone::Settings;
 
 /// What no ClusterNetwork changes.
 #[derive(Clone, Debug)]
@@ -125,28 +126,36 @@ impl Live {
         Ok(Self { forwarder, rules, logged, plain: is_plain(&dns), dns })
     }
 
-    /// What is kept of the question under `key`. Its name is none of the zone's.
-    pub(crate) fn known(&self, zone: &Zone, key: &[u8], since: Instant) -> Option<Given> {
-        let given = self.forwarder.known(key, since, || zone.dns_addresses().to_vec());
+    /// What is kept of the question under `key`. Its name is none of the zone's. It may be fetched anew for the next time, not from those
+    /// that `avoid` names.
+    pub(crate) fn known(
+        &self,
+        key: &[u8],
+        since: Instant,
+        avoid: impl FnOnce() -> Vec<IpAddr>,
+    ) -> Option<Given> {
+        let given = self.forwarder.known(key, since, avoid);
         self.forwarder.looked_up(given.as_ref());
         given
     }
 
-    /// Answers a datagram from what is kept, as [`Live::known`] does, where that is quickly done.
+    /// Answers a question from what is kept, as [`Live::known`] does, where that is quickly done.
     pub(crate) fn cached(
         &self,
-        zone: &Zone,
-        packet: &[u8],
+        question: &Question<'_>,
         (turn, since): (usize, Instant),
+        avoid: impl FnOnce() -> Vec<IpAddr>,
         reply: &mut Vec<u8>,
     ) -> Option<Answered> {
-        let question =
-            quick::Question::read(packet).filter(|question| self.plain && !question.is_reverse())?;
-        let given = self.forwarder.known(question.key(), since, || zone.dns_addresses().to_vec())?;
-        let answered = question.answer(&given, turn, reply)?;
+        if !self.plain || question.is_reverse() {
+            return None;
+        }
+        let given = self.forwarder.known(question.key(), since, avoid)?;
+        let answered = quick::answer(question, &given, turn, reply)?;
         self.forwarder.looked_up(Some(&given));
         Some(answered)
     }
+
     /// How many questions are under way to resolvers at most.
     pub(crate) fn under_way(&self) -> usize {
         let stubs = self.dns.stub_domains.iter().map(|stub| &stub.forwarding);

@@ -33,7 +33,6 @@ pub(crate) fn names(zone: &Zone, client: IpAddr, name: &Name) -> Vec<Name> {
 
 #[cfg(test)]
 mod tests {
-    use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 
     use super::*;
     use crate::zone::{Pod, PodKey, Settings};
@@ -41,16 +40,7 @@ mod tests {
     const POD: &str = "10.1.0.7";
 
     fn zone(domain: &str) -> Zone {
-        let settings = Settings {
-            domain: Name::from_ascii(domain).unwrap(),
-            ttl: 5,
-            dns_service: "kube-dns.kube-system".to_owned(),
-            service_ranges: vec![],
-            pod_ranges: vec![],
-            pod_records: PodRecords::Insecure,
-            endpoint_pod_names: false,
-            empty_services: EmptyServices::Answer,
-        };
+        let settings = Settings::new(Name::from_ascii(domain).unwrap());
         let mut zone = Zone::new(settings, 1);
         let pod = |namespace: &str, address: &str| {
             Pod::new(PodKey::new(namespace, "pod"), 1, false, [address.parse().unwrap()])

@@ -6,16 +6,14 @@ mod endpoints;
 mod entry;
 mod external;
 mod pods;
+mod settings;
 mod slice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hickory_proto::rr::Name;
 use hickory_proto::serialize::binary::BinEncodable;
-use ipnet::IpNet;
-use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 
 pub use endpoints::Endpoint;
 pub(crate) use entry::Entry;
@@ -23,38 +21,11 @@ pub use entry::{Pointer, Port, Protocol, Service};
 pub use external::External;
 pub(crate) use pods::Pods;
 pub use pods::{Pod, PodKey};
+pub use settings::Settings;
 pub use slice::{Label, PackedSlice, Slice};
 
 use crate::pairs::Pairs;
 use crate::shards::Shards;
-
-/// What the zone is told and no object says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The cluster domain, fully qualified.
-    pub domain: Name,
-    /// Time to live of answers, in seconds.
-    pub ttl: u32,
-    /// `name.namespace` of the Service in front of the DNS servers, lower case.
-    pub dns_service: String,
-    /// Ranges of Services whose reverse names are never asked elsewhere.
-    pub service_ranges: Vec<IpNet>,
-    /// Those of pods.
-    pub pod_ranges: Vec<IpNet>,
-    /// Which names made of a pod's address there are.
-    pub pod_records: PodRecords,
-    /// Whether endpoints without a host name are called as their pods are.
-    pub endpoint_pod_names: bool,
-    /// What is said of a Service with a cluster address and no ready endpoint.
-    pub empty_services: EmptyServices,
-}
-
-impl Settings {
-    /// Whether all addresses of `network` can only be the cluster's.
-    pub(crate) fn is_own(&self, network: IpNet) -> bool {
-        self.service_ranges.iter().chain(&self.pod_ranges).any(|range| range.contains(&network))
-    }
-}
 
 /// Identifies a Service or EndpointSlice: namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,9 +1,7 @@
 //! What the zone holds of a large cluster, counted at the allocator, in a process of its own. The budgets are the measured sizes and a little
 //! more: docs/dns.md says what they add up to.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use clap::Parser;
@@ -16,31 +14,8 @@ use netkeel_dns::metrics::Metrics;
 use netkeel_dns::watch::{Change, Follower, SeenPod, SeenService, SeenSlice};
 use netkeel_dns::zone::Zone;
 use netkeel_telemetry::metrics::Registry;
+use netkeel_testkit::allocation::{Counting, in_use};
 use serde_json::{Value, json};
-
-/// Bytes that are in use, as glibc rounds them.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-
-fn rounded(size: usize) -> usize {
-    (size + 8).next_multiple_of(16).max(32)
-}
-
-// SAFETY: all work is the system's allocator's; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(rounded(layout.size()), Relaxed);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(rounded(layout.size()), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -125,9 +100,9 @@ fn zone(Lists { services, slices, pods }: Lists) -> Arc<ArcSwap<Zone>> {
 
 /// What `made` keeps, and how many bytes of them belong to one of `count`.
 fn each<T>(count: usize, work: impl FnOnce() -> T) -> (T, usize) {
-    let before = IN_USE.load(Relaxed);
+    let before = in_use();
     let made = work();
-    let kept = IN_USE.load(Relaxed).checked_sub(before).expect("what is made takes memory");
+    let kept = in_use().checked_sub(before).expect("what is made takes memory");
     (made, kept / count)
 }
 

@@ -121,6 +121,12 @@ impl Cluster {
         OUTSIDE_SERVER.of(self.ip_family())
     }
 
+    /// Those of both families: the resolver outside tells them to whoever asks for that host.
+    #[must_use]
+    pub fn outside_records(&self) -> Vec<IpAddr> {
+        OUTSIDE_SERVER.of(IpFamily::Dual)
+    }
+
     /// The kubeconfig of the administrator. Its address is reachable from the fabric only.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {

@@ -31,7 +31,6 @@ pub(super) fn answer(zone: &Zone, make: &Maker<'_>, pod: &str, namespace: &str, 
 #[cfg(test)]
 mod tests {
     use hickory_proto::rr::Name;
-    use netkeel_crds::cluster_network::EmptyServices;
 
     use crate::answer::{Answer, answer};
     use crate::zone::{ObjectKey, Pod, PodKey, Service, Settings, Zone};
@@ -39,16 +38,7 @@ mod tests {
     use super::*;
 
     fn zone(pod_records: PodRecords) -> Zone {
-        let settings = Settings {
-            domain: Name::from_ascii("cluster.local.").unwrap(),
-            ttl: 5,
-            dns_service: "kube-dns.kube-system".to_owned(),
-            service_ranges: vec![],
-            pod_ranges: vec![],
-            endpoint_pod_names: false,
-            empty_services: EmptyServices::Answer,
-            pod_records,
-        };
+        let settings = Settings { pod_records, ..Settings::new(Name::from_ascii("cluster.local.").unwrap()) };
         let mut zone = Zone::new(settings, 1);
         zone.put_service(&ObjectKey::new("shop", "web"), Service::Headless);
         zone

@@ -1,7 +1,5 @@
 //! Tables: a question on the left, the whole answer on the right.
 
-use netkeel_crds::cluster_network::PodRecords;
-
 use super::*;
 use crate::zone::{ObjectKey, Protocol, Settings, Slice};
 
@@ -26,14 +24,9 @@ fn slice(endpoints: &[(Option<&str>, &str)], ports: &[Port]) -> Slice {
 
 fn settings() -> Settings {
     Settings {
-        domain: name("cluster.local."),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
         pod_ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
-        pod_records: PodRecords::Insecure,
-        endpoint_pod_names: false,
-        empty_services: EmptyServices::Answer,
+        ..Settings::new(name("cluster.local."))
     }
 }
 

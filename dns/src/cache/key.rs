@@ -5,14 +5,13 @@ use hickory_proto::rr::{Name, RecordType};
 use hickory_proto::serialize::binary::BinEncodable;
 
 use crate::message::UDP_LIMIT;
+use crate::plain::{CHECKING_DISABLED, RECURSION_DESIRED};
 use crate::wire::{HEADER, put_opt};
 
 pub(crate) const DNSSEC: u8 = 1;
 pub(crate) const UNCHECKED: u8 = 2;
 /// Bytes of a key behind the name: the type and the flags.
-const TAIL: usize = 3;
-const RECURSION_DESIRED: u8 = 0x01;
-const CHECKING_DISABLED: u8 = 0x10;
+pub(crate) const TAIL: usize = 3;
 
 /// The key of a question.
 pub(crate) fn key(name: &Name, rtype: RecordType, flags: u8) -> Vec<u8> {

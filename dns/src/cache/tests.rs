@@ -9,30 +9,22 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use netkeel_crds::cluster_network::Dns;
 use netkeel_crds::cluster_network::dns::{Cache, Host, ServeStale};
-use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords};
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{key, quick, reply::Told};
+use super::{key, reply::Told};
 use crate::handler::{Handler, Outcome};
 use crate::live::{Base, Live};
 use crate::message::Transport;
 use crate::metrics::Metrics;
+use crate::plain::Question;
 use crate::zone::{Settings, Zone};
 
 fn live(dns: Dns) -> (Live, Zone, Metrics) {
-    let settings = Settings {
-        domain: Name::from_ascii("cluster.local.").unwrap(),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
-        service_ranges: vec![],
-        pod_ranges: vec![],
-        pod_records: PodRecords::Insecure,
-        empty_services: EmptyServices::Answer,
-        endpoint_pod_names: false,
-    };
+    let settings = Settings::new(Name::from_ascii("cluster.local.").unwrap());
     let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
     let base = Base { settings: settings.clone(), listen: vec![], of_node: vec![] };
     (Live::new(dns, &base, &metrics).unwrap(), Zone::new(settings, 7), metrics)
@@ -143,7 +135,7 @@ proptest! {
         }
         for packet in [whole, damaged] {
             let (mut bytes, client) = (Vec::new(), SocketAddr::from(([10, 0, 0, 1], 4000)));
-            let Some(answered) = handler.quick(zone, (&packet, client), (turn, *now), &mut bytes) else {
+            let Some(answered) = handler.quick(zone, &handler.live(), (&packet, client), (turn, *now), &mut bytes) else {
                 prop_assert!(bytes.is_empty());
                 continue;
             };
@@ -163,17 +155,18 @@ proptest! {
 #[test]
 fn the_quick_way_is_taken_for_usual_questions_and_not_where_anything_else_has_a_say() {
     let answers = |dns: Dns| {
-        let (live, zone, _) = live(dns);
+        let (live, ..) = live(dns);
         let now = Instant::now();
         live.forwarder.keep(&key_of("www.example."), &reply("www.example.", RecordType::A, 60, 1), now);
         let packet = query("WWW.example.", RecordType::A).to_vec().unwrap();
-        live.cached(&zone, &packet, (0, now), &mut Vec::new()).is_some()
+        let question = Question::read(&packet).unwrap();
+        live.cached(&question, (0, now), Vec::new, &mut Vec::new()).is_some()
     };
     assert!(answers(Dns::default()));
     let host = Host { ip: [10, 0, 0, 1].into(), names: vec!["www.example".to_owned()], ..hosts() };
     assert!(!answers(Dns { hosts: vec![host], ..Dns::default() }));
     let reverse = query("1.2.0.192.in-addr.ARPA.", RecordType::A).to_vec().unwrap();
-    assert!(quick::Question::read(&reverse).unwrap().is_reverse());
+    assert!(Question::read(&reverse).unwrap().is_reverse());
 }
 
 fn hosts() -> Host {

@@ -31,14 +31,10 @@ fn zone() -> Zone {
 
 fn zone_of((pod_records, empty_services, ttl): (PodRecords, EmptyServices, u32)) -> Zone {
     let settings = Settings {
-        domain: Name::from_ascii("cluster.local.").unwrap(),
         ttl,
-        dns_service: "kube-dns.kube-system".to_owned(),
-        service_ranges: vec![],
-        pod_ranges: vec![],
         pod_records,
         empty_services,
-        endpoint_pod_names: false,
+        ..Settings::new(Name::from_ascii("cluster.local.").unwrap())
     };
     let mut zone = Zone::new(settings, 7);
     let cluster = |addresses: &[&str]| Service::ClusterIp { addresses: ips(addresses), ports: vec![] };
@@ -96,7 +92,7 @@ fn packet(name: &str, rtype: RecordType, edns: Option<u16>) -> Vec<u8> {
 /// The quick answer, which the general way gives too; the order of addresses is anybody's.
 fn same(zone: &Zone, handler: &Handler, packet: &[u8], turn: usize) -> Option<Message> {
     let mut reply = Vec::new();
-    let answered = answer(zone, packet, turn, &mut reply);
+    let answered = answer_packet(zone, packet, turn, &mut reply);
     same_as_start((answered, reply), handler, packet, SocketAddr::from(([10, 0, 0, 1], 4000)))
 }
 
@@ -212,7 +208,7 @@ fn what_is_odd_is_left_to_the_general_way() {
         plain[..plain.len() - 1].to_vec(),
         vec![],
     ] {
-        assert!(answer(&zone, &odd, 0, &mut vec![1]).is_none(), "{odd:?}");
+        assert!(answer_packet(&zone, &odd, 0, &mut vec![1]).is_none(), "{odd:?}");
     }
 }
 
@@ -225,7 +221,7 @@ fn each_address_has_its_turn_also_where_not_all_fit() {
         let mut firsts = std::collections::BTreeSet::new();
         for turn in 0..200 {
             let mut reply = Vec::new();
-            answer(&zone, &packet, turn, &mut reply).unwrap();
+            answer_packet(&zone, &packet, turn, &mut reply).unwrap();
             let message = Message::from_vec(&reply).unwrap();
             let all: std::collections::BTreeSet<_> =
                 message.answers.iter().map(|record| record.data.to_string()).collect();
@@ -283,11 +279,15 @@ fn questions_are_logged_whichever_way_they_are_answered() {
     let mut sizes = Vec::new();
     for name in ["WEB.shop.svc.cluster.local.", "ghost.shop.svc.cluster.local."] {
         let (packet, mut reply) = (packet(name, RecordType::A, None), Vec::new());
-        handler.quick(&zone, (&packet, client), (0, Instant::now()), &mut reply).unwrap();
+        handler.quick(&zone, &handler.live(), (&packet, client), (0, Instant::now()), &mut reply).unwrap();
         sizes.push(reply.len());
     }
     let dropped = packet("db.shop.svc.cluster.local.", RecordType::A, None);
-    assert!(handler.quick(&zone, (&dropped, client), (0, Instant::now()), &mut Vec::new()).is_none());
+    assert!(
+        handler
+            .quick(&zone, &handler.live(), (&dropped, client), (0, Instant::now()), &mut Vec::new())
+            .is_none()
+    );
     assert!(matches!(handler.start(&dropped, Transport::Tcp, client), Outcome::Nothing));
     let mut broken = dropped.clone();
     broken.truncate(20);
@@ -363,7 +363,7 @@ fn rules_that_are_about_other_names_leave_quick_answers_alone() {
         let packet = packet("web.shop.svc.cluster.local.", rtype, None);
         let client = SocketAddr::from((client, 4000));
         let mut reply = Vec::new();
-        handler.quick(&zone, (&packet, client), (0, Instant::now()), &mut reply).is_some()
+        handler.quick(&zone, &handler.live(), (&packet, client), (0, Instant::now()), &mut reply).is_some()
     };
     assert!(quick([10, 0, 0, 1], RecordType::A));
     assert!(!quick([10, 0, 0, 1], RecordType::AAAA));
@@ -432,7 +432,7 @@ proptest! {
             let packet = packet(&name, if is_v4 { RecordType::A } else { RecordType::AAAA }, None);
             let client = SocketAddr::from((if inside { [10, 0, 0, 1] } else { [192, 0, 2, 1] }, 4000));
             let mut reply = Vec::new();
-            let answered = handler.quick(&zone, (&packet, client), (0, Instant::now()), &mut reply);
+            let answered = handler.quick(&zone, &handler.live(), (&packet, client), (0, Instant::now()), &mut reply);
             same_as_start((answered, reply), &handler, &packet, client);
         }
     }

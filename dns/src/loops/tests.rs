@@ -1,12 +1,15 @@
 //! Who answers which question, and what follows from the answers.
 
-use netkeel_crds::cluster_network::Upstream;
-use netkeel_crds::cluster_network::dns::StubDomain;
+use std::time::Instant;
 
-use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use netkeel_crds::cluster_network::Upstream;
+use netkeel_crds::cluster_network::dns::{StaleMode, StubDomain};
+use netkeel_telemetry::metrics::Registry;
 
 use super::*;
-use crate::zone::Settings;
+use crate::handler::Handler;
+use crate::zone::{Settings, Zone};
 
 fn name(text: &str) -> Name {
     Name::from_ascii(text).unwrap()
@@ -69,16 +72,7 @@ fn a_resolver_that_says_nothing_stays_as_it_was() {
 
 #[test]
 fn resolvers_of_all_names_and_of_stub_domains_are_looked_at_but_not_encrypted_ones() {
-    let settings = Settings {
-        domain: name("cluster.local."),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
-        service_ranges: vec![],
-        pod_ranges: vec![],
-        endpoint_pod_names: false,
-        empty_services: EmptyServices::Answer,
-        pod_records: PodRecords::Insecure,
-    };
+    let settings = Settings::new(name("cluster.local."));
     let base = Base { settings, listen: vec![], of_node: vec![address("10.0.0.1:53")] };
     let stub = |zone: &str, protocol: &str| -> StubDomain {
         serde_json::from_value(serde_json::json!({"zone": zone, "upstreams": ["10.0.0.2"],
@@ -93,4 +87,49 @@ fn resolvers_of_all_names_and_of_stub_domains_are_looked_at_but_not_encrypted_on
     assert_eq!(targets(&base, &dns), [target("10.0.0.3:5353"), corp.clone()]);
     dns.forwarding.protocol = Protocol::TLS;
     assert_eq!(targets(&base, &dns), [corp]);
+}
+
+/// An answer of `name` that is kept and over, so that it is given and fetched anew at once.
+fn over(name: &str, resolver: SocketAddr) -> (Live, Handler, Zone) {
+    use hickory_proto::rr::rdata::A;
+    let mut dns = Dns { upstreams: vec![resolver.into()], ..Dns::default() };
+    dns.cache.serve_stale.mode = StaleMode::Immediate;
+    let base =
+        Base { settings: Settings::new(self::name("cluster.local.")), listen: vec![], of_node: vec![] };
+    let metrics = Metrics::new(&Registry::new("dns", "0"), address("127.0.0.1:53"), "cluster.local.");
+    let live = Live::new(dns.clone(), &base, &metrics).unwrap();
+    let mut reply = Message::response(1, OpCode::Query);
+    reply.add_query(Query::query(self::name(name), RecordType::A));
+    reply.add_answer(Record::from_rdata(self::name(name), 60, RData::A(A::new(192, 0, 2, 1))));
+    let key = crate::cache::key::key(&self::name(name), RecordType::A, 0);
+    live.forwarder.keep(&key, &reply.to_vec().unwrap(), Instant::now());
+    let zone = Zone::new(base.settings.clone(), 1);
+    let shared = |live| Arc::new(ArcSwap::from_pointee(live));
+    let handler = Handler::new(
+        Arc::new(ArcSwap::from_pointee(zone.clone())),
+        shared(Live::new(dns, &base, &metrics).unwrap()),
+        metrics,
+    );
+    (live, handler, zone)
+}
+
+#[tokio::test]
+async fn what_is_kept_is_not_fetched_anew_from_who_leads_back() {
+    let resolver = tokio::net::UdpSocket::bind(address("127.0.0.1:0")).await.unwrap();
+    let at = resolver.local_addr().unwrap();
+    let out = Loops::default();
+    out.out.store(Arc::new(vec![at.ip()]));
+    for (asked, loops) in [("left-out.example.", out), ("asked.example.", Loops::default())] {
+        let (live, handler, zone) = over(asked, at);
+        let mut query = Message::new(7, MessageType::Query, OpCode::Query);
+        query.add_query(Query::query(name(asked), RecordType::A));
+        let (packet, later) = (query.to_vec().unwrap(), Instant::now() + Duration::from_mins(2));
+        let handler = handler.heeding(loops);
+        let given = handler.quick(&zone, &live, (&packet, at), (0, later), &mut Vec::new());
+        assert!(given.is_some_and(|given| given.cached), "{asked}");
+    }
+    let mut buffer = [0; 512];
+    let length = resolver.recv(&mut buffer).await.unwrap();
+    let question = Message::from_vec(&buffer[..length]).unwrap();
+    assert_eq!(question.queries[0].name().to_ascii(), "asked.example.", "the first that is fetched");
 }

@@ -1,7 +1,6 @@
 //! Tables: a `spec.dns` and questions on the left, what rules say on the right.
 
 use hickory_proto::rr::RData;
-use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
 use serde_json::{Value, json};
 
 use super::*;
@@ -20,16 +19,7 @@ fn rules(spec: &Value) -> Rules {
 }
 
 fn zone() -> Zone {
-    let settings = Settings {
-        domain: name("cluster.local."),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
-        service_ranges: vec![],
-        pod_ranges: vec![],
-        pod_records: PodRecords::Insecure,
-        empty_services: EmptyServices::Answer,
-        endpoint_pod_names: false,
-    };
+    let settings = Settings::new(name("cluster.local."));
     let mut zone = Zone::new(settings, 7);
     let port = |name: &str, protocol, number| Port { name: name.to_owned(), protocol, number };
     let ports =

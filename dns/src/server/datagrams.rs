@@ -73,10 +73,10 @@ impl Thread {
                 full = 0;
                 self.look(&mut gate);
             }
-            let (since, zone) = (Instant::now(), self.handler.zone());
+            let (since, zone, live) = (Instant::now(), self.handler.zone(), self.handler.live());
             gate.now = gate.limits.at(since);
             self.hold_back(&mut gate);
-            gate.rate = Rate::of(&self.handler.live().dns.rate_limit);
+            gate.rate = Rate::of(&live.dns.rate_limit);
             for (packet, origin, reply) in batch.each() {
                 turn = turn.wrapping_add(1);
                 let client = origin.client();
@@ -88,12 +88,12 @@ impl Thread {
                     }
                     Verdict::Drop => continue,
                 }
-                match self.handler.quick(&zone, (packet, client), (turn, since), reply) {
+                match self.handler.quick(&zone, &live, (packet, client), (turn, since), reply) {
                     Some(answered) => quick.push((client, answered)),
                     None => self.answer(packet, origin, reply),
                 }
             }
-            drop(zone);
+            drop((zone, live));
             gate.count();
             // Before they are sent: who has a reply finds it counted. The time is that of the batch, whose first one waits for the last.
             let took = since.elapsed();

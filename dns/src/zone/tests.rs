@@ -1,21 +1,12 @@
 //! A zone reached by changes equals the zone built from what is left at the end.
 
-use netkeel_crds::cluster_network::{EmptyServices, PodRecords};
+use hickory_proto::rr::Name;
 use proptest::prelude::*;
 
 use super::*;
 
 fn empty() -> Zone {
-    let settings = Settings {
-        domain: Name::from_ascii("cluster.local.").unwrap(),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
-        service_ranges: vec![],
-        pod_ranges: vec![],
-        pod_records: PodRecords::Insecure,
-        endpoint_pod_names: false,
-        empty_services: EmptyServices::Answer,
-    };
+    let settings = Settings::new(Name::from_ascii("cluster.local.").unwrap());
     Zone::new(settings, 0)
 }
 

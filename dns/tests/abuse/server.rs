@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record};
-use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords, RateLimit};
+use netkeel_crds::cluster_network::{Dns, RateLimit};
 use netkeel_dns::handler::Handler;
 use netkeel_dns::live::{Base, Live};
 use netkeel_dns::metrics::Metrics;
@@ -137,16 +137,7 @@ async fn resolve(socket: UdpSocket) {
 }
 
 fn zone() -> Zone {
-    let settings = Settings {
-        domain: Name::from_ascii("cluster.local.").expect("a name"),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
-        service_ranges: vec![],
-        pod_ranges: vec![],
-        pod_records: PodRecords::Insecure,
-        empty_services: EmptyServices::Answer,
-        endpoint_pod_names: false,
-    };
+    let settings = Settings::new(Name::from_ascii("cluster.local.").expect("a name"));
     let mut zone = Zone::new(settings, 1);
     let web = Service::ClusterIp { addresses: vec![[10, 96, 0, 7].into()], ports: vec![] };
     zone.put_service(&ObjectKey::new("shop", "web"), web);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
-use netkeel_crds::cluster_network::{Dns, EmptyServices, PodRecords};
+use netkeel_crds::cluster_network::Dns;
 use netkeel_dns::handler::Handler;
 use netkeel_dns::live::{Base, Live};
 use netkeel_dns::metrics::Metrics;
@@ -86,14 +86,8 @@ fn handler_at(address: SocketAddr, upstreams: &[SocketAddr], dns: Dns) -> (Handl
 
 fn zone() -> Zone {
     let settings = Settings {
-        domain: name("cluster.local."),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
-        pod_ranges: vec![],
-        pod_records: PodRecords::Insecure,
-        endpoint_pod_names: false,
-        empty_services: EmptyServices::Answer,
+        ..Settings::new(name("cluster.local."))
     };
     let mut zone = Zone::new(settings, 1);
     let web = Port { name: "web".to_owned(), protocol: Protocol::Tcp, number: 80 };

@@ -72,7 +72,8 @@ impl Asker {
     }
 }
 
-fn exchange(stream: &mut TcpStream, packet: &[u8]) -> std::io::Result<Vec<u8>> {
+/// Asks over a connection (RFC 1035 section 4.2.2).
+pub(crate) fn exchange(stream: &mut TcpStream, packet: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut framed = u16::try_from(packet.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
     framed.extend(packet);
     stream.write_all(&framed)?;

@@ -1,10 +1,10 @@
 //! One DNS question, asked as given; and names of targets, looked up as resolv.conf says.
 
-use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::ask::exchange;
 use crate::dns::{self, Message, Record};
 use crate::flags::Flags;
 use crate::json::Value;
@@ -103,14 +103,7 @@ impl Question<'_> {
     fn over_tcp(&self, query: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&self.server, self.timeout)?;
         stream.set_read_timeout(Some(self.timeout))?;
-        let mut framed = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
-        framed.extend(query);
-        stream.write_all(&framed)?;
-        let mut length = [0; 2];
-        stream.read_exact(&mut length)?;
-        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-        stream.read_exact(&mut answer)?;
-        Ok(answer)
+        exchange(&mut stream, query)
     }
 }
 

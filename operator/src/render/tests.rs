@@ -160,7 +160,8 @@ fn dns_over_tls_has_a_port_and_a_certificate_only_where_it_is_asked_for() {
     assert_eq!(service["spec"]["ports"].as_array().and_then(|ports| ports.last()).unwrap()["port"], 853);
     let pod = &deployment["spec"]["template"]["spec"];
     let secret = serde_json::json!({"secretName": "dns-certificate", "optional": true});
-    assert_eq!(pod["volumes"][1], serde_json::json!({"name": "tls", "secret": secret}));
+    let state = serde_json::json!({"name": "state", "emptyDir": {}});
+    assert_eq!(pod["volumes"], serde_json::json!([state, {"name": "tls", "secret": secret}]));
     let server = &pod["containers"][0];
     assert!(server["command"].to_string().ends_with(r#""--tls","/etc/netkeel/tls"]"#), "{server}");
     assert_eq!(server["volumeMounts"][1]["mountPath"], "/etc/netkeel/tls");

@@ -1,9 +1,9 @@
-//! What the allocator keeps. glibc returns free memory only from the end of a heap: lists, which are large for a moment, would leave their size
-//! behind for good.
+//! What the allocator keeps. The programs are linked with glibc, which returns free memory only from the end of a heap: lists, which are large
+//! for a moment, would leave their size behind for good.
 #![expect(unsafe_code, reason = "malloc_trim is a C function")]
 
 /// Returns the pages to the kernel on which nothing is left, of every heap: a few milliseconds for 100 MiB.
-pub(crate) fn give_back() {
+pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes the allocator's own locks and moves nothing.
     unsafe {
