@@ -314,7 +314,7 @@ impl Cluster {
         self.process_of("fabric")
     }
 
-    fn process_of(&self, member: &str) -> Result<ProcessId> {
+    pub(crate) fn process_of(&self, member: &str) -> Result<ProcessId> {
         Spec::read(&self.folder.join(member))?.process().with_context(|| {
             format!("{member} of cluster {0} does not run: cargo xtask cluster up --name {0}", self.name)
         })

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::Workload;
 use super::client::{PROGRAM, Seen, Streams, Transfer, at, parse};
 use super::sandbox::Sandbox;
-use crate::{Cluster, process};
+use crate::{Cluster, http, process};
 
 /// Longer than any test; a prober is stopped.
 const SECONDS: &str = "1200";
@@ -185,11 +186,13 @@ impl<'a> Prober<'a> {
         self.start(&["forbidden", "--to", &at(to, port)])
     }
 
-    /// What the server in this pod got from a client.
+    /// What the server in this pod got from a client. Its own node asks, whatever policies say: `ctr` may lose what a program writes that
+    /// ends at once, for it gives up pipes that it has not opened by then.
     pub fn received(&self, client: &str) -> Result<Received> {
-        let url = format!("http://127.0.0.1:{}/received/{client}", super::HTTP_PORT);
-        let text = process::text(self.exec().args(["/bin/wget", "-q", "-O", "-", &url]))?;
-        serde_json::from_str(&text).with_context(|| format!("{url} in {}: {text:?}", self.pod))
+        let server = SocketAddr::new(self.address.parse()?, super::HTTP_PORT);
+        let path = format!("/received/{client}");
+        let text = http::get_from(self.cluster, &self.node, server, &path)?;
+        serde_json::from_str(&text).with_context(|| format!("{path} of {}: {text:?}", self.pod))
     }
 
     fn start<T>(&self, arguments: &[&str]) -> Result<Probe<T>> {
