@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::why::{End, Target};
+use crate::{
+    migrate,
+    why::{End, Target},
+};
 
 /// What the user asks for.
 #[derive(Debug, Parser)]
@@ -38,8 +41,19 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
+    /// Turn the configuration of another program into Netkeel's.
+    #[command(subcommand)]
+    Migrate(Migrate),
     /// Print this program's version.
     Version,
+}
+
+/// What is turned into Netkeel's configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrate {
+    /// A Corefile of CoreDNS, or what kube-dns is told, into a patch of spec.dns. Exits with 1 when something has no place
+    /// there, with 2 when it cannot be read.
+    Corefile(migrate::Options),
 }
 
 /// How a result is printed.
@@ -76,5 +90,24 @@ mod tests {
             Command::Why { to: Target { port: Some((_, 5432)), .. }, from_file: Some(_), .. }
         ));
         assert_eq!(Args::try_parse_from(["netkeel", "why", "cart", "shop/db"]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn a_corefile_is_a_file_or_the_clusters() {
+        let parse =
+            |args: &[&str]| Args::try_parse_from([&["netkeel", "migrate", "corefile"], args].concat());
+        let good: [&[&str]; 3] = [
+            &["-"],
+            &["Corefile", "a.override", "--env", "A=b=c"],
+            &["--from-cluster", "--tls-secret", "dot"],
+        ];
+        for args in good {
+            assert!(parse(args).is_ok(), "{args:?}");
+        }
+        let bad: [&[&str]; 4] =
+            [&[], &["Corefile", "--from-cluster"], &["-", "--env", "A"], &["-", "--tls-secret", "A_"]];
+        for args in bad {
+            assert_eq!(parse(args).unwrap_err().exit_code(), 2, "{args:?}");
+        }
     }
 }

@@ -3,17 +3,18 @@
 
 pub mod args;
 mod lister;
+mod migrate;
 mod status;
 mod why;
 
 use std::process::ExitCode;
 
-use args::{Args, Command};
+use args::{Args, Command, Migrate};
 use lister::Lister;
 use status::{fetch, render};
 
-/// Does what the command line asks for. The exit code is 1 when the network has a problem or traffic is denied, 2 when
-/// the cluster cannot be asked.
+/// Does what the command line asks for. The exit code is 1 when the network has a problem, traffic is denied or a
+/// configuration has no place, 2 when the cluster or file cannot be asked.
 #[must_use]
 pub fn run(args: &Args) -> ExitCode {
     let context = args.context.as_deref();
@@ -29,6 +30,11 @@ pub fn run(args: &Args) -> ExitCode {
         Command::Why { from, to, from_file, output } => tell(async {
             let answer = why::ask(context, from_file.as_deref(), from, to).await?;
             Ok((why::render(&answer, *output), answer.explanation.allowed))
+        }),
+        Command::Migrate(Migrate::Corefile(options)) => tell(async {
+            let migrated = migrate::corefile(context, options).await?;
+            eprint!("{}", migrated.told);
+            Ok((migrated.patch, migrated.good))
         }),
     }
 }

@@ -1,12 +1,14 @@
 //! Lists objects as the API server has them, in time or not at all.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Client, Resource,
     api::{Api, ApiResource, DynamicObject, ListParams},
 };
+use serde::de::DeserializeOwned;
 
 /// How long one list may take: the client itself tries for minutes with an API server that is on its way up or down.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -49,6 +51,21 @@ impl Lister {
     /// All objects of a kind without which there is no answer.
     pub(crate) async fn needed<K: Resource<DynamicType = ()>>(&self) -> Result<Vec<DynamicObject>> {
         known::<K>(self.ask::<K>("").await).map(Option::unwrap_or_default)
+    }
+
+    /// One object, where it is there.
+    pub(crate) async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let what = || format!("get {} {namespace}/{name}", K::kind(&()));
+        match tokio::time::timeout(self.patience, api.get_opt(name)).await {
+            Ok(answer) => answer.with_context(what),
+            Err(_) => {
+                Err(anyhow!("no usable answer within {} s", self.patience.as_secs_f32())).with_context(what)
+            }
+        }
     }
 
     async fn ask<K>(&self, labels: &str) -> Result<Vec<DynamicObject>, kube::Error>

@@ -6,7 +6,7 @@ mod pod_network;
 mod status;
 
 pub use crate::text::{Mtu, Upstream};
-pub use dns::Dns;
+pub use dns::{Dns, EmptyServices, PodRecords, RateLimit, SearchPath, Tls};
 pub use observability::{COLLECTOR, Observability, SamplingRatios, Traces};
 pub use pod_network::{
     AddressPool, BlockSizes, Encapsulation, Ipam, Masquerade, PodNetwork, PoolState, Vxlan,

@@ -68,24 +68,60 @@ impl JsonSchema for DomainText {
     }
 }
 
-/// A resolver that names outside the cluster are sent to: `ip` (port 53), `ip:port` or `[ip]:port`.
+/// Schema of a zone: a domain name as above, or `.` for all names.
+pub(crate) struct ZoneText;
+
+impl JsonSchema for ZoneText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Zone".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 1, "maxLength": 253, "pattern": r"^([.]|[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?([.][a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?)*)$"})
+    }
+}
+
+/// A resolver that names outside the cluster are sent to: `ip`, `ip:port` or `[ip]:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Upstream(pub SocketAddr);
+pub struct Upstream {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Its port; without one, that of the protocol it is asked over.
+    pub port: Option<u16>,
+}
+
+impl Upstream {
+    /// Where it is asked, at the port `usual` unless it says another one.
+    #[must_use]
+    pub fn at(self, usual: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.unwrap_or(usual))
+    }
+}
+
+impl From<SocketAddr> for Upstream {
+    fn from(address: SocketAddr) -> Self {
+        Self { ip: address.ip(), port: Some(address.port()) }
+    }
+}
 
 impl FromStr for Upstream {
     type Err = std::net::AddrParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bare = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
-        bare.or_else(|_| text.parse()).map(Self)
+        let bare = text.parse::<IpAddr>().map(|ip| Self { ip, port: None });
+        bare.or_else(|_| text.parse::<SocketAddr>().map(Self::from))
     }
 }
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.port() {
-            53 => self.0.ip().fmt(f),
-            _ => self.0.fmt(f),
+        match self.port {
+            None => self.ip.fmt(f),
+            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
         }
     }
 }

@@ -21,6 +21,21 @@ fn committed_yaml_is_generated_from_the_types() {
     }
 }
 
+/// YAML 1.1, which kubectl and the API server read, takes some bare words for truth values.
+#[test]
+fn no_word_of_the_api_is_a_truth_value_in_yaml() {
+    let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    for crd in netkeel_crds::all() {
+        let text = netkeel_crds::yaml(&crd).unwrap().1;
+        for line in text.lines() {
+            let value = line.trim().trim_start_matches("- ").rsplit(": ").next().unwrap_or_default();
+            let plain = line.trim().starts_with("- ") || line.trim().starts_with("default:");
+            let flag = ["default: true", "default: false"].contains(&line.trim());
+            assert!(!plain || flag || !words.contains(&value.to_lowercase().as_str()), "{line}");
+        }
+    }
+}
+
 #[test]
 fn an_empty_spec_is_the_default_network() {
     let spec: ClusterNetworkSpec = serde_json::from_value(json!({})).unwrap();
@@ -55,12 +70,12 @@ fn forwarding() -> Value {
 /// `spec.dns` as it is by default, but for `changes`.
 fn dns(changes: &Value) -> Value {
     let mut dns = json!({
-        "clusterDomain": "cluster.local", "replicas": 2, "placement": "Replicas", "ttlSeconds": 5, "podRecords": "Insecure",
+        "clusterDomain": "cluster.local", "replicas": 2, "placement": "Replicas", "networkPolicies": "Exempt", "ttlSeconds": 5, "podRecords": "Insecure",
         "endpointPodNames": false, "emptyServices": "Answer", "upstreams": [], "forwarding": forwarding(), "stubDomains": [],
         "cache": {"maxEntries": 10_000, "maxBytes": 8_388_608, "maxTTLSeconds": 3600, "minTTLSeconds": 5, "negativeMaxTTLSeconds": 1800,
             "prefetch": true, "serveStale": {"maxAgeSeconds": 86_400, "mode": "Verify", "responseTTLSeconds": 30}},
         "hosts": [], "rewrites": [], "overrides": [], "acl": [], "externalZones": [],
-        "queryLog": {"queries": "Off", "sampleRatio": 1.0}, "searchPath": "Off", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
+        "queryLog": {"queries": "None", "sampleRatio": 1.0}, "searchPath": "Client", "rateLimit": {"queriesPerSecond": 0, "burst": 0},
     });
     for (field, value) in changes.as_object().into_iter().flatten() {
         dns[field] = value.clone();
@@ -86,7 +101,7 @@ fn every_object_survives_the_way_to_the_api_and_back() {
             },
             "dns": dns(&json!({
                 "clusterDomain": "k8s.example", "replicas": 3, "upstreams": ["192.0.2.53", "[2001:db8::1]:5353"], "clusterIP": "10.96.0.10",
-                "placement": "EveryNode", "podRecords": "Verified", "emptyServices": "NXDomain", "searchPath": "ServerSide",
+                "placement": "EveryNode", "networkPolicies": "Enforced", "podRecords": "Verified", "emptyServices": "NXDomain", "searchPath": "ServerSide",
                 "forwarding": {"protocol": "TLS", "tlsServerName": "dns.example", "httpsPath": "/dns-query", "policy": "Sequential",
                     "timeoutMilliseconds": 700, "maxConcurrent": 10, "failover": ["NXDomain"]},
                 "stubDomains": [{"zone": "corp.example", "upstreams": ["192.0.2.7"], "forwarding": forwarding()}],
@@ -137,9 +152,16 @@ fn a_block_is_named_after_its_cidr() {
 }
 
 #[test]
-fn upstreams_without_a_port_are_asked_at_53() {
-    let bare: Upstream = "192.0.2.53".parse().unwrap();
-    assert_eq!((bare.0.port(), bare.to_string()), (53, "192.0.2.53".to_owned()));
+fn upstreams_without_a_port_are_asked_at_that_of_the_protocol() {
+    for (text, at) in [
+        ("192.0.2.53", "192.0.2.53:853"),
+        ("192.0.2.53:53", "192.0.2.53:53"),
+        ("2001:db8::1", "[2001:db8::1]:853"),
+        ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
+    ] {
+        let upstream: Upstream = text.parse().unwrap();
+        assert_eq!((upstream.at(853).to_string(), upstream.to_string()), (at.to_owned(), text.to_owned()));
+    }
     assert!("resolver.example".parse::<Upstream>().is_err());
 }
 

@@ -2,15 +2,18 @@
 //! Follows the Kubernetes DNS specification 1.1.0 and, where it is silent, what CoreDNS answers.
 //! Owner names keep the case of the question, so that clients that randomise it recognise them.
 
+mod pods;
 mod record;
 
 use std::net::IpAddr;
 
 use hickory_proto::rr::{Name, Record, RecordType};
 
+use netkeel_crds::cluster_network::EmptyServices;
+
 use crate::name::{Place, place};
 use crate::zone::{Endpoint, Entry, Pointer, Port, Service, Zone};
-use record::Maker;
+use record::{Maker, Member};
 
 /// How a question is answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,15 +49,23 @@ pub enum Answer {
 pub fn answer(zone: &Zone, name: &Name, rtype: RecordType) -> Answer {
     let make = Maker::new(zone, name);
     match place(name, &zone.settings().domain) {
+        _ if matches!(rtype, RecordType::AXFR | RecordType::IXFR) => Answer::Refused,
         Place::Elsewhere => Answer::Forward,
         Place::Reverse(address) => reverse(zone, &make, address, rtype),
-        _ if matches!(rtype, RecordType::AXFR | RecordType::IXFR) => Answer::Refused,
+        Place::ReverseNetwork(network) if zone.settings().is_own(network) => make.nodata(),
+        Place::BelowReverse(network) if zone.settings().is_own(network) => make.nxdomain(),
+        Place::ReverseNetwork(_) | Place::BelowReverse(_) => Answer::Forward,
         Place::Impossible => make.nxdomain(),
         Place::Inside(labels) => {
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
             inside(zone, &make, &labels, rtype)
         }
     }
+}
+
+/// The record that makes `name` another name for `target`.
+pub(crate) fn alias(zone: &Zone, name: &Name, target: &Name) -> Record {
+    Maker::new(zone, name).cname(target)
 }
 
 fn inside(zone: &Zone, make: &Maker<'_>, labels: &[&str], rtype: RecordType) -> Answer {
@@ -64,12 +75,25 @@ fn inside(zone: &Zone, make: &Maker<'_>, labels: &[&str], rtype: RecordType) -> 
         ["dns-version" | "svc" | "pod" | "dns"] => make.nodata(),
         ["ns", "dns"] => make.addresses(zone.dns_addresses(), rtype),
         [namespace, "svc"] if zone.has_namespace(namespace) => make.nodata(),
+        [namespace, "pod"] if pods::has_names(zone, namespace) => make.nodata(),
         [below @ .., service, namespace, "svc"] => match zone.service(&format!("{service}.{namespace}")) {
+            Some(entry) if is_hidden(zone, entry) => make.nxdomain(),
             Some(entry) => at_service(make, entry, &format!("{service}.{namespace}.svc"), below, rtype),
             None => make.nxdomain(),
         },
+        // As in CoreDNS, up to two labels before the name of a pod change nothing.
+        [pod, namespace, "pod"] | [_, pod, namespace, "pod"] | [_, _, pod, namespace, "pod"] => {
+            pods::answer(zone, make, pod, namespace, rtype)
+        }
         _ => make.nxdomain(),
     }
+}
+
+/// Whether the Service has a cluster address, no ready endpoint, and therefore no name.
+pub(crate) fn is_hidden(zone: &Zone, entry: &Entry) -> bool {
+    zone.settings().empty_services == EmptyServices::NXDomain
+        && matches!(entry.service(), Some(Service::ClusterIp { .. }))
+        && entry.endpoints().is_empty()
 }
 
 fn apex(zone: &Zone, make: &Maker<'_>, rtype: RecordType) -> Answer {
@@ -91,7 +115,7 @@ fn reverse(zone: &Zone, make: &Maker<'_>, address: IpAddr, rtype: RecordType) ->
                 .map(target)
                 .collect()
         }
-        None if zone.settings().is_own(address) => return make.nxdomain(),
+        None if zone.settings().is_own(address.into()) => return make.nxdomain(),
         None => return Answer::Forward,
     };
     match rtype {
@@ -114,16 +138,19 @@ fn at_service(make: &Maker<'_>, entry: &Entry, path: &str, below: &[&str], rtype
         (Some(Service::ExternalName(Some(target))), []) => make.alias(target),
         (Some(Service::ExternalName(_)), _) => make.nxdomain(),
         (Some(Service::Headless), _) if entry.endpoints().is_empty() => make.nxdomain(),
-        (Some(service), []) => whole(make, entry, service, path, rtype),
+        (Some(service), []) => make.members(&members(entry, service, path, None), rtype),
         (Some(service), [protocol]) if protocol.starts_with('_') => {
             let exists = |port: &Port| !port.name.is_empty() && port.protocol.label() == *protocol;
             if ports(entry, service).any(exists) { make.nodata() } else { make.nxdomain() }
         }
-        (Some(_), [label]) => match entry.endpoints().get(*label) {
-            Some(endpoint) => one_endpoint(make, endpoint, path, label, rtype),
+        (Some(_), [label]) => match entry.endpoints().get(label) {
+            Some(endpoint) => make.members(&[member(&endpoint, format!("{label}.{path}"), None)], rtype),
             None => make.nxdomain(),
         },
-        (Some(service), [name, protocol]) => named_port(make, entry, service, path, (name, protocol), rtype),
+        (Some(service), [name, protocol]) => match members(entry, service, path, Some((*name, *protocol))) {
+            found if found.is_empty() => make.nxdomain(),
+            found => make.members(&found, rtype),
+        },
         _ => make.nxdomain(),
     }
 }
@@ -131,78 +158,40 @@ fn at_service(make: &Maker<'_>, entry: &Entry, path: &str, below: &[&str], rtype
 fn ports<'a>(entry: &'a Entry, service: &'a Service) -> Box<dyn Iterator<Item = &'a Port> + 'a> {
     match service {
         Service::ClusterIp { ports, .. } => Box::new(ports.iter()),
-        _ => Box::new(entry.endpoints().values().flat_map(|endpoint| endpoint.ports.iter())),
+        _ => Box::new(entry.endpoints().ports()),
     }
 }
 
-fn whole(make: &Maker<'_>, entry: &Entry, service: &Service, path: &str, rtype: RecordType) -> Answer {
-    match (rtype, service) {
-        (RecordType::SRV, _) => {
-            services(make, entry, service, path, |_| true).unwrap_or_else(|| make.nodata())
-        }
-        (_, Service::ClusterIp { addresses, .. }) => make.addresses(addresses, rtype),
-        _ => {
-            let addresses: Vec<IpAddr> =
-                entry.endpoints().values().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
-            make.addresses(&addresses, rtype)
-        }
-    }
-}
-
-fn one_endpoint(make: &Maker<'_>, endpoint: &Endpoint, path: &str, label: &str, rtype: RecordType) -> Answer {
-    let addresses: Vec<IpAddr> = endpoint.addresses.iter().copied().collect();
-    if rtype != RecordType::SRV {
-        return make.addresses(&addresses, rtype);
-    }
-    let path = format!("{label}.{path}");
-    make.services(
-        endpoint.ports.iter().map(|port| (path.as_str(), port)),
-        [(path.as_str(), addresses.as_slice())],
-    )
-    .unwrap_or_else(|| make.nodata())
-}
-
-fn named_port(
-    make: &Maker<'_>,
-    entry: &Entry,
-    service: &Service,
+/// What stands for a Service: itself, or its endpoints where it is headless. With the two labels of a port, those that have that port.
+fn members<'a>(
+    entry: &'a Entry,
+    service: &'a Service,
     path: &str,
-    (name, protocol): (&str, &str),
-    rtype: RecordType,
-) -> Answer {
-    let Some(name) = name.strip_prefix('_').filter(|name| !name.is_empty()) else { return make.nxdomain() };
-    let wanted = |port: &Port| port.name.eq_ignore_ascii_case(name) && port.protocol.label() == protocol;
-    match rtype {
-        RecordType::SRV => services(make, entry, service, path, wanted).unwrap_or_else(|| make.nxdomain()),
-        _ if ports(entry, service).any(wanted) => make.nodata(),
-        _ => make.nxdomain(),
-    }
+    wanted: Option<(&str, &str)>,
+) -> Vec<Member<'a>> {
+    let all: Vec<Member<'a>> = if let Service::ClusterIp { addresses, ports } = service {
+        let ports = ports.iter().filter(|port| is_wanted(port, wanted)).collect();
+        vec![Member { path: path.to_owned(), addresses: addresses.clone(), ports }]
+    } else {
+        let endpoints = entry.endpoints().iter();
+        endpoints.map(|(label, endpoint)| member(&endpoint, format!("{label}.{path}"), wanted)).collect()
+    };
+    all.into_iter().filter(|member| wanted.is_none() || !member.ports.is_empty()).collect()
 }
 
-/// The SRV records of the ports that `wanted` picks, with the addresses behind them.
-fn services(
-    make: &Maker<'_>,
-    entry: &Entry,
-    service: &Service,
-    path: &str,
-    wanted: impl Fn(&Port) -> bool,
-) -> Option<Answer> {
-    if let Service::ClusterIp { addresses, ports } = service {
-        let found = ports.iter().filter(|port| wanted(port)).map(|port| (path, port));
-        return make.services(found, [(path, addresses.as_slice())]);
-    }
-    let members: Vec<(String, Vec<IpAddr>, Vec<&Port>)> = entry
-        .endpoints()
-        .iter()
-        .map(|(label, endpoint)| {
-            let found = endpoint.ports.iter().filter(|port| wanted(port)).collect();
-            (format!("{label}.{path}"), endpoint.addresses.iter().copied().collect(), found)
-        })
-        .filter(|(_, _, found): &(_, _, Vec<&Port>)| !found.is_empty())
-        .collect();
-    let found =
-        members.iter().flat_map(|(target, _, found)| found.iter().map(|port| (target.as_str(), *port)));
-    make.services(found, members.iter().map(|(target, addresses, _)| (target.as_str(), addresses.as_slice())))
+fn member<'a>(endpoint: &Endpoint<'a>, path: String, wanted: Option<(&str, &str)>) -> Member<'a> {
+    let ports = endpoint.ports.iter().copied().filter(|port| is_wanted(port, wanted)).collect();
+    Member { path, addresses: endpoint.addresses.iter().copied().collect(), ports }
+}
+
+/// As in CoreDNS, the labels of a port need no underscore.
+fn is_wanted(port: &Port, wanted: Option<(&str, &str)>) -> bool {
+    let plain = |label| str::strip_prefix(label, '_').unwrap_or(label);
+    wanted.is_none_or(|(name, protocol)| {
+        !port.name.is_empty()
+            && port.name.eq_ignore_ascii_case(plain(name))
+            && plain(port.protocol.label()) == plain(protocol)
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line, checked and turned into a `Config`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -37,12 +38,21 @@ pub struct Args {
     /// Time to live of answers, in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
     ttl: u32,
+    /// Folder with tls.crt and tls.key: answer over TLS, too, at the addresses of --listen; both may come, change and go
+    #[arg(long)]
+    tls: Option<PathBuf>,
+    /// Port of DNS over TLS
+    #[arg(long, default_value_t = 853)]
+    tls_port: u16,
     /// Address and port of /metrics, /healthz and /readyz
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9472)))]
     admin: SocketAddr,
     /// Seconds to go on answering after the signal to end
     #[arg(long, default_value_t = 5)]
     lame_duck: u64,
+    /// Folder that outlives this process; what is known of the cluster is kept there for the next one
+    #[arg(long)]
+    state: Option<PathBuf>,
     /// OTLP/gRPC collector of traces, http://HOST:PORT
     #[arg(long)]
     traces_endpoint: Option<String>,
@@ -60,10 +70,14 @@ pub struct Config {
     pub base: Base,
     /// The ClusterNetwork that is followed.
     pub cluster_network: Option<String>,
+    /// Folder of the certificate for DNS over TLS, and the port.
+    pub tls: Option<(PathBuf, u16)>,
     /// Where metrics and health are told.
     pub admin: SocketAddr,
     /// How long answers go on after the signal to end.
     pub lame_duck: Duration,
+    /// Where what is known is kept for the next process.
+    pub state: Option<PathBuf>,
     /// Collector of traces.
     pub traces_endpoint: Option<String>,
     /// Share of questions that are traced, 0 to 1.
@@ -75,24 +89,25 @@ impl Args {
     #[must_use]
     pub fn config(self, resolv_conf: &str) -> Config {
         let settings = Settings {
-            domain: self.cluster_domain,
             ttl: self.ttl,
             dns_service: self.service,
             service_ranges: self.service_cidrs,
-            pod_ranges: vec![],
+            ..Settings::new(self.cluster_domain)
         };
         let dns = Dns {
             cluster_domain: settings.domain.to_ascii().trim_end_matches('.').to_owned(),
             ttl_seconds: self.ttl,
-            upstreams: self.upstreams.into_iter().map(Upstream).collect(),
+            upstreams: self.upstreams.into_iter().map(Upstream::from).collect(),
             ..Dns::default()
         };
         Config {
             dns,
             base: Base { settings, listen: self.listen, of_node: upstreams::from_resolv_conf(resolv_conf) },
             cluster_network: self.cluster_network,
+            tls: self.tls.map(|folder| (folder, self.tls_port)),
             admin: self.admin,
             lame_duck: Duration::from_secs(self.lame_duck),
+            state: self.state,
             traces_endpoint: self.traces_endpoint.filter(|endpoint| !endpoint.is_empty()),
             traces_sampling_ratio: self.traces_sampling_ratio,
         }
@@ -151,6 +166,14 @@ mod tests {
             config.base.upstreams(&config.dns),
             ["10.0.0.9:53", "10.0.0.8:5353"].map(|text| text.parse().unwrap())
         );
+    }
+
+    #[test]
+    fn dns_over_tls_is_served_where_a_folder_is_named() {
+        assert_eq!(config(&[], "").tls, None);
+        let tls = |arguments: &[&str]| config(&[&["--tls", "/tls"], arguments].concat(), "").tls;
+        assert_eq!(tls(&[]), Some(("/tls".into(), 853)));
+        assert_eq!(tls(&["--tls-port", "8853"]), Some(("/tls".into(), 8853)));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! question was sent to (recvmmsg(2), sendmmsg(2), `IP_PKTINFO` in ip(7), `IPV6_PKTINFO` in ipv6(7)).
 #![expect(unsafe_code, reason = "nix's recvmmsg loses control messages from the second call on")]
 
+mod filter;
+
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,6 +14,9 @@ use std::time::Duration;
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, RcvBuf, ReusePort};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket};
 
+use crate::limit::Client;
+use crate::limit::overload::Queue;
+
 /// Datagrams of one call.
 const SIZE: usize = 32;
 /// Room for one question, in bytes. What is longer is cut, and no question any more.
@@ -21,6 +26,8 @@ const CONTROL_HEADER: usize = mem::size_of::<libc::cmsghdr>();
 const _: () = assert!(CONTROL_HEADER == 16, "control messages are read as 64-bit Linux lays them out");
 /// What the kernel can keep of datagrams that nobody has read yet, in bytes; it grants less where `rmem_max` says so.
 const BUFFER: usize = 1 << 20;
+/// Numbers that `SO_MEMINFO` gives, `SK_MEMINFO_VARS` of `linux/sock_diag.h`.
+const MEMINFO: usize = 9;
 
 /// A socket of `address` that shares its port with others of this program, and gives up waiting after `patience`.
 pub(crate) fn open(address: SocketAddr, patience: Duration) -> io::Result<UdpSocket> {
@@ -37,6 +44,46 @@ pub(crate) fn open(address: SocketAddr, patience: Duration) -> io::Result<UdpSoc
     let socket = UdpSocket::from(socket);
     socket.set_read_timeout(Some(patience))?;
     Ok(socket)
+}
+
+/// What waits in the socket's queue.
+pub(crate) fn queue(socket: &UdpSocket) -> io::Result<Queue> {
+    let mut info = [0_u32; MEMINFO];
+    let mut length = libc::socklen_t::try_from(mem::size_of_val(&info)).unwrap_or_default();
+    // SAFETY: `info` is as long as `length` says and lives until the call returns.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SK_MEMINFO_RMEM_ALLOC, SK_MEMINFO_RCVBUF and SK_MEMINFO_DROPS of linux/sock_diag.h
+    Ok(Queue { used: info[0], room: info[1], lost: info[8] })
+}
+
+/// Lets only the told shares of these clients' datagrams into the socket's queue, by chance, and those of all others.
+pub(crate) fn hold_back(socket: &UdpSocket, clients: &[(Client, f64)]) -> io::Result<()> {
+    let mut filter = filter::program(clients);
+    let program =
+        libc::sock_fprog { len: filter.len().try_into().unwrap_or_default(), filter: filter.as_mut_ptr() };
+    let option = if clients.is_empty() { libc::SO_DETACH_FILTER } else { libc::SO_ATTACH_FILTER };
+    // SAFETY: the program lives until the call returns, is as long as it says, and the kernel copies it; without one it is not read.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            ptr::from_ref(&program).cast(),
+            mem::size_of_val(&program).try_into().unwrap_or_default(),
+        )
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Bytes where the kernel expects a struct.
@@ -183,6 +230,11 @@ impl Batch {
         Ok(())
     }
 
+    /// Whether more may be waiting than was received.
+    pub(crate) fn is_full(&self) -> bool {
+        self.received == SIZE
+    }
+
     /// What was received: each packet, where it came from, and the place for its reply.
     pub(crate) fn each(&mut self) -> impl Iterator<Item = (&[u8], Origin, &mut Vec<u8>)> {
         let packets = self.packets.iter().zip(&self.lengths);
@@ -282,9 +334,11 @@ mod tests {
         for number in 0..40 {
             client.send(&[number]).unwrap();
         }
+        let queued = queue(&server).unwrap();
+        assert!(queued.used > 40 * 128 && queued.used < queued.room && queued.lost == 0, "{queued:?}");
         let mut batch = Batch::new();
         batch.receive(&server).unwrap();
-        assert_eq!(batch.each().count(), SIZE);
+        assert_eq!((batch.each().count(), batch.is_full()), (SIZE, true));
         for (packet, _, reply) in batch.each() {
             // Longer than any datagram.
             reply.resize(if packet[0] == 1 { 70_000 } else { 1 }, packet[0]);
@@ -295,11 +349,49 @@ mod tests {
             assert_eq!((client.recv(&mut buffer).unwrap(), buffer[0]), (1, number));
         }
         batch.receive(&server).unwrap();
-        assert_eq!(batch.each().count(), 8);
+        assert_eq!((batch.each().count(), batch.is_full()), (8, false));
+        assert_eq!(queue(&server).unwrap(), Queue { used: 0, ..queued });
         for (index, (packet, mut origin, _)) in batch.each().enumerate() {
             assert_eq!(usize::from(packet[0]), SIZE + index);
             origin.send(&server, packet).unwrap();
         }
         assert_eq!((client.recv(&mut buffer).unwrap(), buffer[0]), (1, 32));
+    }
+
+    #[test]
+    fn who_is_held_back_is_not_received_and_all_others_are() {
+        let (any, clients) = ("[::]:0", ["127.0.0.2", "127.0.0.3", "::1", "127.0.0.4"]);
+        let server = open(any.parse().unwrap(), PATIENCE).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let sockets = clients.map(|client| {
+            let address: IpAddr = client.parse().unwrap();
+            let socket = UdpSocket::bind((address, 0)).unwrap();
+            let to: IpAddr = if address.is_ipv4() { [127, 0, 0, 1].into() } else { address };
+            socket.connect((to, port)).unwrap();
+            socket
+        });
+        let mut batch = Batch::new();
+        let mut received = |held: &[&str]| {
+            let held: Vec<_> = held.iter().map(|client| (Client::of(client.parse().unwrap()), 0.0)).collect();
+            hold_back(&server, &held).unwrap();
+            for (number, socket) in (0..).zip(&sockets) {
+                socket.send(&[number]).unwrap();
+            }
+            batch.receive(&server).unwrap();
+            batch.each().map(|(packet, ..)| packet[0]).collect::<Vec<u8>>()
+        };
+        assert_eq!(received(&["127.0.0.2"]), [1, 2, 3]);
+        assert_eq!(received(&["::1", "127.0.0.3"]), [0, 3]);
+        assert_eq!(received(&["127.0.0.9", "fd00::1", "127.0.0.4"]), [0, 1, 2]);
+        assert_eq!(received(&[]), [0, 1, 2, 3]);
+        hold_back(&server, &[(Client::of("127.0.0.2".parse().unwrap()), 0.5)]).unwrap();
+        let mut through = 0;
+        for _ in 0..100 {
+            (0..10).for_each(|_| drop(sockets[0].send(&[0])));
+            sockets[1].send(&[1]).unwrap();
+            batch.receive(&server).unwrap();
+            through += batch.each().filter(|(packet, ..)| packet[0] == 0).count();
+        }
+        assert!((350..650).contains(&through), "half of 1000: {through}");
     }
 }

@@ -1,39 +1,50 @@
-//! Asks the upstream resolvers, in bounded time: UDP first, TCP where the reply was cut, another upstream
-//! where one is silent or refuses. Replies are taken only from the address that was asked, with the id
-//! and the question that were sent, from a port of its own for each question.
+//! Names outside the cluster: what is kept of them, and else the resolvers of the zone that they lie in, asked in bounded time. Equal
+//! questions that are under way at a time are one. A question under way goes on as it began when `spec.dns` changes.
 
+mod dial;
 mod exchange;
+mod group;
+mod lines;
+mod pick;
 pub mod upstreams;
+mod web;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, ResponseCode};
-use rand::seq::SliceRandom;
-use tokio::sync::Semaphore;
+use hickory_proto::rr::Name;
+use hickory_proto::serialize::binary::BinEncodable;
+use netkeel_crds::cluster_network::dns::{self, Forwarding, StaleMode};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::timeout;
 
+use crate::cache::reply::{Bounds, Kind, Told};
+use crate::cache::{Age, Cache, Entry, Given, key};
 use crate::metrics::Metrics;
 use crate::traced::Trace;
+use dial::Tls;
+pub use dial::TlsError;
+use group::Group;
 
-/// How long each try may last; the sum bounds a question.
-const TRIES: [Duration; 3] =
-    [Duration::from_secs(1), Duration::from_millis(1500), Duration::from_millis(1500)];
-/// Questions under way at most; more are refused.
-const CONCURRENT: usize = 1000;
-/// An upstream that failed this often in a row is asked last, for `REST`.
-const FAILURES: u32 = 2;
-const REST: Duration = Duration::from_secs(5);
+/// How long the resolvers are waited for where there is an answer that is over (RFC 8767 section 5).
+const STALE: Duration = Duration::from_millis(1800);
+const NO_ERROR: u8 = 0;
+const NX_DOMAIN: u8 = 3;
 
 /// Why there is no reply.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No upstream, or only this server itself.
     #[error("no upstream resolver to ask: set spec.dns.upstreams, or name servers in the node's resolv.conf")]
     NoUpstream,
     /// Too much under way.
-    #[error("{CONCURRENT} questions to upstream resolvers are under way")]
-    Busy,
+    #[error(
+        "{0} questions to upstream resolvers are under way: spec.dns.forwarding.maxConcurrent allows no more"
+    )]
+    Busy(u32),
     /// The last try failed.
     #[error("upstream resolver {address} does not answer")]
     Exchange {
@@ -41,113 +52,300 @@ pub enum Error {
         address: SocketAddr,
         /// What went wrong.
         #[source]
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
 }
 
-/// The upstream resolvers and how they have been doing.
+/// Resolvers as they are told: those of a zone, or of all names that no zone has.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstreams {
+    pub(crate) zone: Option<String>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) forwarding: Forwarding,
+}
+
+/// The groups of resolvers, and the cache in front of them.
 #[derive(Debug)]
-pub struct Forwarder {
-    upstreams: Vec<Upstream>,
-    permits: Semaphore,
-    started: Instant,
+pub(crate) struct Forwarder {
+    all: Arc<Group>,
+    /// By the zone's name as it is in packets, in lower case.
+    zones: HashMap<Box<[u8]>, Arc<Group>>,
+    fetcher: Arc<Fetcher>,
+}
+
+/// What came of a question.
+type Fetched = Option<Result<Arc<Entry>, Error>>;
+
+/// A question under way: its key, and where its group is in memory, which stays there until it is over.
+type Flight = (Box<[u8]>, usize);
+
+/// Asks, and keeps what comes.
+#[derive(Debug)]
+struct Fetcher {
+    cache: Option<Arc<Cache>>,
+    told: dns::Cache,
+    bounds: Bounds,
+    /// Questions under way.
+    flights: Mutex<HashMap<Flight, watch::Receiver<Fetched>>>,
+    /// Where fetches run that a thread of datagrams begins.
+    runtime: Option<Handle>,
     metrics: Metrics,
 }
 
-#[derive(Debug)]
-struct Upstream {
-    address: SocketAddr,
-    failures: AtomicU32,
-    /// Milliseconds after `started` until which it is asked last.
-    rests_until: AtomicU64,
-}
-
 impl Forwarder {
-    /// A forwarder to `addresses`.
-    #[must_use]
-    pub fn new(addresses: &[SocketAddr], metrics: Metrics) -> Self {
-        let upstream =
-            |address: &SocketAddr| Upstream { address: *address, failures: 0.into(), rests_until: 0.into() };
-        let upstreams = addresses.iter().map(upstream).collect();
-        Self { upstreams, permits: Semaphore::new(CONCURRENT), started: Instant::now(), metrics }
+    /// A forwarder as it is told. What is `before` is taken over as far as it stays the same: resolvers with their connections, and the cache.
+    pub(crate) fn new(
+        told: Vec<Upstreams>,
+        cache: &dns::Cache,
+        before: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Self {
+        let (mut all, mut zones) = (None, HashMap::new());
+        for Upstreams { zone, addresses, forwarding } in told {
+            let name = zone.as_deref().and_then(wire);
+            let old = before.and_then(|before| match &name {
+                None => Some(&before.all),
+                Some(name) => before.zones.get(name),
+            });
+            let group = group(zone.as_deref(), addresses, &forwarding, old, metrics);
+            match (zone, name) {
+                (None, _) => all = Some(group),
+                (Some(_), Some(name)) => drop(zones.insert(name, group)),
+                (Some(zone), None) => tracing::error!(zone, "no name of a zone: it is passed over"),
+            }
+        }
+        let fetcher = Fetcher {
+            cache: Cache::new(
+                cache,
+                before.and_then(|before| before.fetcher.cache.as_ref()),
+                metrics.caching(),
+            ),
+            told: cache.clone(),
+            bounds: Bounds::of(cache),
+            flights: Mutex::default(),
+            runtime: Handle::try_current().ok(),
+            metrics: metrics.clone(),
+        };
+        let all = all.unwrap_or_else(|| group(None, vec![], &Forwarding::default(), None, metrics));
+        Self { all, zones, fetcher: Arc::new(fetcher) }
     }
 
-    /// The reply to `query`, as bytes. Upstreams at the addresses in `avoid` are this server itself.
+    /// What is kept of the question under `key` and can be given at once. It may be fetched anew for the next time, not from those who `avoid` names.
+    pub(crate) fn known(
+        &self,
+        key: &[u8],
+        now: Instant,
+        avoid: impl FnOnce() -> Vec<IpAddr>,
+    ) -> Option<Given> {
+        let Fetcher { cache, told, .. } = &*self.fetcher;
+        let (cache, group) = (cache.as_ref()?, self.group(key));
+        let (entry, time) = (cache.get(key, group.origin())?, cache.time(now));
+        match entry.age(time, crate::cache::stale(told)) {
+            Age::Fresh(age) => {
+                if entry.hit(time) && told.prefetch && self.fetcher.refresh(key, group, avoid) {
+                    self.fetcher.metrics.caching().prefetched();
+                }
+                Some(Given { entry, told: Told::Aged(age) })
+            }
+            Age::Stale => {
+                let rests = entry.rests(time);
+                if !rests && told.serve_stale.mode == StaleMode::Verify && !group.is_down() {
+                    return None;
+                }
+                if !rests {
+                    self.fetcher.refresh(key, group, avoid);
+                }
+                Some(self.fetcher.stale(entry))
+            }
+            Age::Dead => None,
+        }
+    }
+
+    /// What a resolver says to the question under `key`.
     ///
     /// # Errors
     /// Nobody to ask, too much under way, or no reply in time.
     pub(crate) async fn ask(
         &self,
-        query: &Message,
+        key: &[u8],
         avoid: &[IpAddr],
         trace: Option<&Trace>,
-    ) -> Result<Vec<u8>, Error> {
-        let Ok(_permit) = self.permits.try_acquire() else {
-            self.metrics.rejected();
-            return Err(Error::Busy);
+    ) -> Result<Given, Error> {
+        let (fetcher, group) = (&self.fetcher, self.group(key));
+        let over = fetcher.over(key, group.origin());
+        let fetch = async {
+            let (mut flight, _permit) = fetcher.join(key, group, avoid, trace.cloned())?;
+            let landed = flight.wait_for(Option::is_some).await.map_err(|_| Error::NoUpstream)?;
+            landed.clone().unwrap_or(Err(Error::NoUpstream))
         };
-        let order = self.order(avoid);
-        let mut result = Err(Error::NoUpstream);
-        for (number, (upstream, limit)) in order.iter().cycle().zip(TRIES).enumerate() {
-            let others = number + 1 < order.len();
-            let began = Instant::now();
-            let replied = self.one(upstream, query, limit).await;
-            if let Some(trace) = trace {
-                trace.asked(upstream.address, began, replied.as_ref().err());
-            }
-            match replied {
-                Ok(reply) if others && is_refusal(&reply) => result = Ok(reply),
-                Ok(reply) => return Ok(reply),
-                Err(source) if result.is_err() => {
-                    result = Err(Error::Exchange { address: upstream.address, source });
+        let told = match &over {
+            None => fetch.await.map(Some),
+            Some(_) => timeout(STALE, fetch).await.map_or(Ok(None), |told| told.map(Some)),
+        };
+        match (told, over) {
+            (Ok(Some(entry)), None) => Ok(Given { entry, told: Told::Aged(0) }),
+            (Ok(Some(entry)), Some(_)) if says(&entry) => Ok(Given { entry, told: Told::Aged(0) }),
+            (_, Some(over)) => Ok(fetcher.stale(over)),
+            (Err(error), None) => {
+                if matches!(error, Error::Busy(_)) {
+                    fetcher.metrics.rejected();
                 }
-                Err(_) => {}
+                Err(error)
             }
-            if result.is_ok() && !others {
-                break;
-            }
+            (Ok(None), None) => Err(Error::NoUpstream),
         }
-        result
     }
 
-    /// Whom to ask, in this order: in turn by chance, those that failed of late at the end.
-    fn order(&self, avoid: &[IpAddr]) -> Vec<&Upstream> {
-        let now = self.now();
-        let mut order: Vec<&Upstream> =
-            self.upstreams.iter().filter(|upstream| !avoid.contains(&upstream.address.ip())).collect();
-        order.shuffle(&mut rand::rng());
-        order.sort_by_key(|upstream| upstream.rests_until.load(Ordering::Relaxed) > now);
-        order
-    }
-
-    async fn one(&self, upstream: &Upstream, query: &Message, limit: Duration) -> std::io::Result<Vec<u8>> {
-        let started = Instant::now();
-        let result = exchange::exchange(upstream.address, query, limit).await;
-        if let Ok(reply) = &result {
-            upstream.failures.store(0, Ordering::Relaxed);
-            upstream.rests_until.store(0, Ordering::Relaxed);
-            self.metrics.upstream_reply(upstream.address, code(reply), started.elapsed());
-        } else {
-            self.metrics.upstream_failure(upstream.address);
-            if upstream.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
-                let rest = u64::try_from(REST.as_millis()).unwrap_or(0);
-                upstream.rests_until.store(self.now() + rest, Ordering::Relaxed);
-            }
+    /// Counts that the cache was asked, and what it gave.
+    pub(crate) fn looked_up(&self, given: Option<&Given>) {
+        if let Some(cache) = &self.fetcher.cache {
+            cache.metrics().looked_up(given.map(|given| given.entry.reply.kind() != Kind::Positive));
         }
-        result
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    /// Keeps a reply as if it had come from a resolver at `now`.
+    #[cfg(test)]
+    pub(crate) fn keep(&self, key: &[u8], packet: &[u8], now: Instant) {
+        use crate::cache::reply::Reply;
+        let Fetcher { cache: Some(cache), told, bounds, .. } = &*self.fetcher else { return };
+        let reply = Reply::read(packet, &key::question(key), bounds).unwrap();
+        let time = cache.time(now);
+        let entry = Entry::new(key, self.group(key).origin(), reply, time);
+        cache.put(Arc::new(entry), time, crate::cache::stale(told));
+    }
+
+    /// Whether names in no zone can be asked for.
+    pub(crate) fn has_upstreams(&self) -> bool {
+        !self.all.is_empty()
+    }
+
+    /// The resolvers of the longest zone that the name lies in.
+    fn group(&self, key: &[u8]) -> &Arc<Group> {
+        let mut name = key::name(key);
+        while !self.zones.is_empty() && !name.is_empty() {
+            if let Some(group) = self.zones.get(name) {
+                return group;
+            }
+            name = name.get(usize::from(name[0]) + 1..).unwrap_or_default();
+        }
+        &self.all
     }
 }
 
-/// The response code of a reply's header.
-fn code(reply: &[u8]) -> ResponseCode {
-    ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f))
+/// The group as it is told; the old one where it is the same, or where the new one cannot speak TLS.
+fn group(
+    zone: Option<&str>,
+    addresses: Vec<SocketAddr>,
+    forwarding: &Forwarding,
+    old: Option<&Arc<Group>>,
+    metrics: &Metrics,
+) -> Arc<Group> {
+    if let Some(old) = old.filter(|old| old.is_of(&addresses, forwarding)) {
+        return old.clone();
+    }
+    match (Tls::new(forwarding), old) {
+        (Ok(tls), _) => Arc::new(Group::new(addresses, forwarding, tls.as_ref(), metrics)),
+        (Err(error), Some(old)) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(zone, error, "resolvers cannot be asked over TLS: those of before stay in force");
+            old.clone()
+        }
+        (Err(error), None) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(zone, error, "resolvers cannot be asked over TLS: their names are not resolved");
+            Arc::new(Group::new(vec![], &Forwarding::default(), None, metrics))
+        }
+    }
 }
 
-/// Whether another upstream may know better.
-fn is_refusal(reply: &[u8]) -> bool {
-    matches!(code(reply), ResponseCode::ServFail | ResponseCode::Refused | ResponseCode::NotImp)
+/// The name of a zone as it is in packets.
+fn wire(zone: &str) -> Option<Box<[u8]>> {
+    let mut name = Name::from_ascii(zone).ok()?.to_lowercase();
+    name.set_fqdn(true);
+    name.to_bytes().ok().map(Vec::into)
+}
+
+/// Whether a reply says something of the name.
+fn says(entry: &Entry) -> bool {
+    matches!(entry.reply.code(), NO_ERROR | NX_DOMAIN)
+}
+
+impl Fetcher {
+    /// Begins to fetch anew. False where that cannot be now.
+    fn refresh(
+        self: &Arc<Self>,
+        key: &[u8],
+        group: &Arc<Group>,
+        avoid: impl FnOnce() -> Vec<IpAddr>,
+    ) -> bool {
+        let Some(runtime) = &self.runtime else { return false };
+        let _entered = runtime.enter();
+        self.join(key, group, &avoid(), None).is_ok()
+    }
+
+    /// Asks, or waits for the same question that is under way. The permit is to be held as long as it is waited for.
+    fn join(
+        self: &Arc<Self>,
+        key: &[u8],
+        group: &Arc<Group>,
+        avoid: &[IpAddr],
+        trace: Option<Trace>,
+    ) -> Result<(watch::Receiver<Fetched>, Option<OwnedSemaphorePermit>), Error> {
+        let permit = group.permit()?;
+        let id = (Box::from(key), Arc::as_ptr(group).addr());
+        let (told, flight) = watch::channel(None);
+        {
+            let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(flight) = flights.get(&id) {
+                return Ok((flight.clone(), Some(permit)));
+            }
+            flights.insert(id.clone(), flight.clone());
+        }
+        let (fetcher, group, avoid) = (self.clone(), group.clone(), avoid.to_vec());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let result = fetcher.fetch(&id.0, &group, &avoid, trace.as_ref()).await;
+            fetcher.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            told.send_replace(Some(result));
+        });
+        Ok((flight, None))
+    }
+
+    /// Asks, and keeps the answer. A failure takes no place of an answer that can still be given.
+    async fn fetch(
+        &self,
+        key: &[u8],
+        group: &Arc<Group>,
+        avoid: &[IpAddr],
+        trace: Option<&Trace>,
+    ) -> Result<Arc<Entry>, Error> {
+        let reply = group.ask(key, avoid, trace, &self.bounds).await;
+        let now = self.cache.as_ref().map_or(0, |cache| cache.time(Instant::now()));
+        let entry = reply.map(|reply| Arc::new(Entry::new(key, group.origin(), reply, now)));
+        let Some(cache) = &self.cache else { return entry };
+        let stale = crate::cache::stale(&self.told);
+        match &entry {
+            Ok(entry) if says(entry) && entry.lasts() => cache.put(entry.clone(), now, stale),
+            Ok(entry) if says(entry) => {}
+            _ => match (cache.get(key, group.origin()), &entry) {
+                (Some(old), _) if old.age(now, stale) != Age::Dead => old.failed(now),
+                (_, Ok(failure)) if failure.lasts() => cache.put(failure.clone(), now, stale),
+                _ => {}
+            },
+        }
+        entry
+    }
+
+    /// The answer under `key` that is over and can be given all the same.
+    fn over(&self, key: &[u8], origin: u64) -> Option<Arc<Entry>> {
+        let cache = self.cache.as_ref()?;
+        let entry = cache.get(key, origin)?;
+        (entry.age(cache.time(Instant::now()), crate::cache::stale(&self.told)) == Age::Stale)
+            .then_some(entry)
+    }
+
+    fn stale(&self, entry: Arc<Entry>) -> Given {
+        self.metrics.caching().stale();
+        Given { entry, told: Told::Stale(self.told.serve_stale.response_ttl_seconds) }
+    }
 }

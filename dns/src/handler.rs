@@ -1,28 +1,29 @@
 //! From a packet to its reply: names of the cluster are answered at once from the current zone, the others
 //! are asked upstream. Knows packets and the zone, no sockets.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
-use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{Name, Record, RecordType};
-use rand::seq::SliceRandom;
+use hickory_proto::op::ResponseCode;
+use netkeel_crds::cluster_network::SearchPath;
 
-use crate::answer::{Answer, answer};
 use crate::fast;
 use crate::forward::Error;
+use crate::limit::{Client, Limits, share::Permit};
 use crate::live::Live;
+use crate::loops::Loops;
 use crate::message::{Question, Refusal, Transport, read};
-use crate::metrics::{Common, Metrics, Seen};
 use crate::status;
+use crate::metrics::{By, Common, Metrics, Seen};
+use crate::plain;
+use crate::querylog::{Line, QueryLog};
+use crate::resolve::{Ask, Resolved, conclude, resolve};
 use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 
-/// How many aliases are followed within the cluster before a chain counts as endless.
-const ALIASES: usize = 8;
 /// Failures of upstream resolvers are told once in this time; the metrics count all.
 const TELL: Duration = Duration::from_secs(30);
 
@@ -32,7 +33,10 @@ pub struct Handler {
     zone: Arc<ArcSwap<Zone>>,
     live: Arc<ArcSwap<Live>>,
     metrics: Metrics,
+    loops: Loops,
+    limits: Arc<Limits>,
     told: Arc<Seldom>,
+    log: QueryLog,
     /// Share of questions that are traced, 0 to 1.
     traced: f64,
 }
@@ -74,9 +78,9 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Pending {
     question: Question,
-    /// CNAME records that led to the name to ask for.
-    aliases: Vec<Record>,
-    name: Name,
+    ask: Ask,
+    /// What is asked, as answers are kept.
+    key: Vec<u8>,
     client: SocketAddr,
     since: Instant,
     trace: Option<Trace>,
@@ -86,7 +90,9 @@ impl Handler {
     /// A handler of the zone and of what is told, as they are at each moment.
     #[must_use]
     pub fn new(zone: Arc<ArcSwap<Zone>>, live: Arc<ArcSwap<Live>>, metrics: Metrics) -> Self {
-        Self { zone, live, metrics, told: Arc::new(Seldom::new()), traced: 0.0 }
+        let (limits, log) = (Arc::new(Limits::new(metrics.clone())), QueryLog::new(metrics.log_drops()));
+        let (loops, told) = (Loops::default(), Arc::new(Seldom::new()));
+        Self { zone, live, metrics, loops, limits, told, log, traced: 0.0 }
     }
 
     /// The same, tracing this share of questions, 0 to 1.
@@ -95,25 +101,89 @@ impl Handler {
         Self { traced: ratio, ..self }
     }
 
+    /// The same, leaving out upstream resolvers that lead back here, and answering questions that look for those.
+    #[must_use]
+    pub fn heeding(self, loops: Loops) -> Self {
+        Self { loops, ..self }
+    }
+
+    /// The same with lines of the query log handed to `writer`.
+    #[cfg(test)]
+    pub(crate) fn logging_to(self, writer: fn(Line)) -> Self {
+        Self { log: QueryLog::to(self.metrics.log_drops(), writer), ..self }
+    }
+
     /// The zone as it is now.
     pub(crate) fn zone(&self) -> Guard<Arc<Zone>> {
         self.zone.load()
     }
 
-    /// Answers a datagram into `reply` where that is quickly done, and else leaves `reply` empty: see [`Handler::start`]. Replies with
-    /// several addresses begin with another one each `turn`; it came at `since`. What is answered is not counted yet.
+    /// What is told, as it is now.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// What clients share.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A place among the questions under way to resolvers, to be held until this one's reply is there; `None` where its client has too many.
+    pub(crate) fn place(&self, pending: &Pending) -> Option<Permit> {
+        self.limits.ask(Client::of(pending.client.ip()), self.live.load().under_way())
+    }
+
+    /// The reply to a question that is not put to a resolver.
+    pub(crate) fn refuse(&self, pending: &Pending) -> Vec<u8> {
+        let Pending { question, ask, client, since, .. } = pending;
+        let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
+        let (code, transport) = (ResponseCode::Refused, question.transport);
+        let reply = question.error(code);
+        let (client, since, size) = (*client, *since, reply.len());
+        let over = Over { question: Some(question), transport, client, since, by, code: Some(code), size };
+        self.over(&self.live.load(), over);
+        reply
+    }
+
+    /// Upstream resolvers that are this cluster's DNS, or lead to it.
+    fn avoid(&self, zone: &Zone) -> Vec<IpAddr> {
+        self.loops.avoid(zone.dns_addresses())
+    }
+
+    /// Answers a datagram into `reply` where that is quickly done and no rule decides it, and else leaves `reply` empty: see [`Handler::start`].
+    /// Replies with several addresses begin with another one each `turn`; it came at `since`. What is answered is not counted yet.
     pub(crate) fn quick(
         &self,
         zone: &Zone,
+        live: &Live,
         (packet, client): (&[u8], SocketAddr),
         (turn, since): (usize, Instant),
         reply: &mut Vec<u8>,
     ) -> Option<fast::Answered> {
-        let done = fast::answer(zone, packet, turn, reply)?;
-        if let Some(trace) = Trace::by_chance(self.traced)
+        reply.clear();
+        let mut plain = plain::Question::read(packet)?;
+        let done = match plain.below(zone.domain()) {
+            Some(apex) => {
+                let done = fast::answer(zone, &mut plain, (apex, turn), reply)?;
+                let searched = done.code == ResponseCode::NXDomain && searches(live);
+                if searched || live.rules.touch(packet, client.ip(), done.rtype) {
+                    reply.clear();
+                    return None;
+                }
+                done
+            }
+            None => live.cached(&plain, (turn, since), || self.avoid(zone), reply)?,
+        };
+        let (trace, logged) = (Trace::by_chance(self.traced), live.logged.wants(Some(done.code)));
+        if (trace.is_some() || logged)
             && let Ok(question) = read(packet, Transport::Udp)
         {
-            trace.answered(&answered(&question, client, done.code, since));
+            if let Some(trace) = trace {
+                trace.answered(&answered(&question, client, done.code, since));
+            }
+            if logged {
+                self.log.put(line(Some(&question), client, since, (Some(done.code), reply.len())));
+            }
         }
         Some(done)
     }
@@ -130,6 +200,10 @@ impl Handler {
             return Outcome::Reply(reply);
         }
         let since = Instant::now();
+        let live = self.live.load();
+        let over = |question, by, code, size| {
+            self.over(&live, Over { question, transport, client, since, by, code, size });
+        };
         let question = match read(packet, transport) {
             Ok(question) => question,
             Err(Refusal::Ignore) => {
@@ -137,123 +211,131 @@ impl Handler {
                 return Outcome::Nothing;
             }
             Err(Refusal::Reply(reply, code)) => {
-                self.seen(transport, client, None, false, code, since);
+                over(None, By::Upstream, Some(code), reply.len());
                 return Outcome::Reply(reply);
             }
         };
+        if let Some(answer) = self.loops.answer(&question.name, question.rtype) {
+            let reply = question.reply(ResponseCode::NoError, true, [vec![answer], vec![], vec![]]);
+            over(Some(&question), By::Zone, Some(ResponseCode::NoError), reply.len());
+            return Outcome::Reply(reply);
+        }
         let trace = Trace::by_chance(self.traced);
-        match resolve(&self.zone.load(), &question.name, question.rtype) {
-            Resolved::Own(code, sections) => {
-                self.seen(transport, client, Some(question.rtype), true, code, since);
+        let zone = self.zone.load();
+        match resolve(&zone, &live.rules, &question, (client.ip(), searches(&live))) {
+            Resolved::Own(by, code, sections) => {
+                let own = matches!(code, ResponseCode::NoError | ResponseCode::NXDomain);
+                let reply = question.reply(code, own, sections);
+                over(Some(&question), by, Some(code), reply.len());
                 if let Some(trace) = trace {
                     trace.answered(&answered(&question, client, code, since));
                 }
-                Outcome::Reply(question.reply(code, true, sections))
+                Outcome::Reply(reply)
             }
-            Resolved::Ask(aliases, name) => {
-                Outcome::Later(Box::new(Pending { question, aliases, name, client, since, trace }))
+            Resolved::Ask(ask) => {
+                let key = question.key(&ask.name);
+                let Some(given) = live.known(&key, since, || self.avoid(&zone)) else {
+                    return Outcome::Later(Box::new(Pending { question, ask, key, client, since, trace }));
+                };
+                let by = if ask.aliases.is_empty() { By::Cache } else { By::Zone };
+                let (code, reply) = conclude(&question, ask, given.bytes(usize::from(rand::random::<u16>())));
+                over(Some(&question), by, Some(code), reply.len());
+                if let Some(trace) = trace {
+                    trace.answered(&answered(&question, client, code, since));
+                }
+                Outcome::Reply(reply)
+            }
+            Resolved::Nothing => {
+                over(Some(&question), By::Acl, None, 0);
+                Outcome::Nothing
             }
         }
     }
 
     /// Asks an upstream resolver. The reply always comes, and in bounded time.
     pub async fn finish(&self, pending: Box<Pending>) -> Vec<u8> {
-        let Pending { question, aliases, name, client, since, trace } = *pending;
-        let query = question.upstream_query(&name, rand::random());
-        let avoid = self.zone.load().dns_addresses().to_vec();
-        let own = !aliases.is_empty();
+        let Pending { question, ask, key, client, since, trace } = *pending;
+        let avoid = self.avoid(&self.zone.load());
+        let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
         let live = self.live.load_full();
-        let (code, reply) = match live.forwarder.ask(&query, &avoid, trace.as_ref()).await {
-            Ok(reply) if own => follow(&question, aliases, &reply),
-            Ok(reply) => {
-                (ResponseCode::from(0, reply.get(3).map_or(2, |byte| byte & 0x0f)), question.relay(reply))
-            }
+        let (code, reply) = match live.forwarder.ask(&key, &avoid, trace.as_ref()).await {
+            Ok(given) => conclude(&question, ask, given.bytes(usize::from(rand::random::<u16>()))),
             Err(error) => {
                 if self.told.now(TELL) {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(%name, error, "a name outside the cluster cannot be resolved");
+                    tracing::warn!(name = %ask.name, error, "a name outside the cluster cannot be resolved");
                 }
-                let code =
-                    if matches!(error, Error::Busy) { ResponseCode::Refused } else { ResponseCode::ServFail };
+                let code = if matches!(error, Error::Busy(_)) {
+                    ResponseCode::Refused
+                } else {
+                    ResponseCode::ServFail
+                };
                 (code, question.error(code))
             }
         };
-        self.seen(question.transport, client, Some(question.rtype), own, code, since);
+        let (transport, size) = (question.transport, reply.len());
+        let over = Over { question: Some(&question), transport, client, since, by, code: Some(code), size };
+        self.over(&live, over);
         if let Some(trace) = trace {
             trace.answered(&answered(&question, client, code, since));
         }
         reply
     }
 
-    fn seen(
-        &self,
-        transport: Transport,
-        client: SocketAddr,
-        rtype: Option<RecordType>,
-        own: bool,
-        code: ResponseCode,
-        since: Instant,
-    ) {
-        self.metrics.seen(Seen { transport, client, rtype, own, code, took: since.elapsed() });
+    /// Counts and logs a question that is over.
+    fn over(&self, live: &Live, over: Over<'_>) {
+        let Over { question, transport, client, since, by, code, size } = over;
+        if let Some(code) = code {
+            let rtype = question.map(|question| question.rtype);
+            self.metrics.seen(Seen { transport, client, rtype, by, code, took: since.elapsed() });
+        }
+        if by == By::Acl {
+            self.metrics.denied(match code {
+                None => "Drop",
+                Some(ResponseCode::Refused) => "Block",
+                Some(_) => "Filter",
+            });
+        }
+        if live.logged.wants(code) {
+            self.log.put(Line { transport, ..line(question, client, since, (code, size)) });
+        }
     }
+}
+
+/// Whether the search lists of pods are tried here.
+fn searches(live: &Live) -> bool {
+    live.dns.search_path == SearchPath::ServerSide
+}
+
+/// A question that is over.
+#[derive(Clone, Copy)]
+struct Over<'a> {
+    /// `None` where it could not be read.
+    question: Option<&'a Question>,
+    transport: Transport,
+    client: SocketAddr,
+    since: Instant,
+    by: By,
+    /// `None` where it got no answer.
+    code: Option<ResponseCode>,
+    /// Of the answer, in bytes.
+    size: usize,
+}
+
+fn line(
+    question: Option<&Question>,
+    client: SocketAddr,
+    since: Instant,
+    (code, size): (Option<ResponseCode>, usize),
+) -> Line {
+    let transport = question.map_or(Transport::Udp, |question| question.transport);
+    let asked = question.map(|question| (question.name.clone(), question.rtype));
+    Line { client, asked, code, transport, took: since.elapsed(), size }
 }
 
 fn answered(question: &Question, client: SocketAddr, code: ResponseCode, since: Instant) -> Answered<'_> {
     let Question { name, rtype, transport, .. } = question;
     Answered { name, rtype: *rtype, code, transport: *transport, client, since }
-}
-
-/// What the zone alone makes of a question.
-enum Resolved {
-    /// The whole answer: its code and its answer, authority and additional records.
-    Own(ResponseCode, [Vec<Record>; 3]),
-    /// These aliases, and what an upstream resolver says of the name they lead to.
-    Ask(Vec<Record>, Name),
-}
-
-/// Answers from the zone, following aliases as far as they stay in it.
-fn resolve(zone: &Zone, name: &Name, rtype: RecordType) -> Resolved {
-    let (mut name, mut aliases) = (name.clone(), vec![]);
-    let failure = |code| Resolved::Own(code, [vec![], vec![], vec![]]);
-    while aliases.len() < ALIASES {
-        match answer(zone, &name, rtype) {
-            Answer::Records { mut answers, additionals } => {
-                if matches!(rtype, RecordType::A | RecordType::AAAA) {
-                    answers.shuffle(&mut rand::rng()); // clients tend to take the first
-                }
-                aliases.extend(answers);
-                return Resolved::Own(ResponseCode::NoError, [aliases, vec![], additionals]);
-            }
-            Answer::Alias { cname, target } => {
-                aliases.push(cname);
-                if matches!(rtype, RecordType::CNAME | RecordType::ANY) {
-                    return Resolved::Own(ResponseCode::NoError, [aliases, vec![], vec![]]);
-                }
-                name = target;
-            }
-            Answer::NoData(soa) => return Resolved::Own(ResponseCode::NoError, [aliases, vec![soa], vec![]]),
-            Answer::NxDomain(soa) => {
-                return Resolved::Own(ResponseCode::NXDomain, [aliases, vec![soa], vec![]]);
-            }
-            Answer::Refused => return failure(ResponseCode::Refused),
-            Answer::Failure => return failure(ResponseCode::ServFail),
-            Answer::Forward => return Resolved::Ask(aliases, name),
-        }
-    }
-    failure(ResponseCode::ServFail)
-}
-
-/// The answer to a question whose `aliases` lead to a name that an upstream resolver has answered for.
-fn follow(question: &Question, mut aliases: Vec<Record>, reply: &[u8]) -> (ResponseCode, Vec<u8>) {
-    let Ok(reply) = Message::from_vec(reply) else {
-        return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
-    };
-    let code = reply.metadata.response_code;
-    if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
-        return (ResponseCode::ServFail, question.error(ResponseCode::ServFail));
-    }
-    aliases.extend(reply.answers);
-    (code, question.reply(code, false, [aliases, reply.authorities, vec![]]))
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 
 mod addresses;
 
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
-use crate::wire::{HEADER, OPT};
+use crate::cache::{key, quick};
+use crate::wire::{HEADER, OPT, put_opt};
 
 /// Largest reply over UDP that no network on the way has to cut, in bytes (DNS flag day 2020).
 pub(crate) const UDP_LIMIT: u16 = 1232;
@@ -120,39 +121,36 @@ impl Question {
         addresses::encode(&mut reply, self.limit).unwrap_or_else(|| encode(reply, self.limit))
     }
 
-    /// The question to put to an upstream resolver about `name`, with `id`.
-    pub(crate) fn upstream_query(&self, name: &Name, id: u16) -> Message {
-        let mut query = Message::new(id, MessageType::Query, OpCode::Query);
-        query.metadata.recursion_desired = true;
-        query.metadata.checking_disabled = self.reply.metadata.checking_disabled;
-        query.add_query(Query::query(name.clone(), self.rtype));
-        if let Some(edns) = self.reply.edns.clone() {
-            query.set_edns(edns);
-        }
-        query
+    /// What an answer about `name` to this question is kept under.
+    pub(crate) fn key(&self, name: &Name) -> Vec<u8> {
+        let dnssec = self.reply.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
+        let flags = if dnssec { key::DNSSEC } else { 0 }
+            | if self.reply.metadata.checking_disabled { key::UNCHECKED } else { 0 };
+        key::key(name, self.rtype, flags)
     }
 
-    /// An upstream resolver's reply to this very question, as the client gets it: unchanged where it fits,
-    /// but for the id and the case of the name, which are the client's.
+    /// A resolver's reply to this very question, as the client gets it: unchanged where it fits, but for the id, the flags and the case of the
+    /// name, which are the client's, and the OPT record, which is ours. It comes without one.
     pub(crate) fn relay(&self, mut upstream: Vec<u8>) -> Vec<u8> {
-        let id = self.reply.metadata.id;
-        if upstream.len() < HEADER {
+        let mut asked = self.reply.clone();
+        asked.edns = None;
+        let (asked, _) = emit(&asked, u16::MAX);
+        if upstream.len() < asked.len() {
             return self.error(ResponseCode::ServFail);
         }
-        if upstream.len() > usize::from(self.limit) {
+        quick::finish(&mut upstream, &asked);
+        let opt = if self.reply.edns.is_some() { usize::from(OPT) } else { 0 };
+        if upstream.len() + opt > usize::from(self.limit) {
             let Ok(mut message) = Message::from_vec(&upstream) else {
                 return self.error(ResponseCode::ServFail);
             };
-            message.metadata.id = id;
-            message.queries.clone_from(&self.reply.queries);
+            message.edns.clone_from(&self.reply.edns);
             return encode(message, self.limit);
         }
-        upstream[..2].copy_from_slice(&id.to_be_bytes());
-        if upstream[4..6] == [0, 1] {
-            let name = self.name.to_bytes().unwrap_or_default();
-            if let Some(theirs) = upstream.get_mut(HEADER..HEADER + name.len()) {
-                theirs.copy_from_slice(&name);
-            }
+        if let Some(edns) = &self.reply.edns {
+            let additionals = u16::from_be_bytes([upstream[10], upstream[11]]).saturating_add(1);
+            upstream[10..12].copy_from_slice(&additionals.to_be_bytes());
+            put_opt(&mut upstream, UDP_LIMIT, 0, edns.flags().dnssec_ok);
         }
         upstream
     }

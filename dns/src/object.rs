@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::zone::{ObjectKey, Port, Protocol, Service, Slice};
+use crate::zone::{External, Label, ObjectKey, PackedSlice, Port, Protocol, Service};
 
 /// The label by which a slice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -36,9 +36,29 @@ pub(crate) fn service(service: &core::Service) -> Service {
     Service::ClusterIp { addresses, ports: spec.ports.iter().flatten().filter_map(port).collect() }
 }
 
+/// Where a Service is found from outside the cluster; `None` for most.
+pub(crate) fn external(service: &core::Service) -> Option<External> {
+    let spec = service.spec.as_ref()?;
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let points = || status.and_then(|status| status.ingress.as_ref()).into_iter().flatten();
+    let external = External {
+        load_balancer: addresses(points().filter_map(|point| point.ip.as_ref())),
+        host_names: points().filter_map(|point| host_name(point.hostname.as_deref()?)).collect(),
+        external_ips: addresses(spec.external_ips.iter().flatten()),
+    };
+    (external != External::default()).then_some(external)
+}
+
+fn addresses<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
 /// The Service that a slice belongs to, and its ready endpoints. `None` for slices without a Service and
 /// for those that hold names in place of addresses.
-pub(crate) fn slice(slice: &discovery::EndpointSlice) -> Option<(String, Slice)> {
+pub(crate) fn slice(slice: &discovery::EndpointSlice) -> Option<(String, PackedSlice)> {
     let service = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?.clone();
     if slice.address_type == "FQDN" {
         return None;
@@ -46,16 +66,21 @@ pub(crate) fn slice(slice: &discovery::EndpointSlice) -> Option<(String, Slice)>
     let ready = |endpoint: &&discovery::Endpoint| {
         endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
     };
-    let endpoint = |endpoint: &discovery::Endpoint| {
-        let addresses = endpoint.addresses.iter().filter_map(|text| text.parse().ok()).collect();
-        (endpoint.hostname.clone().filter(|name| !name.is_empty()), addresses)
-    };
     let port = |port: &discovery::EndpointPort| {
         let number = port.port.and_then(|number| u16::try_from(number).ok());
         self::port(port.name.as_deref(), port.protocol.as_deref(), number)
     };
-    let endpoints = slice.endpoints.iter().filter(ready).map(endpoint).collect();
-    Some((service, Slice { endpoints, ports: slice.ports.iter().flatten().filter_map(port).collect() }))
+    let members = slice.endpoints.iter().filter(ready).flat_map(members);
+    Some((service, PackedSlice::new(members, slice.ports.iter().flatten().filter_map(port).collect())))
+}
+
+fn members(endpoint: &discovery::Endpoint) -> impl Iterator<Item = (IpAddr, Option<Label>)> {
+    let host = endpoint.hostname.as_ref().filter(|name| !name.is_empty());
+    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let pod = pod.and_then(|target| target.name.as_ref());
+    let label = host.cloned().map(Label::Host).or_else(|| pod.cloned().map(Label::Pod));
+    let addresses = endpoint.addresses.iter().filter_map(|text| text.parse().ok());
+    addresses.map(move |address| (address, label.clone()))
 }
 
 fn port(name: Option<&str>, protocol: Option<&str>, number: Option<u16>) -> Option<Port> {
@@ -123,23 +148,48 @@ mod tests {
     }
 
     #[test]
+    fn outside_addresses_are_read_where_there_are_some() {
+        let read = |object: &serde_json::Value| external(&serde_json::from_value(object.clone()).unwrap());
+        let object = json!({
+            "spec": {"clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.9", "nonsense"]},
+            "status": {"loadBalancer": {"ingress": [
+                {"ip": "192.0.2.2"}, {"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}, {"hostname": "lb.example.com"}, {"hostname": "192.0.2.3"},
+            ]}},
+        });
+        let expected = External {
+            load_balancer: ips(&["192.0.2.1", "192.0.2.2"]),
+            host_names: vec![Name::from_ascii("lb.example.com.").unwrap()],
+            external_ips: ips(&["192.0.2.9"]),
+        };
+        assert_eq!(read(&object), Some(expected));
+        for object in [
+            json!({"spec": {"clusterIP": "10.96.0.1"}, "status": {"loadBalancer": {}}}),
+            json!({"spec": {"clusterIP": "10.96.0.1", "externalIPs": []}, "status": {"loadBalancer": {"ingress": []}}}),
+            json!({}),
+        ] {
+            assert_eq!(read(&object), None, "{object}");
+        }
+    }
+
+    #[test]
     fn only_ready_endpoints_count() {
         let object = json!({
             "metadata": {"name": "db-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "db"}},
             "addressType": "IPv4",
             "endpoints": [
-                {"addresses": ["10.1.0.1"], "hostname": "db-0"},
-                {"addresses": ["10.1.0.2"], "conditions": {"ready": true}},
+                {"addresses": ["10.1.0.1"], "hostname": "db-0", "targetRef": {"kind": "Pod", "name": "db-pod-0"}},
+                {"addresses": ["10.1.0.2"], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": "db-pod-1"}},
+                {"addresses": ["10.1.0.4"], "targetRef": {"kind": "Node", "name": "node"}},
                 {"addresses": ["10.1.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}},
                 {"addresses": ["not an address"], "conditions": {}},
             ],
             "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}, {"name": "any"}],
         });
         let (service, slice) = slice(&serde_json::from_value(object).unwrap()).unwrap();
-        let expected =
-            vec![(Some("db-0".to_owned()), ips(&["10.1.0.1"])), (None, ips(&["10.1.0.2"])), (None, vec![])];
-        assert_eq!((service.as_str(), slice.endpoints), ("db", expected));
-        assert_eq!(slice.ports, [Port { name: "sql".to_owned(), protocol: Protocol::Tcp, number: 5432 }]);
+        let ports = vec![Port { name: "sql".to_owned(), protocol: Protocol::Tcp, number: 5432 }];
+        let labels = [Some(Label::Host("db-0".to_owned())), Some(Label::Pod("db-pod-1".to_owned())), None];
+        let expected = ips(&["10.1.0.1", "10.1.0.2", "10.1.0.4"]).into_iter().zip(labels);
+        assert_eq!((service.as_str(), slice), ("db", PackedSlice::new(expected, ports)));
     }
 
     #[test]

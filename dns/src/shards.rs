@@ -31,6 +31,14 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         self.shards[self.index(key)].get(key)
     }
 
+    /// The key itself, as it is held.
+    pub(crate) fn key<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&K>
+    where
+        K: Borrow<Q>,
+    {
+        self.shards[self.index(key)].get_key_value(key).map(|(key, _)| key)
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V) {
         self.shard(&key).insert(key, value);
     }

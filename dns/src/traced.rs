@@ -12,7 +12,7 @@ use netkeel_telemetry::spans::{self, Kind, Recorded};
 use crate::message::Transport;
 
 /// The traceparent of a question that is traced.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Trace(String);
 
 impl Trace {

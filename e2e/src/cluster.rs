@@ -121,6 +121,12 @@ impl Cluster {
         OUTSIDE_SERVER.of(self.ip_family())
     }
 
+    /// Those of both families: the resolver outside tells them to whoever asks for that host.
+    #[must_use]
+    pub fn outside_records(&self) -> Vec<IpAddr> {
+        OUTSIDE_SERVER.of(IpFamily::Dual)
+    }
+
     /// The kubeconfig of the administrator. Its address is reachable from the fabric only.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
@@ -308,7 +314,7 @@ impl Cluster {
         self.process_of("fabric")
     }
 
-    fn process_of(&self, member: &str) -> Result<ProcessId> {
+    pub(crate) fn process_of(&self, member: &str) -> Result<ProcessId> {
         Spec::read(&self.folder.join(member))?.process().with_context(|| {
             format!("{member} of cluster {0} does not run: cargo xtask cluster up --name {0}", self.name)
         })

@@ -1,4 +1,4 @@
-//! The least of HTTP: one GET to a program of the cluster, from the fabric's network namespace.
+//! The least of HTTP: one GET to a program of the cluster, from the network namespace of the fabric or of a node.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,9 +13,14 @@ use crate::Cluster;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The body of the answer to `GET path`. The answer must be 200.
+/// The body of the answer to `GET path`, asked for from the fabric. The answer must be 200.
 pub(crate) fn get(cluster: &Cluster, address: SocketAddr, path: &str) -> Result<String> {
-    let namespace = format!("/proc/{}/ns/net", cluster.fabric()?.pid);
+    get_from(cluster, "fabric", address, path)
+}
+
+/// The same, asked for from a node, or another member of the cluster.
+pub(crate) fn get_from(cluster: &Cluster, member: &str, address: SocketAddr, path: &str) -> Result<String> {
+    let namespace = format!("/proc/{}/ns/net", cluster.process_of(member)?.pid);
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n");
     // A thread has a network namespace of its own; the caller's stays as it is.
     let ask = move || -> Result<String> {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{Progress, process};
 
-/// The image of the test workload: `/netkeel-e2e-peer` and busybox with its links in `/bin`.
+/// The image of the test workload: `/netkeel-e2e-peer`, busybox with its links in `/bin`, and the programs at [`LOOKUP`].
 pub const WORKLOAD: &str = "localhost/netkeel-e2e:1";
 /// The sandbox image.
 pub const PAUSE: &str = "localhost/pause:1";
@@ -208,15 +208,44 @@ pub(crate) fn peer(progress: &Progress) -> Result<PathBuf> {
     Ok(build_static(&["netkeel-e2e-peer"], &[], progress)?.join("netkeel-e2e-peer"))
 }
 
+/// Path of [`lookups`]'s programs in the image of the test workload, before the name of the C library.
+pub const LOOKUP: &str = "/lookup-";
+
+/// Builds the program that looks names up once for each C library that pods have: `/lookup-musl` and `/lookup-glibc`. Returns what belongs into
+/// an image: musl's is static, that of glibc needs the library.
+fn lookups(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peer/lookup.c");
+    let mut files = Vec::new();
+    for (library, compiler, options) in
+        [("musl", "musl-gcc", &["-static"][..]), ("glibc", "cc", &["-Wl,-rpath,/lib64"])]
+    {
+        let program = folder.join(format!("lookup-{library}"));
+        let mut compile = Command::new(compiler);
+        compile.args(["-O1", "-Wall", "-Wextra"]).args(options).arg("-o").arg(&program).arg(&source);
+        process::run(&mut compile)
+            .context("cargo xtask setup installs musl-gcc; cc comes with Rust's linker")?;
+        files.push((format!("{LOOKUP}{library}"), program));
+    }
+    for library in ["libc.so.6", "ld-linux-x86-64.so.2"] {
+        let said = process::text(Command::new("cc").arg(format!("-print-file-name={library}")))?;
+        let path = Path::new(said.trim()).canonicalize().with_context(|| library.to_owned())?;
+        files.push((format!("/lib64/{library}"), path));
+    }
+    Ok(files)
+}
+
 /// Writes the sandbox image and the image of the test workload into `folder`.
 pub(crate) fn base(peer: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
     let busybox = Path::new("/bin/busybox");
     let applets = process::text(Command::new(busybox).arg("--list"))?;
     let link = |name: &str| (format!("/bin/{name}"), "/bin/busybox".to_owned());
+    let mut files = vec![("/netkeel-e2e-peer".into(), peer.into()), ("/bin/busybox".into(), busybox.into())];
+    fs::create_dir_all(folder)?;
+    files.extend(lookups(folder)?);
     let workload = Image {
         name: WORKLOAD.into(),
         entrypoint: vec!["/netkeel-e2e-peer".into()],
-        files: vec![("/netkeel-e2e-peer".into(), peer.into()), ("/bin/busybox".into(), busybox.into())],
+        files,
         links: applets.lines().filter(|name| *name != "busybox").map(link).collect(),
         gzip: false,
     };

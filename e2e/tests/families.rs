@@ -3,14 +3,18 @@
 
 #[path = "families/bodies.rs"]
 mod bodies;
+#[path = "families/differential.rs"]
+mod differential;
 #[path = "routes/traffic.rs"]
 mod traffic;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use anyhow::ensure;
 use netkeel_e2e::{
-    Cluster, IpFamily,
-    workload::{Pod, Workload, install, manifest, node_names},
+    Cluster, IpFamily, wait_until,
+    workload::{Pod, Workload, install, manifest, node_names, of_family},
 };
 use serde_json::json;
 
@@ -116,6 +120,60 @@ fn dns_answers_over_both_families_and_with_both() {
             assert_eq!(answer.data(), [*expected], "{kind} from {server}");
         }
     }
+}
+
+#[test]
+fn both_c_libraries_resolve_names_of_both_families_at_a_name_server_of_each() {
+    let workload = Workload::new(cluster(), "families-names").unwrap();
+    let mut services = ["web", "each"].map(|name| manifest::service(name, "web", name == "each"));
+    for service in &mut services {
+        service["spec"]["ipFamilyPolicy"] = json!("RequireDualStack");
+    }
+    workload.apply(services.into()).unwrap();
+    workload.apply(vec![Pod::server("web", &node_names(cluster())[1]).json()]).unwrap();
+    let path = "jsonpath={.spec.clusterIPs[*]}";
+    let servers =
+        cluster().kubectl(&["-n", "kube-system", "get", "service", "kube-dns", "-o", path]).unwrap();
+    let search = ["families-names.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+    for (index, server) in servers.split(' ').enumerate() {
+        let mut pod = Pod::server(&format!("client-{index}"), &node_names(cluster())[0]).json();
+        pod["spec"]["dnsPolicy"] = json!("None");
+        let options = [json!({"name": "ndots", "value": "5"})];
+        pod["spec"]["dnsConfig"] = json!({"nameservers": [server], "searches": search, "options": options});
+        workload.apply(vec![pod]).unwrap();
+    }
+    workload.ready().unwrap();
+    workload.wait_endpoints("each", 2).unwrap();
+    let service = workload.kubectl(&["get", "service", "web", "-o", path]).unwrap();
+    for ipv6 in [false, true] {
+        let service = of_family(&service, ipv6).unwrap();
+        let pod = workload.address("web", ipv6).unwrap();
+        let outside = cluster().outside_addresses().into_iter().find(|address| address.is_ipv6() == ipv6);
+        let outside = outside.expect("one of each family").to_string();
+        let cases = [
+            ("web", service.as_str()),
+            ("web.families-names", &service),
+            ("web.families-names.svc.cluster.local", &service),
+            ("each", &pod),
+            ("outside.test", &outside),
+            ("missing.test", "none"),
+        ];
+        let (asked, expected): (Vec<&str>, Vec<&str>) = cases.into_iter().unzip();
+        for (client, library) in [(0, "musl"), (0, "glibc"), (1, "musl"), (1, "glibc")] {
+            let client = workload.client(&format!("client-{client}")).unwrap();
+            wait_until(&format!("{library} in {client} finds {asked:?}"), Duration::from_secs(5), || {
+                let said = client.look_up(library, Some(ipv6), &asked)?;
+                ensure!(said == expected, "{said:?} in place of {expected:?}");
+                Ok(())
+            })
+            .unwrap();
+        }
+    }
+}
+
+#[test]
+fn names_are_answered_as_coredns_answers_them_but_for_what_is_explained() {
+    differential::run(cluster()).unwrap();
 }
 
 #[test]

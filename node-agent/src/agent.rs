@@ -37,7 +37,7 @@ use crate::{
     due::Due,
     ipam::Pool,
     kernel::Kernel,
-    last_known, memory,
+    last_known,
     metrics::Metrics,
     monitor::Alarm,
     node::{NodeState, NodeWatch},
@@ -259,7 +259,7 @@ impl Agent {
     /// Gives back what lists and loads have left free.
     fn tidy(&mut self, now: Instant) {
         if self.tidy.is(now) {
-            memory::give_back();
+            netkeel_client::give_back();
             self.tidy.done(now);
         }
     }

@@ -1,14 +1,7 @@
 //! What the agent holds of a large cluster, counted at the allocator. The budgets are the measured sizes and a little more:
 //! docs/performance.md has what they add up to.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{collections::HashMap, sync::Arc};
 
 use netkeel_agent::{
     pods::{SeenPod, SeenPodReader},
@@ -18,31 +11,8 @@ use netkeel_agent::{
 use netkeel_client::Event;
 use netkeel_dataplane_loader::{Table, TableError};
 use netkeel_index::{SeenSlice, Services};
+use netkeel_testkit::allocation::{Counting, in_use};
 use serde_json::{Value, json};
-
-/// Bytes that are in use, as glibc rounds them.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-
-fn rounded(size: usize) -> usize {
-    (size + 8).next_multiple_of(16).max(32)
-}
-
-// SAFETY: all work is the system's allocator's; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(rounded(layout.size()), Relaxed);
-        // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(rounded(layout.size()), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -115,9 +85,9 @@ fn list(labels: fn(usize) -> Value) -> Vec<SeenPod> {
 
 /// What `made` keeps, and how many bytes of them belong to one of `count`.
 fn each<T>(count: usize, work: impl FnOnce() -> T) -> (T, usize) {
-    let before = IN_USE.load(Relaxed);
+    let before = in_use();
     let made = work();
-    let kept = IN_USE.load(Relaxed).checked_sub(before).expect("what is made takes memory");
+    let kept = in_use().checked_sub(before).expect("what is made takes memory");
     (made, kept / count)
 }
 

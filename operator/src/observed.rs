@@ -111,6 +111,8 @@ pub struct DnsSeen {
     pub node_servers: Option<Workload>,
     /// The Service `kube-dns`.
     pub service: Option<DnsService>,
+    /// Whether our `NetworkPolicy` of the servers is there.
+    pub policy: bool,
 }
 
 /// The Service `kube-dns`.
@@ -118,6 +120,8 @@ pub struct DnsSeen {
 pub struct DnsService {
     /// Whether it is ours.
     pub ours: bool,
+    /// Whether it leads to our servers alone. One that was handed over to us leads to those of others at first.
+    pub leads_to_us: bool,
     /// Its address.
     pub cluster_ip: Option<IpAddr>,
 }

@@ -2,7 +2,7 @@
 
 mod blocks;
 mod claims;
-mod dns;
+pub(crate) mod dns;
 mod node_cidrs;
 mod nodes;
 mod pools;
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::{observed::Observed, render, settings::Settings};
 
-pub(crate) use dns::Placed;
+pub(crate) use dns::{Placed, is_handed_over};
 pub use nodes::{has_applied, revision};
 pub use removal::{NODE_WAIT, unremoved};
 
@@ -55,6 +55,8 @@ pub enum Step {
         entering: Vec<(String, String)>,
         spec: Box<NodeNetworkSpec>,
     },
+    /// Makes a Service that leads to servers of others lead to ours, and nowhere else, in one write. Its address stays.
+    TakeOver(Box<Part>),
     /// Makes an object be as rendered.
     Apply(Box<Part>),
     /// Deletes a rendered object.

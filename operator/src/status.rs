@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{
     observed::{Observed, Unreadable, Workload},
-    plan::{Outcome, Placed, Step, has_applied},
+    plan::{Outcome, Placed, Step, dns::SETTINGS_REFUSED, has_applied, is_handed_over},
 };
 
 /// How many nodes a message names.
@@ -183,7 +183,13 @@ fn dns(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Says {
         Placement::EveryNode => ("DaemonSet", format!("{ready} of {wanted} nodes have a ready server")),
     };
     let former = former.map_or(0, |former| former.ready);
-    let (good, reason, message) = if former > 0 {
+    let refused = outcome.problems.iter().find(|problem| problem.reason == SETTINGS_REFUSED);
+    let (good, reason, message) = if is_handed_over(seen) {
+        let until = "Service kube-system/kube-dns leads to its former servers until all are";
+        (false, "TakingOver", format!("{counted}; {until}"))
+    } else if let Some(problem) = refused.filter(|_| former + ready > 0) {
+        (true, SETTINGS_REFUSED, format!("{counted}; {}", problem.message))
+    } else if former > 0 {
         let placement = network.spec.dns.placement;
         (
             true,

@@ -192,6 +192,7 @@ fn told(step: &Step) -> (&'static str, String) {
         Step::ReleaseBlock { name, .. } => ("release AddressBlock", name.clone()),
         Step::ReturnBlock { name, .. } => ("return AddressBlock", name.clone()),
         Step::WriteNodeNetwork { node, .. } => ("write NodeNetwork", node.clone()),
+        Step::TakeOver(part) => ("take over", format!("{} {}", part.name.kind, part.name.name)),
         Step::Apply(part) => ("apply object", format!("{} {}", part.name.kind, part.name.name)),
         Step::Delete(name) => ("delete object", format!("{} {}", name.kind, name.name)),
     }

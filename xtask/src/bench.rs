@@ -6,6 +6,9 @@ mod awake;
 mod bed;
 mod cilium;
 mod cni_add;
+mod dns_abuse;
+mod dns_change;
+mod dns_footprint;
 mod dns_qps;
 mod figure;
 mod flannel;
@@ -98,6 +101,10 @@ enum Name {
     CniAdd,
     /// Questions that DNS answers on one CPU, beside the real `CoreDNS`.
     DnsQps,
+    /// Memory of DNS with 150,000 endpoints and 8,200 Services.
+    DnsFootprintLarge,
+    /// How clients of DNS fare while another one floods it.
+    DnsAbuse,
     /// Memory of the programs and of the agent's maps.
     Footprint,
     /// The same with 250 pods on a node and 50,000 on others.
@@ -107,7 +114,7 @@ enum Name {
 impl Name {
     /// Whether its cluster is good for nothing else afterwards.
     fn spoils(self) -> bool {
-        matches!(self, Self::DnsQps | Self::FootprintLarge)
+        matches!(self, Self::DnsQps | Self::DnsFootprintLarge | Self::FootprintLarge)
     }
 }
 
@@ -183,6 +190,8 @@ fn measure(name: Name, bed: &Bed) -> Result<Vec<Figure>> {
         Name::PolicyUpdate => policy_update::run(bed),
         Name::CniAdd => cni_add::run(bed),
         Name::DnsQps => dns_qps::run(bed),
+        Name::DnsFootprintLarge => dns_footprint::run(bed),
+        Name::DnsAbuse => dns_abuse::run(bed),
         Name::Footprint => footprint::run(bed),
         Name::FootprintLarge => large::run(bed),
     }

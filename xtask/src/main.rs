@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod generate;
 mod helm;
 mod image;
@@ -34,6 +35,8 @@ enum Task {
     Demo,
     /// Build the kernel programs into target/bpf/netkeel.o, which the agent embeds.
     Ebpf,
+    /// Feed everything that reads what others wrote with damaged and random input.
+    Fuzz(fuzz::Options),
     /// Write the files that are made from the code.
     Generate {
         /// Write nothing; fail when a file is stale.
@@ -73,6 +76,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Cluster(command) => cluster::run(&command),
         Task::Demo => demo::run(),
         Task::Ebpf => ebpf::build().map(|_| ()),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Generate { check } => generate::run(check),
         Task::Helm => helm::run(),
         Task::Image { another: true, .. } => image::build_another().map(drop),

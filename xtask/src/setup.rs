@@ -10,6 +10,7 @@ const CLUSTER: &[(&str, &str)] = &[
     ("/usr/bin/etcd", "etcd-server"),
     ("/usr/sbin/runc", "runc"),
     ("/bin/busybox", "busybox-static"),
+    ("/usr/bin/musl-gcc", "musl-tools"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/iptables", "iptables"),
     ("/bin/ip", "iproute2"),

@@ -23,6 +23,10 @@ use crate::{
 /// Names of the cluster, and the way to names outside it. All but `clusterIP` and `replicas` take effect in the running servers, at once.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.externalZones.all(e, e.zone != self.clusterDomain && !e.zone.endsWith('.' + self.clusterDomain) && !self.clusterDomain.endsWith('.' + e.zone))",
+     "an external zone must not lie in the cluster domain, nor the cluster domain in it"),
+])))]
 pub struct Dns {
     /// Domain below which the cluster's names live; the kubelets' `clusterDomain` must be the same.
     #[schemars(
@@ -38,6 +42,8 @@ pub struct Dns {
     pub replicas: u16,
     /// Where the servers run.
     pub placement: Placement,
+    /// Whether a `NetworkPolicy` may cut the servers off, such as one of `kube-system` that denies everything to all pods.
+    pub network_policies: NetworkPolicies,
     /// Address of the Service `kube-dns`, as the kubelets' `clusterDNS` names it; by default the tenth of the first service CIDR.
     #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<IpText>")]
@@ -99,6 +105,16 @@ pub enum Placement {
     EveryNode,
 }
 
+/// What network policies do to DNS servers.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkPolicies {
+    /// Nothing: the policy `kube-system/netkeel-dns` allows the servers everything, and policies only add up.
+    #[default]
+    Exempt,
+    /// What they do to any pod.
+    Enforced,
+}
+
 /// Names of pods, made of their address.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PodRecords {
@@ -136,6 +152,7 @@ impl Default for Dns {
             cluster_domain: "cluster.local".to_owned(),
             replicas: 2,
             placement: Placement::default(),
+            network_policies: NetworkPolicies::default(),
             cluster_ip: None,
             ttl_seconds: 5,
             pod_records: PodRecords::default(),

@@ -1,18 +1,28 @@
 //! Builds the records of one answer: the owner is the question's name as it was asked.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::Answer;
-use crate::wire::SOA_TIMES;
+use crate::wire::{SOA_TIMES, soa_ttl};
 use crate::zone::{Port, Zone};
 
 /// Time to live of the version record, which changes with the program only; in seconds.
 const VERSION_TTL: u32 = 28_800;
 /// Version of the Kubernetes DNS specification that is followed.
 const VERSION: &str = "1.1.0";
+
+/// A name that stands for a Service, or for a part of it.
+pub(super) struct Member<'a> {
+    /// The name, below the domain.
+    pub(super) path: String,
+    pub(super) addresses: Vec<IpAddr>,
+    /// The ports that are asked for.
+    pub(super) ports: Vec<&'a Port>,
+}
 
 pub(super) struct Maker<'a> {
     zone: &'a Zone,
@@ -38,8 +48,11 @@ impl<'a> Maker<'a> {
     }
 
     pub(super) fn alias(&self, target: &Name) -> Answer {
-        let cname = self.record(self.owner.clone(), RData::CNAME(CNAME(target.clone())));
-        Answer::Alias { cname, target: target.clone() }
+        Answer::Alias { cname: self.cname(target), target: target.clone() }
+    }
+
+    pub(super) fn cname(&self, target: &Name) -> Record {
+        self.record(self.owner.clone(), RData::CNAME(CNAME(target.clone())))
     }
 
     /// The addresses of the family that `rtype` asks for, or that there are none.
@@ -57,26 +70,30 @@ impl<'a> Maker<'a> {
         addresses.iter().map(|address| self.record(owner.clone(), data(address))).collect()
     }
 
-    /// SRV records for ports at paths below the domain, and the addresses of those paths; `None`
-    /// without a port. All weigh the same.
-    pub(super) fn services<'b>(
-        &self,
-        ports: impl Iterator<Item = (&'b str, &'b Port)>,
-        members: impl IntoIterator<Item = (&'b str, &'b [IpAddr])>,
-    ) -> Option<Answer> {
-        let targets: Vec<(Name, u16)> =
-            ports.filter_map(|(path, port)| Some((self.below_domain(path)?, port.number))).collect();
-        let weight = u16::try_from(100 / targets.len().max(1)).unwrap_or(1).max(1);
-        let answers: Vec<Record> = targets
-            .into_iter()
-            .map(|(target, port)| {
-                self.record(self.owner.clone(), RData::SRV(SRV::new(0, weight, port, target)))
-            })
-            .collect();
-        let addresses = |(path, addresses): (&str, &[IpAddr])| {
-            self.below_domain(path).map(|owner| self.address_records(&owner, addresses))
-        };
-        let additionals = members.into_iter().filter_map(addresses).flatten().collect();
+    /// What `members` say together: SRV records of their ports with the addresses behind them, or addresses.
+    pub(super) fn members(&self, members: &[Member<'_>], rtype: RecordType) -> Answer {
+        if rtype == RecordType::SRV {
+            return self.services(members).unwrap_or_else(|| self.nodata());
+        }
+        let all: BTreeSet<IpAddr> =
+            members.iter().flat_map(|member| member.addresses.iter().copied()).collect();
+        self.addresses(&all.into_iter().collect::<Vec<_>>(), rtype)
+    }
+
+    /// `None` without a port. As in CoreDNS all weigh the same: 100 by the number of addresses and ports, 1 at least.
+    fn services(&self, members: &[Member<'_>]) -> Option<Answer> {
+        let count: usize = members.iter().map(|member| member.addresses.len() * member.ports.len()).sum();
+        let weight = u16::try_from(100 / count.max(1)).unwrap_or(1).max(1);
+        let (mut answers, mut additionals) = (vec![], vec![]);
+        for member in members {
+            let Some(target) = self.below_domain(&member.path) else { continue };
+            let numbers: BTreeSet<u16> = member.ports.iter().map(|port| port.number).collect();
+            answers.extend(numbers.into_iter().map(|port| {
+                let data = SRV::new(0, weight, port, target.clone());
+                self.record(self.owner.clone(), RData::SRV(data))
+            }));
+            additionals.extend(self.address_records(&target, &member.addresses));
+        }
         (!answers.is_empty()).then(|| self.found(answers, additionals))
     }
 
@@ -107,7 +124,7 @@ impl<'a> Maker<'a> {
         let serial = self.zone.serial();
         let data = SOA::new(self.ns_name(), hostmaster, serial, refresh, retry, expire, settings.ttl);
         let owner = if settings.domain.zone_of(self.owner) { apex } else { self.owner.trim_to(2) };
-        self.record(owner, RData::SOA(data))
+        Record::from_rdata(owner, soa_ttl(settings.ttl), RData::SOA(data))
     }
 
     fn record(&self, owner: Name, data: RData) -> Record {

@@ -3,6 +3,8 @@
 use super::*;
 use crate::zone::{ObjectKey, Protocol, Settings, Slice};
 
+mod settings;
+
 fn name(text: &str) -> Name {
     Name::from_ascii(text).unwrap()
 }
@@ -20,15 +22,16 @@ fn slice(endpoints: &[(Option<&str>, &str)], ports: &[Port]) -> Slice {
     Slice { endpoints: endpoints.iter().map(endpoint).collect(), ports: ports.to_vec() }
 }
 
-fn zone() -> Zone {
-    let settings = Settings {
-        domain: name("cluster.local."),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
+fn settings() -> Settings {
+    Settings {
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
-        pod_ranges: vec![],
-    };
-    let mut zone = Zone::new(settings, 1);
+        pod_ranges: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
+        ..Settings::new(name("cluster.local."))
+    }
+}
+
+fn zone() -> Zone {
+    let mut zone = Zone::new(settings(), 1);
     let cluster =
         |addresses: &[&str], ports: Vec<Port>| Service::ClusterIp { addresses: ips(addresses), ports };
     let services = [
@@ -52,10 +55,13 @@ fn zone() -> Zone {
         ("shop", "out", Service::ExternalName(Some(name("www.example.com.")))),
         ("shop", "literal", Service::ExternalName(None)),
         ("shop", "broken", Service::Unreadable),
+        ("shop", "empty", cluster(&["10.96.0.30"], vec![port("http", Protocol::Tcp, 80)])),
+        ("shop", "twice", Service::Headless),
     ];
     for (namespace, name, service) in services {
         zone.put_service(&ObjectKey::new(namespace, name), service);
     }
+    zone.put_namespace("quiet");
     let sql = [port("sql", Protocol::Tcp, 5432), port("stats", Protocol::Udp, 9000)];
     let slices = [
         ("db-1", "db", slice(&[(Some("db-0"), "10.1.0.5"), (None, "10.1.0.6")], &sql)),
@@ -67,6 +73,11 @@ fn zone() -> Zone {
             slice(&[(None, "10.1.0.8"), (None, "10.1.0.5")], &[port("http", Protocol::Tcp, 8080)]),
         ),
         ("orphan-1", "orphan", slice(&[(None, "10.1.0.9")], &[])),
+        (
+            "twice-1",
+            "twice",
+            slice(&[(None, "10.1.0.11"), (Some("one"), "10.1.0.11")], &[port("x", Protocol::Tcp, 1)]),
+        ),
     ];
     for (name, service, slice) in slices {
         zone.put_slice(&ObjectKey::new("shop", name), service, slice);
@@ -91,10 +102,15 @@ fn render(answer: &Answer) -> Vec<String> {
     }
 }
 
-fn check(cases: &[(&str, RecordType, &[&str])]) {
-    let zone = zone();
+type Case<'a> = (&'a str, RecordType, &'a [&'a str]);
+
+fn check(cases: &[Case<'_>]) {
+    check_in(&zone(), cases);
+}
+
+fn check_in(zone: &Zone, cases: &[Case<'_>]) {
     for (question, rtype, expected) in cases {
-        assert_eq!(render(&answer(&zone, &name(question), *rtype)), *expected, "{question} {rtype}");
+        assert_eq!(render(&answer(zone, &name(question), *rtype)), *expected, "{question} {rtype}");
     }
 }
 
@@ -130,7 +146,7 @@ fn headless_services_stand_for_their_ready_endpoints() {
         (
             "db.shop.svc.cluster.local.",
             A,
-            &["db.shop.svc.cluster.local. 5 A 10.1.0.6", "db.shop.svc.cluster.local. 5 A 10.1.0.5"],
+            &["db.shop.svc.cluster.local. 5 A 10.1.0.5", "db.shop.svc.cluster.local. 5 A 10.1.0.6"],
         ),
         ("db.shop.svc.cluster.local.", AAAA, &["db.shop.svc.cluster.local. 5 AAAA fd00:1::5"]),
         ("db-0.db.shop.svc.cluster.local.", A, &["db-0.db.shop.svc.cluster.local. 5 A 10.1.0.5"]),
@@ -142,13 +158,16 @@ fn headless_services_stand_for_their_ready_endpoints() {
         ("_sql._tcp.idle.shop.svc.cluster.local.", SRV, NXDOMAIN),
         ("bare.shop.svc.cluster.local.", A, &["bare.shop.svc.cluster.local. 5 A 10.1.0.7"]),
         ("bare.shop.svc.cluster.local.", SRV, NODATA),
+        // One address of two names is one record.
+        ("twice.shop.svc.cluster.local.", A, &["twice.shop.svc.cluster.local. 5 A 10.1.0.11"]),
+        ("one.twice.shop.svc.cluster.local.", A, &["one.twice.shop.svc.cluster.local. 5 A 10.1.0.11"]),
         ("10-1-0-8.dual.shop.svc.cluster.local.", A, &["10-1-0-8.dual.shop.svc.cluster.local. 5 A 10.1.0.8"]),
     ]);
 }
 
 #[test]
 fn named_ports_have_service_records_with_their_addresses() {
-    use RecordType::{A, SRV};
+    use RecordType::SRV;
     check(&[
         (
             "_https._tcp.kubernetes.default.svc.cluster.local.",
@@ -162,7 +181,7 @@ fn named_ports_have_service_records_with_their_addresses() {
             "_HTTP._TCP.Dual.shop.svc.CLUSTER.local.",
             SRV,
             &[
-                "_HTTP._TCP.Dual.shop.svc.CLUSTER.local. 5 SRV 0 100 80 dual.shop.svc.CLUSTER.local.",
+                "_HTTP._TCP.Dual.shop.svc.CLUSTER.local. 5 SRV 0 50 80 dual.shop.svc.CLUSTER.local.",
                 "+ dual.shop.svc.CLUSTER.local. 5 A 10.96.0.20",
                 "+ dual.shop.svc.CLUSTER.local. 5 AAAA fd00:96::20",
             ],
@@ -171,8 +190,8 @@ fn named_ports_have_service_records_with_their_addresses() {
             "_sql._tcp.db.shop.svc.cluster.local.",
             SRV,
             &[
-                "_sql._tcp.db.shop.svc.cluster.local. 5 SRV 0 50 5432 10-1-0-6.db.shop.svc.cluster.local.",
-                "_sql._tcp.db.shop.svc.cluster.local. 5 SRV 0 50 5432 db-0.db.shop.svc.cluster.local.",
+                "_sql._tcp.db.shop.svc.cluster.local. 5 SRV 0 33 5432 10-1-0-6.db.shop.svc.cluster.local.",
+                "_sql._tcp.db.shop.svc.cluster.local. 5 SRV 0 33 5432 db-0.db.shop.svc.cluster.local.",
                 "+ 10-1-0-6.db.shop.svc.cluster.local. 5 A 10.1.0.6",
                 "+ db-0.db.shop.svc.cluster.local. 5 A 10.1.0.5",
                 "+ db-0.db.shop.svc.cluster.local. 5 AAAA fd00:1::5",
@@ -186,13 +205,56 @@ fn named_ports_have_service_records_with_their_addresses() {
                 "+ kubernetes.default.svc.cluster.local. 5 A 10.96.0.1",
             ],
         ),
-        ("_https._tcp.kubernetes.default.svc.cluster.local.", A, NODATA),
+        // Two ports of one number are one record, and weigh as three ports do.
+        (
+            "kube-dns.kube-system.svc.cluster.local.",
+            SRV,
+            &[
+                "kube-dns.kube-system.svc.cluster.local. 5 SRV 0 33 53 kube-dns.kube-system.svc.cluster.local.",
+                "kube-dns.kube-system.svc.cluster.local. 5 SRV 0 33 9153 kube-dns.kube-system.svc.cluster.local.",
+                "+ kube-dns.kube-system.svc.cluster.local. 5 A 10.96.0.10",
+            ],
+        ),
+        (
+            "db-0.db.shop.svc.cluster.local.",
+            SRV,
+            &[
+                "db-0.db.shop.svc.cluster.local. 5 SRV 0 25 5432 db-0.db.shop.svc.cluster.local.",
+                "db-0.db.shop.svc.cluster.local. 5 SRV 0 25 9000 db-0.db.shop.svc.cluster.local.",
+                "+ db-0.db.shop.svc.cluster.local. 5 A 10.1.0.5",
+                "+ db-0.db.shop.svc.cluster.local. 5 AAAA fd00:1::5",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn named_ports_have_the_addresses_behind_them_and_other_labels_are_none() {
+    use RecordType::{A, AAAA, SRV, TXT};
+    check(&[
+        (
+            "_https._tcp.kubernetes.default.svc.cluster.local.",
+            A,
+            &["_https._tcp.kubernetes.default.svc.cluster.local. 5 A 10.96.0.1"],
+        ),
+        ("_https._tcp.kubernetes.default.svc.cluster.local.", AAAA, NODATA),
+        (
+            "https.tcp.kubernetes.default.svc.cluster.local.",
+            A,
+            &["https.tcp.kubernetes.default.svc.cluster.local. 5 A 10.96.0.1"],
+        ),
+        (
+            "_sql._tcp.db.shop.svc.cluster.local.",
+            AAAA,
+            &["_sql._tcp.db.shop.svc.cluster.local. 5 AAAA fd00:1::5"],
+        ),
+        ("_bogus._tcp.kubernetes.default.svc.cluster.local.", A, NXDOMAIN),
+        ("_https._tcp.kubernetes.default.svc.cluster.local.", TXT, NODATA),
         ("_tcp.kubernetes.default.svc.cluster.local.", A, NODATA),
         ("_udp.kubernetes.default.svc.cluster.local.", A, NXDOMAIN),
         ("_https._udp.kubernetes.default.svc.cluster.local.", SRV, NXDOMAIN),
         ("_bogus._tcp.kubernetes.default.svc.cluster.local.", SRV, NXDOMAIN),
         ("_bogus._tcp.db.shop.svc.cluster.local.", SRV, NXDOMAIN),
-        ("https._tcp.kubernetes.default.svc.cluster.local.", SRV, NXDOMAIN),
         ("_._tcp.kube-dns.kube-system.svc.cluster.local.", SRV, NXDOMAIN),
         ("a._https._tcp.kubernetes.default.svc.cluster.local.", SRV, NXDOMAIN),
     ]);
@@ -215,6 +277,12 @@ fn absence_of_a_type_is_not_absence_of_the_name() {
         ("pod.cluster.local.", A, NODATA),
         ("dns.cluster.local.", A, NODATA),
         ("shop.svc.cluster.local.", A, NODATA),
+        ("shop.pod.cluster.local.", A, NODATA),
+        ("quiet.svc.cluster.local.", A, NODATA),
+        ("quiet.svc.cluster.local.", TXT, NODATA),
+        ("quiet.pod.cluster.local.", A, NODATA),
+        ("ghost.quiet.svc.cluster.local.", A, NXDOMAIN),
+        ("nowhere.pod.cluster.local.", A, NXDOMAIN),
         ("nowhere.svc.cluster.local.", A, NXDOMAIN),
         ("ghost.shop.svc.cluster.local.", A, NXDOMAIN),
         ("ghost.shop.svc.cluster.local.", TXT, NXDOMAIN),
@@ -222,7 +290,6 @@ fn absence_of_a_type_is_not_absence_of_the_name() {
         ("orphan.shop.svc.cluster.local.", A, NXDOMAIN),
         ("ghost.kubernetes.default.svc.cluster.local.", A, NXDOMAIN),
         ("foo.cluster.local.", A, NXDOMAIN),
-        ("10-1-0-5.shop.pod.cluster.local.", A, NXDOMAIN),
         ("*.shop.svc.cluster.local.", A, NXDOMAIN),
         ("a\\.b.shop.svc.cluster.local.", A, NXDOMAIN),
     ]);
@@ -249,7 +316,7 @@ fn the_apex_names_its_server_and_the_version_of_the_specification() {
 
 #[test]
 fn reverse_names_point_to_services_before_endpoints_and_stay_in_the_cluster() {
-    use RecordType::{A, PTR};
+    use RecordType::{A, PTR, SOA};
     check(&[
         (
             "1.0.96.10.in-addr.arpa.",
@@ -268,7 +335,20 @@ fn reverse_names_point_to_services_before_endpoints_and_stay_in_the_cluster() {
         ),
         ("9.0.1.10.in-addr.arpa.", PTR, &["Forward"]),
         ("8.8.8.8.in-addr.arpa.", PTR, &["Forward"]),
-        ("96.10.in-addr.arpa.", PTR, &["Forward"]),
+        // A network of the cluster is no business of others, nor is what lies below it.
+        ("96.10.in-addr.arpa.", PTR, &["nodata in-addr.arpa."]),
+        ("0.96.10.in-addr.arpa.", SOA, &["nodata in-addr.arpa."]),
+        ("10.in-addr.arpa.", PTR, &["Forward"]),
+        ("256.0.96.10.in-addr.arpa.", PTR, &["nxdomain in-addr.arpa."]),
+        ("x.1.0.96.10.in-addr.arpa.", PTR, &["nxdomain in-addr.arpa."]),
+        ("x.8.8.8.8.in-addr.arpa.", PTR, &["Forward"]),
+        ("7.3.244.10.in-addr.arpa.", PTR, &["nxdomain in-addr.arpa."]),
+        ("0.0.0.0.4.4.2.0.0.0.d.f.ip6.arpa.", PTR, &["nodata ip6.arpa."]),
+        (
+            "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.4.4.2.0.0.0.d.f.ip6.arpa.",
+            PTR,
+            &["nxdomain ip6.arpa."],
+        ),
         (
             "0.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.6.9.0.0.0.0.d.f.ip6.arpa.",
             PTR,
@@ -301,6 +381,8 @@ fn other_names_are_forwarded_and_what_cannot_be_known_is_no_absence() {
         ("x.broken.shop.svc.cluster.local.", A, &["Failure"]),
         ("cluster.local.", AXFR, &["Refused"]),
         ("cluster.local.", IXFR, &["Refused"]),
+        ("0.96.10.in-addr.arpa.", AXFR, &["Refused"]),
+        ("example.com.", AXFR, &["Refused"]),
     ]);
 }
 

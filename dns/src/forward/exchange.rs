@@ -1,34 +1,18 @@
-//! One question to one upstream resolver.
+//! One question to one resolver by datagram, and what counts as its reply.
 
-use std::io::{Error, ErrorKind, Result};
+use std::io::Result;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
 
-use hickory_proto::op::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::{Instant, timeout_at};
+use tokio::net::UdpSocket;
 
-const HEADER: usize = 12;
-const TRUNCATED: u8 = 0x02;
+use crate::cache::reply::same_question;
+use crate::wire::HEADER;
 
-/// The reply of the resolver at `address`, over TCP where it does not fit a datagram.
-pub(super) async fn exchange(address: SocketAddr, query: &Message, limit: Duration) -> Result<Vec<u8>> {
-    let query = query.to_vec().map_err(Error::other)?;
-    let end = Instant::now() + limit;
-    let reply = until(end, over_udp(address, &query)).await?;
-    if reply[2] & TRUNCATED == 0 {
-        return Ok(reply);
-    }
-    // a resolver that cuts and takes no TCP has still said something
-    Ok(until(end, over_tcp(address, &query)).await.unwrap_or(reply))
-}
+/// Room for a reply: more than is ever asked for, in bytes.
+const ROOM: usize = 4096;
 
-async fn until<T>(end: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout_at(end, work).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
-}
-
-async fn over_udp(address: SocketAddr, query: &[u8]) -> Result<Vec<u8>> {
+/// The reply of the resolver at `address`, from a port of its own that the kernel picks by chance. Whatever else comes there is passed over.
+pub(super) async fn by_datagram(address: SocketAddr, query: &[u8]) -> Result<Vec<u8>> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -36,7 +20,7 @@ async fn over_udp(address: SocketAddr, query: &[u8]) -> Result<Vec<u8>> {
     let socket = UdpSocket::bind(any).await?;
     socket.connect(address).await?;
     socket.send(query).await?;
-    let mut buffer = [0; 4096];
+    let mut buffer = [0; ROOM];
     loop {
         let length = socket.recv(&mut buffer).await?;
         if answers(&buffer[..length], query) {
@@ -45,28 +29,16 @@ async fn over_udp(address: SocketAddr, query: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-async fn over_tcp(address: SocketAddr, query: &[u8]) -> Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
-    let length = u16::try_from(query.len()).map_err(Error::other)?;
-    stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
-    let length = stream.read_u16().await?;
-    let mut reply = vec![0; usize::from(length)];
-    stream.read_exact(&mut reply).await?;
-    if answers(&reply, query) { Ok(reply) } else { Err(ErrorKind::InvalidData.into()) }
-}
-
 /// Whether `reply` is a reply to `query`: the same id and question. A resolver that could not read the
-/// question may leave it out.
-fn answers(reply: &[u8], query: &[u8]) -> bool {
-    if reply.len() < HEADER || reply[..2] != query[..2] || reply[2] & 0x80 == 0 {
+/// question may leave it out of its error.
+pub(super) fn answers(reply: &[u8], query: &[u8]) -> bool {
+    if reply.len() < HEADER || query.len() < HEADER || reply[..2] != query[..2] || reply[2] & 0x80 == 0 {
         return false;
     }
     let end = question_end(query);
     match reply[4..6] {
         [0, 0] => reply[3] & 0x0f != 0,
-        [0, 1] => {
-            reply.get(HEADER..end).is_some_and(|theirs| theirs.eq_ignore_ascii_case(&query[HEADER..end]))
-        }
+        [0, 1] => reply.get(HEADER..end).is_some_and(|theirs| same_question(theirs, &query[HEADER..end])),
         _ => false,
     }
 }
@@ -82,7 +54,7 @@ fn question_end(query: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use hickory_proto::op::{MessageType, OpCode, Query, ResponseCode};
+    use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
     use hickory_proto::rr::{Name, RecordType};
 
     use super::*;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// The port of DNS.
-const PORT: u16 = 53;
+pub(crate) const PORT: u16 = 53;
 
 /// Reads `address` or `address:port` (`[address]:port` for IPv6).
 ///
@@ -26,6 +26,17 @@ pub fn from_resolv_conf(text: &str) -> Vec<SocketAddr> {
         parse(address.split('%').next()?).ok()
     };
     text.lines().filter_map(server).collect()
+}
+
+/// The name servers of a node: those that its `resolv.conf` names; where these are only local ones, such as the stub of systemd-resolved, those
+/// that systemd-resolved itself asks, where it says so.
+#[must_use]
+pub fn of_node(resolv_conf: &str, systemd: Option<&str>) -> Vec<SocketAddr> {
+    let named = from_resolv_conf(resolv_conf);
+    match systemd {
+        Some(systemd) if named.iter().all(|server| server.ip().is_loopback()) => from_resolv_conf(systemd),
+        _ => named,
+    }
 }
 
 /// Whether questions to `upstream` come back to a server that listens at `listen`.
@@ -61,6 +72,19 @@ mod tests {
                     nameserver\nnameserver what\noptions ndots:5\nnameserver fd00::2";
         let expected = ["10.0.0.2:53", "[fe80::1]:53", "[fd00::2]:53"];
         assert_eq!(from_resolv_conf(text), expected.map(|text| text.parse().unwrap()));
+    }
+
+    #[test]
+    fn behind_the_stub_of_systemd_are_the_resolvers_that_it_asks() {
+        let servers =
+            |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let (stub, real) = ("nameserver 127.0.0.53\n", "nameserver 10.0.0.2\n");
+        assert_eq!(of_node(stub, Some(real)), servers(&["10.0.0.2:53"]));
+        assert_eq!(of_node("", Some(real)), servers(&["10.0.0.2:53"]));
+        assert_eq!(of_node(stub, None), servers(&["127.0.0.53:53"]));
+        assert_eq!(of_node("nameserver 10.0.0.9\n", Some(real)), servers(&["10.0.0.9:53"]));
+        let both = "nameserver 127.0.0.53\nnameserver 10.0.0.9\n";
+        assert_eq!(of_node(both, Some(real)), servers(&["127.0.0.53:53", "10.0.0.9:53"]));
     }
 
     #[test]

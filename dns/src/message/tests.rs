@@ -1,5 +1,6 @@
 //! Odd packets and replies that do not fit.
 
+use hickory_proto::op::MessageType;
 use hickory_proto::rr::RData;
 use hickory_proto::rr::rdata::A;
 use proptest::prelude::*;

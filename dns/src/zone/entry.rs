@@ -1,16 +1,17 @@
-//! One Service and the endpoints its slices name, merged by label so that a question finds them at once.
+//! One Service and its slices.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use hickory_proto::rr::Name;
+use serde::{Deserialize, Serialize};
 
-use crate::name::dashed;
+use super::endpoints::Endpoints;
+use super::{PackedSlice, Settings};
 use crate::wire::put_address;
 
 /// Transport protocol of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP, `_tcp`.
     Tcp,
@@ -33,7 +34,7 @@ impl Protocol {
 }
 
 /// One port of a Service or of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     /// Name, empty for an unnamed port, which has no `_name._protocol` record.
     pub name: String,
@@ -44,7 +45,7 @@ pub struct Port {
 }
 
 /// What a Service says about its names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Service {
     /// Has cluster addresses of its own.
     ClusterIp {
@@ -56,27 +57,9 @@ pub enum Service {
     /// Stands for its ready endpoints.
     Headless,
     /// Stands for a name elsewhere; `None` when what it holds is no host name.
-    ExternalName(Option<Name>),
+    ExternalName(#[serde(with = "crate::name::optional")] Option<Name>),
     /// Exists, but its object cannot be read.
     Unreadable,
-}
-
-/// The ready endpoints of one EndpointSlice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Slice {
-    /// Host name, where the pod has one, and addresses of each ready endpoint.
-    pub endpoints: Vec<(Option<String>, Vec<IpAddr>)>,
-    /// Ports of all of them.
-    pub ports: Vec<Port>,
-}
-
-/// One name below a Service, and what answers there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Addresses, in order.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Ports, in order.
-    pub ports: BTreeSet<Port>,
 }
 
 /// The name that an address points back to. Those of Services come first in order.
@@ -88,13 +71,22 @@ pub enum Pointer {
     Endpoint(String, String),
 }
 
-/// A Service, its slices, and the endpoints made of them.
+/// A Service and its slices.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
     service: Option<Service>,
-    slices: BTreeMap<String, Arc<Slice>>,
-    endpoints: Arc<BTreeMap<String, Endpoint>>,
+    /// By key.
+    slices: Box<[Held]>,
+    /// Whether endpoints without a host name are called as their pods are.
+    pod_names: bool,
     ready: Ready,
+}
+
+/// A slice with its key, `namespace/name`.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) key: Arc<str>,
+    pub(super) slice: Arc<PackedSlice>,
 }
 
 /// The address records of a Service's own name as they stand in replies, those of each family by themselves.
@@ -110,7 +102,9 @@ impl Ready {
         for address in addresses {
             put_address(if address.is_ipv4() { &mut v4 } else { &mut v6 }, ttl, address);
         }
-        Self { v4: v4.into(), v6: v6.into() }
+        // An empty one takes no memory.
+        let shared = |bytes: Vec<u8>| if bytes.is_empty() { Arc::default() } else { bytes.into() };
+        Self { v4: shared(v4), v6: shared(v6) }
     }
 
     /// Those of one family.
@@ -125,14 +119,12 @@ impl Entry {
         &self.ready
     }
 
-    /// Makes that anew after a change; `ttl` in seconds.
-    pub(super) fn make_ready(&mut self, ttl: u32) {
+    /// Makes that anew after a change.
+    pub(super) fn make_ready(&mut self, settings: &Settings) {
+        self.pod_names = settings.endpoint_pod_names;
         self.ready = match &self.service {
-            Some(Service::ClusterIp { addresses, .. }) => Ready::of(addresses.iter().copied(), ttl),
-            Some(Service::Headless) => {
-                let all = self.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().copied());
-                Ready::of(all, ttl)
-            }
+            Some(Service::ClusterIp { addresses, .. }) => Ready::of(addresses.iter().copied(), settings.ttl),
+            Some(Service::Headless) => Ready::of(self.endpoints().all_addresses().into_iter(), settings.ttl),
             Some(Service::ExternalName(_) | Service::Unreadable) | None => Ready::default(),
         };
     }
@@ -142,8 +134,13 @@ impl Entry {
     }
 
     /// The ready endpoints by label.
-    pub(crate) fn endpoints(&self) -> &BTreeMap<String, Endpoint> {
-        &self.endpoints
+    pub(crate) fn endpoints(&self) -> Endpoints<'_> {
+        Endpoints { slices: &self.slices, pod_names: self.pod_names }
+    }
+
+    /// What the slices say, by their keys, `namespace/name`.
+    pub(super) fn slices(&self) -> impl Iterator<Item = (&str, &PackedSlice)> {
+        self.slices.iter().map(|held| (&*held.key, &*held.slice))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -156,46 +153,45 @@ impl Entry {
         changed
     }
 
-    pub(super) fn set_slice(&mut self, name: &str, slice: Option<Slice>) -> bool {
-        if self.slices.get(name).map(Arc::as_ref) == slice.as_ref() {
+    pub(super) fn set_slice(&mut self, key: &Arc<str>, slice: Option<PackedSlice>) -> bool {
+        let place = self.slices.binary_search_by(|held| held.key.cmp(key));
+        let held = place.ok().map(|place| &*self.slices[place].slice);
+        if held == slice.as_ref() {
             return false;
         }
-        match slice {
-            Some(slice) => self.slices.insert(name.to_owned(), Arc::new(slice)),
-            None => self.slices.remove(name),
+        let new = slice.map(|slice| Held { key: key.clone(), slice: Arc::new(slice) });
+        let (before, after) = match place {
+            Ok(place) => (&self.slices[..place], &self.slices[place + 1..]),
+            Err(place) => self.slices.split_at(place),
         };
-        self.endpoints = Arc::new(merge(self.slices.values()));
+        self.slices = before.iter().cloned().chain(new).chain(after.iter().cloned()).collect();
         true
     }
 
-    /// Every address of the Service and its endpoints with the name it points back to.
-    pub(super) fn pointers(&self, dotted: &str) -> BTreeSet<(IpAddr, Pointer)> {
-        let own = match &self.service {
-            None | Some(Service::ExternalName(_) | Service::Unreadable) => return BTreeSet::new(),
-            Some(Service::ClusterIp { addresses, .. }) => addresses.as_slice(),
-            Some(Service::Headless) => &[],
-        };
-        let of_service = own.iter().map(|address| (*address, Pointer::Service(dotted.to_owned())));
-        let of_endpoints = self.endpoints.iter().flat_map(|(label, endpoint)| {
-            let pointer = Pointer::Endpoint(dotted.to_owned(), label.clone());
-            endpoint.addresses.iter().map(move |address| (*address, pointer.clone()))
-        });
-        of_service.chain(of_endpoints).collect()
-    }
-}
-
-fn merge<'a>(slices: impl Iterator<Item = &'a Arc<Slice>>) -> BTreeMap<String, Endpoint> {
-    let mut merged: BTreeMap<String, Endpoint> = BTreeMap::new();
-    for slice in slices {
-        for (hostname, addresses) in &slice.endpoints {
-            for address in addresses {
-                let label =
-                    hostname.as_ref().map_or_else(|| dashed(*address), |name| name.to_ascii_lowercase());
-                let endpoint = merged.entry(label).or_default();
-                endpoint.addresses.insert(*address);
-                endpoint.ports.extend(slice.ports.iter().cloned());
+    /// Every address that points back to a name of the Service or its endpoints, once and in order.
+    pub(super) fn pointed(&self) -> Vec<IpAddr> {
+        match &self.service {
+            None | Some(Service::ExternalName(_) | Service::Unreadable) => vec![],
+            Some(Service::Headless) => self.endpoints().all_addresses(),
+            Some(Service::ClusterIp { addresses, .. }) => {
+                let mut all = self.endpoints().all_addresses();
+                all.extend(addresses);
+                all.sort_unstable();
+                all.dedup();
+                all
             }
         }
     }
-    merged
+
+    /// The names, `dotted` or below it, that the address points back to.
+    pub(super) fn pointers(&self, dotted: &str, address: IpAddr) -> impl Iterator<Item = Pointer> {
+        let own = match &self.service {
+            Some(Service::ClusterIp { addresses, .. }) if addresses.contains(&address) => {
+                Some(Pointer::Service(dotted.to_owned()))
+            }
+            _ => None,
+        };
+        let labels = self.endpoints().labels(address);
+        own.into_iter().chain(labels.map(move |label| Pointer::Endpoint(dotted.to_owned(), label)))
+    }
 }

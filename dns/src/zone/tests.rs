@@ -1,17 +1,12 @@
 //! A zone reached by changes equals the zone built from what is left at the end.
 
+use hickory_proto::rr::Name;
 use proptest::prelude::*;
 
 use super::*;
 
 fn empty() -> Zone {
-    let settings = Settings {
-        domain: Name::from_ascii("cluster.local.").unwrap(),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
-        service_ranges: vec![],
-        pod_ranges: vec![],
-    };
+    let settings = Settings::new(Name::from_ascii("cluster.local.").unwrap());
     Zone::new(settings, 0)
 }
 
@@ -20,10 +15,11 @@ enum Change {
     PutService(u8, Service),
     Unreadable(u8),
     RemoveService(u8),
-    PutSlice(u8, u8, Slice),
+    PutSlice(u8, u8, PackedSlice),
     RemoveSlice(u8),
     ResetServices(Vec<(u8, Service)>),
-    ResetSlices(Vec<(u8, u8, Slice)>),
+    ResetSlices(Vec<(u8, u8, PackedSlice)>),
+    PodNames(bool),
 }
 
 fn service_key(number: u8) -> ObjectKey {
@@ -57,10 +53,11 @@ fn service() -> impl Strategy<Value = Service> {
     ]
 }
 
-fn slice() -> impl Strategy<Value = Slice> {
-    let endpoint = (proptest::option::of("[xy]"), proptest::collection::vec(address(), 1..2));
-    (proptest::collection::vec(endpoint, 0..4), ports())
-        .prop_map(|(endpoints, ports)| Slice { endpoints, ports })
+fn slice() -> impl Strategy<Value = PackedSlice> {
+    let label = prop_oneof!["[xy]".prop_map(Label::Host), "[yz]".prop_map(Label::Pod)];
+    let member = (address(), proptest::option::of(label));
+    (proptest::collection::vec(member, 0..4), ports())
+        .prop_map(|(members, ports)| PackedSlice::new(members, ports))
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -72,6 +69,7 @@ fn change() -> impl Strategy<Value = Change> {
         3 => (0..6_u8).prop_map(Change::RemoveSlice),
         1 => proptest::collection::vec((0..6_u8, service()), 0..5).prop_map(Change::ResetServices),
         1 => proptest::collection::vec((0..6_u8, 0..3_u8, slice()), 0..5).prop_map(Change::ResetSlices),
+        1 => any::<bool>().prop_map(Change::PodNames),
     ]
 }
 
@@ -79,7 +77,8 @@ fn change() -> impl Strategy<Value = Change> {
 #[derive(Default)]
 struct Model {
     services: BTreeMap<u8, Service>,
-    slices: BTreeMap<u8, (u8, Slice)>,
+    slices: BTreeMap<u8, (u8, PackedSlice)>,
+    pod_names: bool,
 }
 
 impl Model {
@@ -91,6 +90,7 @@ impl Model {
             Change::PutSlice(key, owner, slice) => drop(self.slices.insert(key, (owner, slice))),
             Change::RemoveSlice(key) => drop(self.slices.remove(&key)),
             Change::ResetServices(all) => self.services = all.into_iter().collect(),
+            Change::PodNames(pod_names) => self.pod_names = pod_names,
             Change::ResetSlices(all) => {
                 self.slices = all.into_iter().map(|(key, owner, slice)| (key, (owner, slice))).collect();
             }
@@ -99,6 +99,7 @@ impl Model {
 
     fn build(&self) -> Zone {
         let mut zone = empty();
+        call_by_pods(&mut zone, self.pod_names);
         for (key, (number, slice)) in &self.slices {
             zone.put_slice(&slice_key(*key), &owner(*number), slice.clone());
         }
@@ -109,12 +110,17 @@ impl Model {
     }
 }
 
+fn call_by_pods(zone: &mut Zone, pod_names: bool) -> bool {
+    zone.set_settings(Settings { endpoint_pod_names: pod_names, ..zone.settings().clone() })
+}
+
 fn apply(zone: &mut Zone, change: Change) -> bool {
     match change {
         Change::PutService(key, service) => zone.put_service(&service_key(key), service),
         Change::Unreadable(key) => zone.put_unreadable_service(&service_key(key)),
         Change::RemoveService(key) => zone.remove_service(&service_key(key)),
         Change::PutSlice(key, number, slice) => zone.put_slice(&slice_key(key), &owner(number), slice),
+        Change::PodNames(pod_names) => call_by_pods(zone, pod_names),
         Change::RemoveSlice(key) => zone.remove_slice(&slice_key(key)),
         Change::ResetServices(all) => {
             let unique: BTreeMap<u8, Service> = all.into_iter().collect();
@@ -124,7 +130,7 @@ fn apply(zone: &mut Zone, change: Change) -> bool {
             )
         }
         Change::ResetSlices(all) => {
-            let unique: BTreeMap<u8, (u8, Slice)> =
+            let unique: BTreeMap<u8, (u8, PackedSlice)> =
                 all.into_iter().map(|(key, number, slice)| (key, (number, slice))).collect();
             let all = unique.into_iter().map(|(key, (number, slice))| (slice_key(key), owner(number), slice));
             zone.reset_slices(all.collect(), &[])
@@ -160,6 +166,8 @@ fn one_service_more_copies_a_few_shards_of_a_large_zone() {
     assert!(zone.put_service(&ObjectKey::new("ns", "svc5"), service));
     assert!(zone.entries.copied_since(&published.entries) <= 1);
     assert!(zone.pointers.copied_since(&published.pointers) <= 2);
+    let pod = Pod::new(PodKey::new("ns", "pod"), 1, false, [[10, 99, 0, 2].into()]);
+    assert!(zone.put_pod(&pod) && published.pods().has([10, 99, 0, 2].into(), "ns").is_none());
 }
 
 #[test]
@@ -172,6 +180,32 @@ fn an_unreadable_object_keeps_what_was_known_of_it() {
     let before = zone.contents();
     assert!(!zone.put_unreadable_service(&service));
     assert!(!zone.reset_services(vec![], std::slice::from_ref(&service)));
-    assert!(!zone.reset_slices(vec![], std::slice::from_ref(&slice)));
+    assert!(!zone.reset_slices(Vec::<(_, _, Slice)>::new(), std::slice::from_ref(&slice)));
     assert_eq!(zone.contents(), before);
+}
+
+#[test]
+fn outside_addresses_are_kept_for_services_that_have_some() {
+    let external =
+        |last: u8| External { load_balancer: vec![[192, 0, 2, last].into()], ..External::default() };
+    let (web, db) = (ObjectKey::new("shop", "Web"), ObjectKey::new("shop", "db"));
+    let mut zone = empty();
+    let serial = zone.serial();
+    assert!(!zone.put_external(&web, None) && !zone.put_external(&web, Some(External::default())));
+    assert_eq!(zone.serial(), serial);
+    assert!(zone.put_external(&web, Some(external(1))) && !zone.put_external(&web, Some(external(1))));
+    assert!(zone.put_external(&db, Some(external(2))));
+    assert_eq!(zone.external("web.shop"), Some(&external(1)));
+    assert_ne!(zone.serial(), serial, "it is published");
+    let before = zone.clone();
+
+    assert!(zone.reset_externals(vec![(web.clone(), external(3))], std::slice::from_ref(&db)));
+    assert_eq!(
+        (zone.external("web.shop"), zone.external("db.shop")),
+        (Some(&external(3)), Some(&external(2)))
+    );
+    assert!(zone.reset_externals(vec![(web.clone(), external(3))], &[]));
+    assert_eq!(zone.external("db.shop"), None);
+    assert!(zone.put_external(&web, None));
+    assert_eq!((zone.external("web.shop"), before.external("web.shop")), (None, Some(&external(1))));
 }

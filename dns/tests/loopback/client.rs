@@ -26,7 +26,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Server {
     pub address: SocketAddr,
     pub registry: Registry,
+    base: Base,
+    metrics: Metrics,
+    live: Arc<ArcSwap<Live>>,
     stop: CancellationToken,
+}
+
+impl Server {
+    /// Tells the server something else, as a change of the ClusterNetwork does.
+    pub(crate) fn change(&self, dns: Dns) {
+        let next = self.live.load().next(dns, &self.base, &self.metrics);
+        self.live.store(Arc::new(next.unwrap()));
+    }
 }
 
 impl Drop for Server {
@@ -41,25 +52,42 @@ pub(crate) fn name(text: &str) -> Name {
 
 /// Starts a server of a small cluster that forwards to `upstreams`.
 pub(crate) async fn serve(upstreams: &[SocketAddr]) -> Server {
+    serve_told(upstreams, Dns::default()).await
+}
+
+/// The same, as `dns` says.
+pub(crate) async fn serve_as(dns: Dns) -> Server {
+    serve_told(&[], dns).await
+}
+
+pub(crate) async fn serve_told(upstreams: &[SocketAddr], dns: Dns) -> Server {
     let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let (address, registry, stop) =
-        (sockets.address().unwrap(), Registry::new("dns", "0"), CancellationToken::new());
+    let (handler, server) = handler_at(sockets.address().unwrap(), upstreams, dns);
+    tokio::spawn(sockets.serve(handler, server.stop.clone()));
+    server
+}
+
+/// A handler of the same cluster.
+pub(crate) fn handler(upstreams: &[SocketAddr]) -> (Handler, Metrics, Registry) {
+    let (handler, server) = handler_at(([127, 0, 0, 1], 0).into(), upstreams, Dns::default());
+    (handler, server.metrics.clone(), server.registry.clone())
+}
+
+fn handler_at(address: SocketAddr, upstreams: &[SocketAddr], dns: Dns) -> (Handler, Server) {
+    let registry = Registry::new("dns", "0");
     let metrics = Metrics::new(&registry, address, "cluster.local.");
     let zone = zone();
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: upstreams.to_vec() };
-    let live = ArcSwap::from_pointee(Live::new(Dns::default(), &base, &metrics));
-    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), Arc::new(live), metrics);
-    tokio::spawn(sockets.serve(handler, stop.clone()));
-    Server { address, registry, stop }
+    let live = Arc::new(ArcSwap::from_pointee(Live::new(dns, &base, &metrics).unwrap()));
+    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), live.clone(), metrics.clone());
+    let stop = CancellationToken::new();
+    (handler, Server { address, registry, base, metrics, live, stop })
 }
 
 fn zone() -> Zone {
     let settings = Settings {
-        domain: name("cluster.local."),
-        ttl: 5,
-        dns_service: "kube-dns.kube-system".to_owned(),
         service_ranges: vec!["10.96.0.0/16".parse().unwrap()],
-        pod_ranges: vec![],
+        ..Settings::new(name("cluster.local."))
     };
     let mut zone = Zone::new(settings, 1);
     let web = Port { name: "web".to_owned(), protocol: Protocol::Tcp, number: 80 };

@@ -31,16 +31,28 @@ async fn follow(api: &FakeApi, listen: SocketAddr) -> Follower {
 }
 
 async fn start_with(api: &FakeApi, listen: SocketAddr, health: &Health, stop: &CancellationToken) -> Running {
-    let arguments = ["netkeel-dns", "--listen", &listen.to_string()];
+    start_as(api, listen, &[], health, stop).await
+}
+
+/// With `more` on the command line.
+async fn start_as(
+    api: &FakeApi,
+    listen: SocketAddr,
+    more: &[&str],
+    health: &Health,
+    stop: &CancellationToken,
+) -> Running {
+    let listen = listen.to_string();
+    let arguments = [&["netkeel-dns", "--listen", &listen], more].concat();
     let config = Args::try_parse_from(arguments).unwrap().config("");
     start(&config, &api.client().unwrap(), &Registry::new("dns", "0"), health, stop).await.unwrap()
 }
 
-fn any_port() -> SocketAddr {
+pub(crate) fn any_port() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn service(name: &str, address: &str) -> Value {
+pub(crate) fn service(name: &str, address: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": name},
         "spec": {"clusterIP": address, "ports": [{"name": "http", "port": 80}]}})
 }
@@ -61,21 +73,21 @@ fn slice(ready: &[&str], gone: &[&str]) -> Value {
 }
 
 /// What the server says of the addresses of a Service in the namespace `shop`.
-async fn lookup(server: SocketAddr, name: &str) -> (ResponseCode, Vec<String>) {
+pub(crate) async fn lookup(server: SocketAddr, name: &str) -> (ResponseCode, Vec<String>) {
     let reply = udp(server, &question(&format!("{name}.shop.svc.cluster.local."), RecordType::A)).await;
     (reply.metadata.response_code, data(&reply))
 }
 
-fn found(addresses: &[&str]) -> (ResponseCode, Vec<String>) {
+pub(crate) fn found(addresses: &[&str]) -> (ResponseCode, Vec<String>) {
     (ResponseCode::NoError, addresses.iter().map(ToString::to_string).collect())
 }
 
-fn nothing(code: ResponseCode) -> (ResponseCode, Vec<String>) {
+pub(crate) fn nothing(code: ResponseCode) -> (ResponseCode, Vec<String>) {
     (code, vec![])
 }
 
 /// Waits until the server says `expected` of `name`; the API server needs a moment to tell it.
-async fn becomes(server: SocketAddr, name: &str, expected: (ResponseCode, Vec<String>)) {
+pub(crate) async fn becomes(server: SocketAddr, name: &str, expected: (ResponseCode, Vec<String>)) {
     let deadline = Instant::now() + Duration::from_secs(40);
     loop {
         let now = lookup(server, name).await;
@@ -179,4 +191,54 @@ async fn names_are_answered_while_the_api_server_is_gone_and_catch_up_afterwards
     becomes(address, "new", found(&["10.96.0.2"])).await;
     becomes(address, "old", nothing(ResponseCode::NXDomain)).await;
     assert_eq!(lookup(address, "web").await, found(&["10.96.0.7"]));
+}
+
+fn namespace(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+#[tokio::test]
+async fn a_namespace_without_services_is_there_as_long_as_its_object_is() {
+    let api = FakeApi::start().await.unwrap();
+    api.put(namespace("quiet"));
+    let server = follow(&api, any_port()).await;
+    let address = server.running.addresses[0];
+    let ask = async |name: &str| udp(address, &question(name, RecordType::A)).await.metadata.response_code;
+    assert_eq!(ask("quiet.svc.cluster.local.").await, ResponseCode::NoError);
+    assert_eq!(ask("10-1-0-1.quiet.pod.cluster.local.").await, ResponseCode::NoError);
+    assert_eq!(ask("later.svc.cluster.local.").await, ResponseCode::NXDomain);
+    api.put(namespace("later"));
+    api.delete("v1", "Namespace", None, "quiet");
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while ask("later.svc.cluster.local.").await != ResponseCode::NoError
+        || ask("quiet.svc.cluster.local.").await != ResponseCode::NXDomain
+    {
+        assert!(Instant::now() < deadline, "changes of namespaces are not followed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn network(dns: &Value) -> Value {
+    json!({"apiVersion": "netkeel.io/v1alpha1", "kind": "ClusterNetwork", "metadata": {"name": "default"}, "spec": {"dns": dns}})
+}
+
+#[tokio::test]
+async fn what_the_cluster_network_says_of_pods_empty_services_and_times_to_live_holds_at_once() {
+    let api = FakeApi::start().await.unwrap();
+    api.put(service("web", "10.96.0.7"));
+    api.put(network(&json!({"podRecords": "Disabled", "emptyServices": "NXDomain", "ttlSeconds": 7})));
+    let (health, stop) = (Health::default(), CancellationToken::new());
+    let running = start_as(&api, any_port(), &["--cluster-network", "default"], &health, &stop).await;
+    let _stop = stop.drop_guard();
+    let address = running.addresses[0];
+    let pod = async || {
+        let reply = udp(address, &question("10-1-0-1.shop.pod.cluster.local.", RecordType::A)).await;
+        let ttl = reply.answers.first().or(reply.authorities.first()).map(|record| record.ttl);
+        (reply.metadata.response_code, data(&reply), ttl)
+    };
+    assert_eq!(pod().await, (ResponseCode::NXDomain, vec![], Some(7)));
+    assert_eq!(lookup(address, "web").await, nothing(ResponseCode::NXDomain));
+    api.put(network(&json!({"ttlSeconds": 9})));
+    becomes(address, "web", found(&["10.96.0.7"])).await;
+    assert_eq!(pod().await, (ResponseCode::NoError, vec!["10.1.0.1".to_owned()], Some(9)));
 }

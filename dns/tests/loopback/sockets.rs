@@ -130,3 +130,17 @@ async fn questions_are_counted_as_dashboards_expect() {
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
 }
+
+#[tokio::test]
+async fn zones_are_not_transferred_and_aliases_in_a_ring_have_no_answer() {
+    let server = serve(&[]).await;
+    for (name, rtype, code) in [
+        ("cluster.local.", RecordType::AXFR, ResponseCode::Refused),
+        ("cluster.local.", RecordType::IXFR, ResponseCode::Refused),
+        ("ring.shop.svc.cluster.local.", RecordType::A, ResponseCode::ServFail),
+    ] {
+        let reply = tcp(server.address, &[question(name, rtype)]).await.remove(0);
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (code, 0), "{name} {rtype}");
+        assert!(!reply.metadata.authoritative, "that is no answer of the zone's");
+    }
+}

@@ -3,6 +3,7 @@
 mod cni;
 mod crr;
 mod lane;
+mod names;
 mod probe;
 mod samples;
 mod serve;
@@ -10,6 +11,7 @@ mod serve;
 pub(crate) use cni::run as cni;
 pub(crate) use crr::run as crr;
 pub(crate) use lane::run as lane;
+pub(crate) use names::run as names;
 pub(crate) use probe::run as probe;
 pub(crate) use serve::run as serve;
 

@@ -2,15 +2,16 @@
 //! Standard library only, so that it links statically in seconds. Results are one JSON object on stdout.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod bench;
 mod connect;
 mod dns;
 mod flags;
 mod forbidden;
 mod json;
+mod names;
 mod numbers;
 mod outside;
-mod queries;
 mod resolve;
 mod serve;
 mod stream;
@@ -37,8 +38,9 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   numbers   --to HOST:PORT [--seconds 5] [--interval-us 1000]                          numbered datagrams, lost ones counted
   forbidden --to HOST:PORT [--seconds 5] [--parallel 4] [--timeout 200] [--pause 5]    count what must not get through
   resolve   NAME [--type A] [--server ADDRESS] [--tcp false] [--timeout 2000]          one DNS question
-  queries   NAME [--seconds 5] [--pause 10] [--timeout 1000] [--lasting false]         one DNS question again and again, from new connected
-                                                        sockets, or from one that is not connected
+  ask       ADDRESS:PORT... [--timeout 5000]            lines `udp HEX` or `tcp HEX` of DNS questions, for every server; replies in hexadecimal
+  names     NAME --expect ADDRESS [--server ADDRESS] [--socket fresh|kept|connected] [--threads 1] [--interval-us 500] [--timeout 2000]   questions while DNS servers come and go
+  bench-names NAME --to HOST:PORT [--interval 1]        when each address was first answered, until standard input ends
   bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none; the fourth takes bulk data
   bench-lane  --to HOST:PORT                            slices of either, as standard input orders them
   bench-probe --to HOST:PORT [--interval 2] [--timeout 40]   when connections were accepted, until standard input ends
@@ -78,7 +80,9 @@ fn run(command: &str, arguments: &[String]) -> Result<bool> {
         "numbers" => numbers::run(&flags),
         "forbidden" => forbidden::run(&flags),
         "resolve" => resolve::run(&flags),
-        "queries" => queries::run(&flags),
+        "ask" => ask::run(&flags),
+        "names" => names::run(&flags),
+        "bench-names" => bench::names(&flags),
         "bench-serve" => bench::serve(&flags),
         "bench-lane" => bench::lane(&flags),
         "bench-probe" => bench::probe(&flags),

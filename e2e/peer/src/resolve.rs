@@ -1,10 +1,10 @@
 //! One DNS question, asked as given; and names of targets, looked up as resolv.conf says.
 
-use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::Result;
+use crate::ask::exchange;
 use crate::dns::{self, Message, Record};
 use crate::flags::Flags;
 use crate::json::Value;
@@ -17,10 +17,7 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
     let question = Question {
         name: flags.word("the name to resolve")?,
         kind: dns::kind_number(kind).ok_or_else(|| format!("--type {kind} is not known"))?,
-        server: match flags.text("server") {
-            None => Configuration::read()?.server,
-            Some(text) => server(text)?,
-        },
+        server: name_server(flags.text("server"))?,
         tcp: flags.get("tcp", false)?,
         timeout: flags.millis("timeout", 2000)?,
     };
@@ -52,6 +49,14 @@ fn records(records: &[Record]) -> Value {
         ])
     };
     Value::List(records.iter().map(object).collect())
+}
+
+/// The one that is told, else the first of resolv.conf.
+pub(crate) fn name_server(told: Option<&str>) -> Result<SocketAddr> {
+    match told {
+        None => Ok(Configuration::read()?.server),
+        Some(text) => server(text),
+    }
 }
 
 /// `ADDRESS` or `ADDRESS:PORT`.
@@ -98,20 +103,8 @@ impl Question<'_> {
     fn over_tcp(&self, query: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&self.server, self.timeout)?;
         stream.set_read_timeout(Some(self.timeout))?;
-        let mut framed = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
-        framed.extend(query);
-        stream.write_all(&framed)?;
-        let mut length = [0; 2];
-        stream.read_exact(&mut length)?;
-        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-        stream.read_exact(&mut answer)?;
-        Ok(answer)
+        exchange(&mut stream, query)
     }
-}
-
-/// The name server of resolv.conf.
-pub(crate) fn configured_server() -> Result<SocketAddr> {
-    Configuration::read().map(|configuration| configuration.server)
 }
 
 /// What resolv.conf says.

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::manifest::{ECHO_PORT, KUBECTL};
 use crate::config::addresses::{OUTSIDE, before_port};
+use crate::images::LOOKUP;
 use crate::{Cluster, process};
 
 pub(super) const PROGRAM: &str = "/netkeel-e2e-peer";
@@ -224,6 +225,18 @@ impl<'a> Client<'a> {
     /// Asks this name server over UDP.
     pub fn resolve_at(&self, server: &str, name: &str, kind: &str) -> Result<Answer> {
         self.run(&["resolve", name, "--type", kind, "--server", server])
+    }
+
+    /// What the resolver of a C library, `musl` or `glibc`, says of each of these names, of one family or of both: its addresses, sorted, or
+    /// `none`, or an error. Only pods have the program.
+    pub fn look_up(&self, library: &str, ipv6: Option<bool>, names: &[&str]) -> Result<Vec<String>> {
+        let family = ipv6.map_or("-a", |ipv6| if ipv6 { "-6" } else { "-4" });
+        let program = format!("{LOOKUP}{library}");
+        let text = self.text(&[&[program.as_str(), family], names].concat())?;
+        let said = |line: &str| line.split_once(' ').map(|(_, said)| said.to_owned());
+        let said: Vec<String> = text.lines().filter_map(said).collect();
+        ensure!(said.len() == names.len(), "{library} says of {names:?}: {text}");
+        Ok(said)
     }
 
     /// Long-lived connections in the background that exchange numbers for that long.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::Workload;
 use super::client::{PROGRAM, Seen, Streams, Transfer, at, parse};
 use super::sandbox::Sandbox;
-use crate::{Cluster, process};
+use crate::{Cluster, http, process};
 
 /// Longer than any test; a prober is stopped.
 const SECONDS: &str = "1200";
@@ -57,6 +58,47 @@ pub struct Forbidden {
     pub answered: u64,
 }
 
+/// How questions to DNS are asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// `fresh`: each from a socket of its own, which is connected; `kept`: all from one that is not; `connected`: all from one that is, and
+    /// another after a question that was lost.
+    pub socket: &'static str,
+    /// So many at a time.
+    pub threads: u32,
+    /// Between the beginnings of two questions of a thread.
+    pub interval_us: u32,
+    /// A question that is waited for so long is lost.
+    pub timeout_ms: u32,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { socket: "fresh", threads: 1, interval_us: 500, timeout_ms: 2000 }
+    }
+}
+
+/// What questions to DNS came to.
+#[derive(Debug, Default, Deserialize)]
+pub struct Names {
+    pub asked: u64,
+    /// With the address that was expected.
+    pub answered: u64,
+    /// Without a reply in time, or with an error of the socket.
+    pub lost: u64,
+    pub servfail: u64,
+    /// With another address, or none.
+    pub wrong: u64,
+    /// Sockets that were opened anew after a question was lost.
+    pub reconnects: u64,
+    pub longest_ms: f64,
+    /// Without an answer, of one thread.
+    pub longest_gap_ms: f64,
+    /// Replies that are errors, but for SERVFAIL.
+    pub codes: BTreeMap<String, u64>,
+    pub errors: BTreeMap<String, u64>,
+}
+
 /// What a server got from one client, since the server started.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Received {
@@ -64,19 +106,6 @@ pub struct Received {
     pub datagrams: u64,
     /// Datagrams of all clients that the server's full socket dropped.
     pub overflowed: u64,
-}
-
-/// What one DNS question, asked again and again, came to.
-#[derive(Debug, Deserialize)]
-pub struct Queries {
-    pub answered: u64,
-    /// Questions without an answer in time.
-    pub failed: u64,
-    /// Response code, how often.
-    pub codes: BTreeMap<String, u64>,
-    /// Error, how often.
-    pub errors: BTreeMap<String, u64>,
-    pub longest_gap_ms: f64,
 }
 
 /// Traffic that goes on until it is told to end.
@@ -142,6 +171,16 @@ impl<'a> Prober<'a> {
         self.start(&["numbers", "--to", &at(to, port)])
     }
 
+    /// Questions for a name whose address must be `expected`.
+    pub fn names(&self, name: &str, expected: &str, asked: Asked) -> Result<Probe<Names>> {
+        let Asked { socket, threads, interval_us, timeout_ms } = asked;
+        let numbers = [threads, interval_us, timeout_ms].map(|number| number.to_string());
+        let [threads, interval, timeout] = &numbers;
+        let name = ["names", name, "--expect", expected, "--socket", socket];
+        let how = ["--threads", threads, "--interval-us", interval, "--timeout", timeout];
+        self.start(&[name, how].concat())
+    }
+
     /// One connection full of large segments in both directions, about 3 MB a second.
     pub fn transfer(&self, to: &str, port: u16) -> Result<Probe<Transfer>> {
         self.start(&["transfer", "--to", &at(to, port), "--bytes", "1000000000000", "--pause", "10"])
@@ -150,13 +189,6 @@ impl<'a> Prober<'a> {
     /// New connections, about 100 a second.
     pub fn connects(&self, to: &str, port: u16) -> Result<Probe<Seen>> {
         self.start(&["connect", "--to", &at(to, port), "--pause", "10"])
-    }
-
-    /// One DNS question about every 10 ms, each waited for so many milliseconds: from new connected sockets, or from one `lasting`
-    /// socket that is not connected.
-    pub fn queries(&self, name: &str, timeout_ms: u32, lasting: bool) -> Result<Probe<Queries>> {
-        let (timeout, lasting) = (timeout_ms.to_string(), lasting.to_string());
-        self.start(&["queries", name, "--timeout", &timeout, "--lasting", &lasting])
     }
 
     /// So many connections, one after the other.
@@ -171,11 +203,13 @@ impl<'a> Prober<'a> {
         self.start(&["forbidden", "--to", &at(to, port)])
     }
 
-    /// What the server in this pod got from a client.
+    /// What the server in this pod got from a client. Its own node asks, whatever policies say: `ctr` may lose what a program writes that
+    /// ends at once, for it gives up pipes that it has not opened by then.
     pub fn received(&self, client: &str) -> Result<Received> {
-        let url = format!("http://127.0.0.1:{}/received/{client}", super::HTTP_PORT);
-        let text = process::text(self.exec().args(["/bin/wget", "-q", "-O", "-", &url]))?;
-        serde_json::from_str(&text).with_context(|| format!("{url} in {}: {text:?}", self.pod))
+        let server = SocketAddr::new(self.address.parse()?, super::HTTP_PORT);
+        let path = format!("/received/{client}");
+        let text = http::get_from(self.cluster, &self.node, server, &path)?;
+        serde_json::from_str(&text).with_context(|| format!("{path} of {}: {text:?}", self.pod))
     }
 
     fn start<T>(&self, arguments: &[&str]) -> Result<Probe<T>> {

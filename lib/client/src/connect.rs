@@ -55,7 +55,9 @@ pub enum ConnectError {
 /// If the service account cannot be read or TLS cannot be set up. The API server need not answer yet.
 pub fn connect(servers: &ApiServers) -> Result<Client, ConnectError> {
     if servers.addresses().is_empty() {
-        let config = Config::incluster_env().map_err(|error| ConnectError::InCluster(Box::new(error)))?;
+        let mut config = Config::incluster_env().map_err(|error| ConnectError::InCluster(Box::new(error)))?;
+        // As `through` does: kube itself waits for 295 s.
+        (config.connect_timeout, config.read_timeout) = (Some(CONNECT_TIMEOUT), Some(ANSWER_TIMEOUT));
         return Client::try_from(config).map_err(|error| ConnectError::Setup(Box::new(error)));
     }
     // The URL `https://kubernetes.default.svc/` has no port, so that each address keeps its own.

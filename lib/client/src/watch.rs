@@ -74,7 +74,22 @@ where
     K::DynamicType: Default + Clone + Send,
     DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
 {
-    let events = watcher::watcher(api, config.timeout(WATCH_SECONDS)).default_backoff();
+    watch_for(api, config.timeout(WATCH_SECONDS), read)
+}
+
+/// The same, where `config` says how long a watch lasts.
+fn watch_for<K, T>(
+    api: Api<DeserializeGuard<K>>,
+    config: Config,
+    read: impl FnMut(K) -> T + Send,
+) -> impl Stream<Item = Event<T>> + Send
+where
+    T: Send,
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Default + Clone + Send,
+    DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
+{
+    let events = watcher::watcher(api, config).default_backoff();
     let kind = K::kind(&K::DynamicType::default()).into_owned();
     let state = Gathered { kind, read, objects: vec![], undecodable: vec![] };
     events
@@ -163,3 +178,6 @@ fn undecodable(invalid: kube::core::error_boundary::InvalidObject) -> Undecodabl
         error: invalid.error,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod convert;
+pub mod dns;
 pub mod invalid;
 pub mod nodes;
 pub mod policies;

@@ -37,6 +37,10 @@ pub(crate) struct Signal {
     down: bool,
     /// Grows when open watches have to end.
     cut: u64,
+    /// Whether the server takes requests and says nothing.
+    silent: bool,
+    /// Grows when all requests so far are never answered any more.
+    silenced: u64,
 }
 
 impl FakeApi {
@@ -88,6 +92,15 @@ impl FakeApi {
         self.state.signal.send_modify(|signal| {
             signal.down = down;
             signal.cut += 1;
+        });
+    }
+
+    /// Freezes, or thaws: while frozen it takes connections and requests and says nothing. What was under way when it froze, open
+    /// watches too, stays open and without a word for ever, as when packets are lost on the way.
+    pub fn set_silent(&self, silent: bool) {
+        self.state.signal.send_modify(|signal| {
+            signal.silent = silent;
+            signal.silenced += u64::from(silent);
         });
     }
 

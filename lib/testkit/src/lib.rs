@@ -1,6 +1,7 @@
 //! What tests of several crates share. Only ever a dev-dependency.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod allocation;
 pub mod api;
 pub mod lab;
 pub mod random;

@@ -106,6 +106,20 @@ impl ApiCluster {
         Ok(Effect::Done)
     }
 
+    /// Server-side apply leaves the ports of others in the list, so what there is gets replaced, if it still is as it was read.
+    async fn take_over(&self, part: &Part) -> Result<Effect, Error> {
+        let api = self.of_name(&part.name);
+        let failed = |error| api_error("taking over", part.name.kind, part.name.name)(error);
+        let Some(mut object) = api.get_opt(part.name.name).await.map_err(failed)? else {
+            return Ok(Effect::Stale);
+        };
+        for field in ["ports", "selector"] {
+            object.data["spec"][field] = part.body["spec"][field].clone();
+        }
+        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        raced(api.replace(part.name.name, &parameters, &object).await).map_err(failed)
+    }
+
     async fn delete_part(&self, name: &PartName) -> Result<Effect, Error> {
         self.known().applied.remove(name);
         let deleted = self.of_name(name).delete(name.name, &DeleteParams::background()).await;
@@ -253,6 +267,7 @@ impl Cluster for ApiCluster {
             Step::WriteNodeNetwork { node, uid, resource_version, entering, spec } => {
                 self.write(node, (uid, resource_version), entering, spec).await
             }
+            Step::TakeOver(part) => self.take_over(part).await,
             Step::Apply(part) => self.apply_part(part).await,
             Step::Delete(name) => self.delete_part(name).await,
         }

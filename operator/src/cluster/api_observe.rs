@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::{self, Pod, Service},
-    networking::v1::ServiceCIDR,
+    networking::v1::{NetworkPolicy, ServiceCIDR},
 };
 use kube::{
     Api, Resource, ResourceExt,
@@ -127,6 +127,11 @@ impl ApiCluster {
         let services: Api<Service> = Api::namespaced(self.client.clone(), &service_name.namespace);
         let service = services.get_opt(service_name.name).await;
         let service = service.map_err(api_error("reading", service_name.kind, service_name.name))?;
+        let policy_name = render::dns::policy_name();
+        let policies: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), &policy_name.namespace);
+        let policy = policies.get_opt(policy_name.name).await;
+        let policy = policy.map_err(api_error("reading", policy_name.kind, policy_name.name))?;
+        self.remember(policy_name, policy.as_ref().map(|policy| version(&policy.metadata)));
         let pods = self.pods(&name, removing, nodes).await?;
         self.remember(name, deployment.as_ref().map(|deployment| version(&deployment.metadata)));
         self.remember(service_name, service.as_ref().map(|service| version(&service.metadata)));
@@ -143,7 +148,8 @@ impl ApiCluster {
         let node_servers = self.set(render::dns::daemon_set_name(), sets, pods);
         // The pods of both have one label: what is left of one placement is not told from the other's.
         let servers = counts.or_else(|| leftover(pods).filter(|_| node_servers.is_none()));
-        Ok(DnsSeen { servers, node_servers, service: service.as_ref().map(dns_service) })
+        let service = service.as_ref().map(dns_service);
+        Ok(DnsSeen { servers, node_servers, service, policy: policy.is_some() })
     }
 
     /// Where programs send their traces. A Service that is not there, or that may not be read, is none.
@@ -257,8 +263,10 @@ fn rival(set: &DaemonSet) -> Option<Rival> {
 
 fn dns_service(service: &Service) -> DnsService {
     let (label, ours) = render::PART_OF;
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     DnsService {
         ours: service.labels().get(label).is_some_and(|value| value == ours),
+        leads_to_us: selector.is_some_and(|selector| json!(selector) == render::dns::selector()),
         cluster_ip: service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_ref()?.parse().ok()),
     }
 }

@@ -225,7 +225,7 @@ impl Cluster for FakeCluster {
             parts.iter().any(|part| part.kind == "DaemonSet" && (*part == daemon_set_name()) == dns)
         };
         let service =
-            has("Service").then(|| DnsService { ours: true, cluster_ip: "10.96.0.10".parse().ok() });
+            has("Service").then(|| DnsService { ours: true, leads_to_us: true, cluster_ip: "10.96.0.10".parse().ok() });
         Ok(Observed {
             network,
             blocks,
@@ -237,6 +237,7 @@ impl Cluster for FakeCluster {
                 servers: has("Deployment").then(Workload::default),
                 node_servers: has_set(true).then(Workload::default),
                 service,
+                policy: has("NetworkPolicy"),
             },
             ..Observed::default()
         })
@@ -278,6 +279,7 @@ impl Cluster for FakeCluster {
                 }
                 self.call(|state| state.write(node, uid, resource_version, spec)).await
             }
+            Step::TakeOver(_) => self.call(|_| Effect::Done).await,
             Step::Apply(part) => {
                 self.call(|state| state.parts.push(part.name.clone())).await;
                 Effect::Done

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netkeel_crds::{ClusterNetwork, cluster_network::dns::Placement, condition::kind::DNS_READY};
+use netkeel_crds::{
+    ClusterNetwork,
+    cluster_network::dns::{NetworkPolicies, Placement},
+    condition::kind::{DEGRADED, DNS_READY},
+};
 
 use super::{Outcome, Problem, Step};
 use crate::{
@@ -15,21 +19,39 @@ use crate::{
 /// Where the Service `kube-dns` lies in the first service CIDR, as kubeadm and others choose it.
 const TENTH: usize = 10;
 
+/// How many mistakes a message names.
+const NAMED: usize = 3;
+
+/// The reason of conditions while the servers refuse `spec.dns`.
+pub(crate) const SETTINGS_REFUSED: &str = "DNSSettingsRefused";
+
 pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Settings, out: &mut Outcome) {
+    out.problems.extend(refused(network));
     let present = seen.dns.service.as_ref();
     if present.is_some_and(|service| !service.ours) {
         out.dns_cluster_ip = present.and_then(|service| service.cluster_ip);
+        let (label, value) = render::PART_OF;
         out.problems.push(Problem {
             condition: DNS_READY,
             reason: "ForeignService",
-            message: "Service kube-system/kube-dns is not Netkeel's and is left alone: delete it, and what serves it, to let Netkeel serve DNS".to_owned(),
+            message: format!("Service kube-system/kube-dns is not Netkeel's and is left alone; to let Netkeel serve DNS: kubectl -n kube-system label --overwrite service kube-dns {label}={value}"),
         });
         return;
     }
     match address(network, seen) {
         Ok(address) => {
+            // before there is a server to cut off
+            match network.spec.dns.network_policies {
+                NetworkPolicies::Exempt => {
+                    out.steps.push(Step::Apply(Box::new(render::dns::policy(network))));
+                }
+                NetworkPolicies::Enforced if seen.dns.policy => {
+                    out.steps.push(Step::Delete(render::dns::policy_name()));
+                }
+                NetworkPolicies::Enforced => {}
+            }
             out.dns_cluster_ip = Some(address);
-            out.steps.push(Step::Apply(Box::new(render::dns::service(network, address))));
+            service(network, address, seen, out);
             servers(network, seen, settings, out);
         }
         Err(problem) => {
@@ -37,6 +59,24 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
             out.problems.push(problem);
         }
     }
+}
+
+/// The Service. One that others' servers stand behind, and that was handed over to us, goes on leading to them until ours are ready.
+fn service(network: &ClusterNetwork, address: IpAddr, seen: &Observed, out: &mut Outcome) {
+    let part = render::dns::service(network, address);
+    if is_handed_over(seen) {
+        let ready = Placed::of(network, seen).present.is_some_and(|servers| has_taken_over(network, servers, seen));
+        if !ready {
+            return;
+        }
+        out.steps.push(Step::TakeOver(Box::new(part.clone())));
+    }
+    out.steps.push(Step::Apply(Box::new(part)));
+}
+
+/// Whether the Service is ours by its label and leads to servers of others.
+pub(crate) fn is_handed_over(seen: &Observed) -> bool {
+    seen.dns.service.as_ref().is_some_and(|service| service.ours && !service.leads_to_us)
 }
 
 /// The servers where `placement` wants them. Those of the other placement go once these have taken over: the Service is never without any.
@@ -77,6 +117,20 @@ fn has_taken_over(network: &ClusterNetwork, servers: Workload, seen: &Observed) 
         Placement::EveryNode => servers.wanted.min(u32::try_from(nodes).unwrap_or(u32::MAX)),
     };
     servers.ready >= possible.max(1)
+}
+
+/// What the servers cannot use of `spec.dns`, though the schema lets it pass. They go on answering as the last good one says.
+fn refused(network: &ClusterNetwork) -> Option<Problem> {
+    let mistakes = netkeel_index::dns::mistakes(&network.spec.dns);
+    let mistakes: Vec<String> = mistakes.iter().take(NAMED).map(ToString::to_string).collect();
+    (!mistakes.is_empty()).then(|| Problem {
+        condition: DEGRADED,
+        reason: SETTINGS_REFUSED,
+        message: format!(
+            "the last good spec.dns stays in force until this is corrected: {}",
+            mistakes.join("; ")
+        ),
+    })
 }
 
 /// The address of `kube-dns`: the one it has, the one that is asked for, or the tenth of the first service CIDR.

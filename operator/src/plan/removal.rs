@@ -51,6 +51,10 @@ fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
         out.steps.push(Step::Delete(render::dns::service_name()));
     }
     let (replicas, nodes) = (seen.dns.servers, seen.dns.node_servers);
+    let servers = replicas.or(nodes);
+    if seen.dns.policy && servers.is_none() {
+        out.steps.push(Step::Delete(render::dns::policy_name()));
+    }
     for (servers, name) in
         [(replicas, render::dns::deployment_name()), (nodes, render::dns::daemon_set_name())]
     {
@@ -58,7 +62,7 @@ fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
             out.steps.push(Step::Delete(name));
         }
     }
-    service || replicas.or(nodes).is_some()
+    service || servers.is_some() || seen.dns.policy
 }
 
 /// Asks the agents to clean up, made anew should somebody have deleted them; true while one still has to.

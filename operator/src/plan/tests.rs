@@ -282,7 +282,9 @@ fn another_cni_holds_the_agents_back_but_stops_none_that_run() {
 #[test]
 fn dns_takes_the_tenth_service_address_or_the_one_asked_for() {
     let asked = |ip: &str| Some(ip.parse().unwrap());
-    let service = |ours, ip: &str| Some(DnsService { ours, cluster_ip: ip.parse().ok() });
+    let service = |ours, ip: &str| {
+        Some(DnsService { ours, leads_to_us: ours, cluster_ip: ip.parse().ok() })
+    };
     let cases = [
         (None, None, "10.96.0.10", None),
         (asked("10.96.0.53"), None, "10.96.0.53", None),
@@ -300,6 +302,45 @@ fn dns_takes_the_tenth_service_address_or_the_one_asked_for() {
         let rendered =
             outcome.steps.iter().any(|step| matches!(step, Step::Apply(part) if part.name.kind == "Service"));
         assert_eq!(rendered, reason.is_none());
+    }
+}
+
+#[test]
+fn what_dns_servers_cannot_use_is_told_and_they_are_kept() {
+    let rewrites = serde_json::json!([{"match": {"type": "Regex", "value": "("}, "to": "a.example"}]);
+    let mut seen = settled();
+    seen.network.as_mut().unwrap().spec.dns.rewrites = serde_json::from_value(rewrites).unwrap();
+    let outcome = planned(&seen);
+    assert_eq!(reasons(&outcome), [(kind::DEGRADED, "DNSSettingsRefused")]);
+    let message = &outcome.problems[0].message;
+    assert!(
+        message.contains("spec.dns.rewrites[0].match.value: \"(\" is no regular expression"),
+        "{message}"
+    );
+    assert!(outcome.config.is_some() && outcome.dns_cluster_ip.is_some(), "nothing else waits for it");
+}
+
+#[test]
+fn policies_cut_dns_off_only_where_that_is_asked_for() {
+    use netkeel_crds::cluster_network::dns::NetworkPolicies::{Enforced, Exempt};
+    for (told, there, steps) in [
+        (Exempt, false, vec!["apply NetworkPolicy", "apply Service", "apply Deployment"]),
+        (Exempt, true, vec!["apply NetworkPolicy", "apply Service", "apply Deployment"]),
+        (Enforced, true, vec!["delete NetworkPolicy", "apply Service", "apply Deployment"]),
+        (Enforced, false, vec!["apply Service", "apply Deployment"]),
+    ] {
+        let mut seen = seen();
+        seen.network.as_mut().unwrap().spec.dns.network_policies = told;
+        seen.dns.policy = there;
+        let planned = planned(&seen);
+        let of_dns = planned.steps.iter().filter_map(|step| match step {
+            Step::Apply(part) if part.name.namespace == "kube-system" => {
+                Some(format!("apply {}", part.name.kind))
+            }
+            Step::Delete(name) => Some(format!("delete {}", name.kind)),
+            _ => None,
+        });
+        assert_eq!(of_dns.collect::<Vec<_>>(), steps, "{told:?} {there}");
     }
 }
 

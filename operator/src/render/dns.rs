@@ -1,5 +1,7 @@
 //! The DNS servers and the Service `kube-dns` in front of them, in `kube-system` as the rest of the world expects.
 
+mod tls;
+
 use std::net::IpAddr;
 
 use kube::ResourceExt;
@@ -17,6 +19,8 @@ use crate::{
 const KUBE_DNS: (&str, &str) = ("k8s-app", "kube-dns");
 /// The label that tells the `DaemonSet`'s pods from the Deployment's, which has all others.
 const EVERY_NODE: (&str, &str) = ("netkeel.io/dns-placement", "every-node");
+/// Where a server keeps what it knows.
+const STATE: &str = "/state";
 /// Namespace of all of them.
 pub const NAMESPACE: &str = "kube-system";
 
@@ -43,6 +47,40 @@ pub fn service_name() -> PartName {
     PartName { api_version: "v1", kind: "Service", namespace: NAMESPACE.to_owned(), name: "kube-dns" }
 }
 
+/// The name of the `NetworkPolicy` that keeps others from cutting the servers off.
+#[must_use]
+pub fn policy_name() -> PartName {
+    PartName {
+        api_version: "networking.k8s.io/v1",
+        kind: "NetworkPolicy",
+        namespace: NAMESPACE.to_owned(),
+        name: "netkeel-dns",
+    }
+}
+
+/// Allows the servers everything. What one policy allows no other takes away, so that one which selects all pods of the namespace leaves them alone.
+#[must_use]
+pub fn policy(network: &ClusterNetwork) -> Part {
+    let name = policy_name();
+    let body = json!({
+        "apiVersion": name.api_version,
+        "kind": name.kind,
+        "metadata": {
+            "name": name.name,
+            "namespace": name.namespace,
+            "labels": labels("dns"),
+            "ownerReferences": owners(network),
+        },
+        "spec": {
+            "podSelector": {"matchLabels": selector()},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{}],
+            "egress": [{}],
+        },
+    });
+    Part { name, body }
+}
+
 fn dns_labels() -> Value {
     let mut labels = labels("dns");
     labels[KUBE_DNS.0] = KUBE_DNS.1.into();
@@ -50,7 +88,8 @@ fn dns_labels() -> Value {
 }
 
 /// Only our own servers: another DNS in the cluster carries the label `k8s-app` too.
-fn selector() -> Value {
+#[must_use]
+pub fn selector() -> Value {
     json!({"app.kubernetes.io/name": "netkeel-dns", KUBE_DNS.0: KUBE_DNS.1})
 }
 
@@ -85,6 +124,9 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
     if network.spec.dns.placement == Placement::EveryNode {
         body["spec"]["trafficDistribution"] = "PreferSameNode".into();
     }
+    if network.spec.dns.tls.is_some() {
+        tls::add_to_service(&mut body);
+    }
     Part { name, body }
 }
 
@@ -104,7 +146,8 @@ pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings
         "spec": {
             "replicas": network.spec.dns.replicas,
             "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 1}},
+            // A new server answers before an old one goes, with one replica too.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": dns_labels()},
                 "spec": replica(network, seen, settings),
@@ -166,7 +209,7 @@ fn of_node(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Va
 
 /// What servers have in common, wherever they run.
 fn pod(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {
-    json!({
+    let mut pod = json!({
         "serviceAccountName": "netkeel-dns",
         "dnsPolicy": "Default",
         "terminationGracePeriodSeconds": 15,
@@ -179,7 +222,13 @@ fn pod(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value 
             "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
         },
         "containers": [server(network, seen, settings)],
-    })
+        // Lives as long as the pod: a container that starts again finds what the last one knew.
+        "volumes": [{"name": "state", "emptyDir": {}}],
+    });
+    if let Some(told) = &network.spec.dns.tls {
+        tls::add_to_pod(&mut pod, told);
+    }
+    pod
 }
 
 /// Whether pods have IPv6 addresses.
@@ -199,6 +248,7 @@ fn server(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Val
         option("--admin", "[::]:9472".to_owned());
     }
     option("--cluster-network", network.name_any());
+    option("--state", STATE.to_owned());
     for cidr in &seen.service_cidrs {
         option("--service-cidr", cidr.to_string());
     }
@@ -221,6 +271,7 @@ fn server(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Val
             {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
             {"name": "metrics", "containerPort": 9472, "protocol": "TCP"},
         ],
+        "volumeMounts": [{"name": "state", "mountPath": STATE}],
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,

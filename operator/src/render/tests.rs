@@ -1,8 +1,12 @@
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
     core::v1::Service,
+    networking::v1::NetworkPolicy,
 };
-use netkeel_crds::{ClusterNetwork, ClusterNetworkSpec, cluster_network::dns::Placement};
+use netkeel_crds::{
+    ClusterNetwork, ClusterNetworkSpec,
+    cluster_network::{Tls, dns::Placement},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -44,6 +48,7 @@ fn is_known_to_the_api<K: DeserializeOwned + Serialize>(body: &Value) {
 fn every_field_that_is_rendered_is_one_of_the_api() {
     is_known_to_the_api::<DaemonSet>(&agent::daemon_set(&settings()).body);
     is_known_to_the_api::<Service>(&dns::service(&network(), "10.96.0.10".parse().unwrap()).body);
+    is_known_to_the_api::<NetworkPolicy>(&dns::policy(&network()).body);
     is_known_to_the_api::<Deployment>(&dns::deployment(&network(), &seen(), &settings()).body);
     is_known_to_the_api::<DaemonSet>(&dns::daemon_set(&network(), &seen(), &settings()).body);
     is_known_to_the_api::<Service>(&dns::service(&every_node(), "10.96.0.10".parse().unwrap()).body);
@@ -89,6 +94,8 @@ fn dns_is_told_its_domain_its_network_and_its_collector() {
             "k8s.example",
             "--cluster-network",
             "default",
+            "--state",
+            "/state",
             "--service-cidr",
             "10.96.0.0/16",
             "--traces-endpoint",
@@ -153,4 +160,58 @@ fn clients_stay_on_their_node_only_where_every_node_has_a_server() {
     };
     assert_eq!(distribution(&every_node()), Some("PreferSameNode".into()));
     assert_eq!(distribution(&network()), None);
+fn a_server_of_dns_goes_only_when_another_answers_and_has_time_to_end() {
+    let mut network = network();
+    network.spec.dns.replicas = 1;
+    let body = dns::deployment(&network, &seen(), &settings()).body;
+    let rolling = &body["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!((&rolling["maxUnavailable"], &rolling["maxSurge"]), (&0.into(), &1.into()));
+    // 5 s of answers after the signal (--lame-duck), 5 s for what is under way, and some to spare
+    assert!(body["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64() > Some(10));
+}
+
+#[test]
+fn what_dns_knows_outlives_its_container() {
+    let body = dns::deployment(&network(), &seen(), &settings()).body;
+    let pod = &body["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"], serde_json::json!([{"name": "state", "emptyDir": {}}]));
+    let container = &pod["containers"][0];
+    assert_eq!(container["volumeMounts"], serde_json::json!([{"name": "state", "mountPath": "/state"}]));
+    assert!(container["command"].to_string().contains(r#""--state","/state""#));
+}
+
+#[test]
+fn the_policy_of_dns_selects_its_servers_and_allows_them_everything() {
+    let policy = dns::policy(&network()).body;
+    let selected = policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap();
+    let deployment = dns::deployment(&network(), &seen(), &settings()).body;
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert!(selected.iter().all(|(key, value)| labels[key] == *value), "{labels}");
+    assert_eq!(policy["spec"]["ingress"], serde_json::json!([{}]));
+    assert_eq!(policy["spec"]["egress"], serde_json::json!([{}]));
+}
+
+#[test]
+fn dns_over_tls_has_a_port_and_a_certificate_only_where_it_is_asked_for() {
+    let rendered = |network: &ClusterNetwork| {
+        let service = dns::service(network, "10.96.0.10".parse().unwrap()).body;
+        (service, dns::deployment(network, &seen(), &settings()).body)
+    };
+    let mut network = network();
+    let (service, deployment) = rendered(&network);
+    let both = format!("{service}{deployment}");
+    assert!(!both.contains("853") && !both.contains("/tls"), "{both}");
+    network.spec.dns.tls = Some(Tls { secret_name: "dns-certificate".to_owned() });
+    let (service, deployment) = rendered(&network);
+    is_known_to_the_api::<Service>(&service);
+    is_known_to_the_api::<Deployment>(&deployment);
+    assert_eq!(service["spec"]["ports"].as_array().and_then(|ports| ports.last()).unwrap()["port"], 853);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let secret = serde_json::json!({"secretName": "dns-certificate", "optional": true});
+    let state = serde_json::json!({"name": "state", "emptyDir": {}});
+    assert_eq!(pod["volumes"], serde_json::json!([state, {"name": "tls", "secret": secret}]));
+    let server = &pod["containers"][0];
+    assert!(server["command"].to_string().ends_with(r#""--tls","/etc/netkeel/tls"]"#), "{server}");
+    assert_eq!(server["volumeMounts"][1]["mountPath"], "/etc/netkeel/tls");
+    assert!(server["ports"].to_string().contains("853"));
 }

@@ -45,6 +45,7 @@ fn seen(node_networks: Vec<NodeNetwork>) -> Observed {
         agents: Some(Workload { wanted: 2, ready: 2, updated: 2, ..Workload::default() }),
         dns: crate::observed::DnsSeen {
             servers: Some(Workload { wanted: 2, ready: 1, updated: 2, ..Workload::default() }),
+            policy: true,
             ..Default::default()
         },
         ..Observed::default()
@@ -92,6 +93,24 @@ fn a_network_that_works_says_so() {
     assert_eq!(status.observed_generation, Some(3));
     assert_eq!(status.rollout.unwrap().summary, "2/2");
     assert_eq!((status.pools[0].addresses.used, status.pools[0].blocks.capacity), (6, 1024));
+}
+
+#[test]
+fn dns_that_serves_with_its_last_good_settings_says_so() {
+    let mut outcome = outcome();
+    outcome.problems.push(Problem {
+        condition: kind::DEGRADED,
+        reason: SETTINGS_REFUSED,
+        message: "this is wrong".to_owned(),
+    });
+    let status = status(&network(), &good(), &outcome, None, &now(1));
+    let serving = ("True".into(), SETTINGS_REFUSED.into(), "1 of 2 servers ready; this is wrong".into());
+    assert_eq!(told(&status, kind::DNS_READY), serving);
+    assert_eq!(
+        told(&status, kind::DEGRADED),
+        ("True".into(), SETTINGS_REFUSED.into(), "this is wrong".into())
+    );
+    assert_eq!(told(&status, kind::AVAILABLE).0, "True");
 }
 
 #[test]

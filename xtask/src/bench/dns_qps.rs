@@ -1,6 +1,7 @@
 //! `dns-qps`: how many questions for addresses of Services a DNS server answers a second on one CPU, in a cluster with 10,000
 //! Services, beside the real CoreDNS with kubeadm's configuration and the same API server. Both are processes of the first node, on the second
-//! CPU; dnsperf is on the first and asks them in turns over the loopback device. The cluster is good for nothing else afterwards.
+//! CPU; dnsperf is on the first and asks them in turns over the loopback device. Then the same for names outside the cluster that
+//! both have in their cache (`dns-qps-external`), from a resolver that is a CoreDNS of its own. The cluster is good for nothing else afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -14,22 +15,27 @@ use serde_json::json;
 
 use super::api::Api;
 use super::bed::Bed;
+use super::dns_change;
 use super::figure::{Figure, Unit, mebibytes, median};
 use super::large::many;
 use super::loads::Attached;
 use super::ratio::Ratios;
 use crate::setup;
 
-const SERVICES: usize = 10_000;
+pub(super) const SERVICES: usize = 10_000;
 const NAMESPACES: usize = 10;
+/// Names outside the cluster.
+const OUTSIDE: usize = 1000;
 const ROUNDS: usize = 10;
 /// Of a turn, seconds.
 const TURN: &str = "2";
 /// Questions under way at once, from as many sockets as CoreDNS has goroutines to serve.
 const LOAD: [&str; 6] = ["-c", "16", "-T", "1", "-q", "256"];
 const READY: Duration = Duration::from_mins(2);
+/// Who resolves names outside the cluster.
+const RESOLVER: &str = "127.0.0.1:5303";
 /// Starts a program in the background, which ends when the standard input of this one does.
-const ATTACHED: &str = r#""$@" & pid=$!; cat >/dev/null; kill $pid; wait $pid"#;
+pub(super) const ATTACHED: &str = r#""$@" & pid=$!; cat >/dev/null; kill $pid; wait $pid"#;
 /// The service account of a pod, where a pod has it: the CA's file and the token come first.
 const ACCOUNT: &str = r#"account=/var/run/secrets/kubernetes.io/serviceaccount
 mkdir -p /var/run/secrets && mount -t tmpfs none /var/run/secrets && mkdir -p $account || exit
@@ -38,7 +44,7 @@ shift 2
 "#;
 
 /// One of both.
-struct Server {
+pub(super) struct Server {
     name: &'static str,
     port: &'static str,
     /// What only this one of all processes of its name has on its command line.
@@ -74,6 +80,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     fs::write(&questions, (0..SERVICES).map(question).collect::<String>())?;
     let last = bed.cluster.folder().join("bench-dns-question");
     fs::write(&last, question(SERVICES - 1))?;
+    let _outside = outside(bed, &coredns)?;
     let servers = [ours(bed)?, theirs(bed, &coredns)?];
     for server in &servers {
         wait_until(server.name, READY, || {
@@ -83,25 +90,39 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
         })?;
     }
     bed.settle()?;
+    let say = |text| bed.progress.say(text);
+    let mut all = figures("dns-qps", &race(bed, &servers, &questions)?, say);
+    let [own, other] = [servers[0].resident(bed)?, servers[1].resident(bed)?];
+    all.push(Figure::new("dns-memory", own, Unit::Mebibytes).against(other, own / other));
+    let names = bed.cluster.folder().join("bench-dns-outside");
+    fs::write(&names, (0..OUTSIDE).map(outside_question).collect::<String>())?;
+    for server in &servers {
+        // to have them in the caches
+        let said = server.ask(bed, &names, &["-n", "1"])?;
+        ensure!(said.contains(&format!("NOERROR {OUTSIDE} (100.00%)")), "{}: {said}", server.name);
+    }
+    all.extend(figures("dns-qps-external", &race(bed, &servers, &names)?, say));
+    all.extend(dns_change::run(bed, &api)?);
+    Ok(all)
+}
+
+/// Both are asked in turns; who is first alternates.
+fn race(bed: &Bed, servers: &[Server; 2], questions: &Path) -> Result<[Vec<Turn>; 2]> {
     let mut turns = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS {
         for turn in 0..2 {
             let index = (round + turn) % 2;
-            turns[index].push(servers[index].turn(bed, &questions)?);
+            turns[index].push(servers[index].turn(bed, questions)?);
         }
     }
-    let [own, other] = &turns;
-    let mut figures = figures([own, other], |text| bed.progress.say(text));
-    let [own, other] = [servers[0].resident(bed)?, servers[1].resident(bed)?];
-    figures.push(Figure::new("dns-memory", own, Unit::Mebibytes).against(other, own / other));
-    Ok(figures)
+    Ok(turns)
 }
 
-fn namespace(index: usize) -> String {
+pub(super) fn namespace(index: usize) -> String {
     format!("bench-dns-{}", index % NAMESPACES)
 }
 
-fn name(index: usize) -> String {
+pub(super) fn name(index: usize) -> String {
     format!("service-{index}")
 }
 
@@ -110,8 +131,18 @@ fn question(index: usize) -> String {
     format!("{}.{}.svc.cluster.local. A\n", name(index), namespace(index))
 }
 
-/// netkeel-dns as it is in the image, with a service account of its own.
-fn ours(bed: &Bed) -> Result<Server> {
+/// The same for a name outside the cluster.
+fn outside_question(index: usize) -> String {
+    format!("name-{index}.bench.example. A\n")
+}
+
+pub(super) fn ours(bed: &Bed) -> Result<Server> {
+    let program = Attached::start(&mut command(bed, "5301", "5311")?)?;
+    Ok(Server { name: "netkeel-dns", port: "5301", argument: "5301", _program: program })
+}
+
+/// netkeel-dns as it is in the image, on the second CPU, at these ports of the loopback device and with a service account of its own.
+pub(super) fn command(bed: &Bed, port: &str, admin: &str) -> Result<Command> {
     let program = images::static_folder().join("netkeel-dns");
     let token = bed.cluster.kubectl(&["create", "token", "-n", "kube-system", "netkeel-dns"])?;
     let path = "jsonpath={.endpoints[0].addresses[0]}:{.ports[0].port}";
@@ -121,18 +152,32 @@ fn ours(bed: &Bed) -> Result<Server> {
     command.args(["unshare", "--mount", "sh", "-c", &format!("{ACCOUNT}{ATTACHED}"), "sh"]);
     command.arg(bed.cluster.folder().join("pki/ca.crt")).arg(token.trim());
     command.args(["env", &format!("NETKEEL_API_SERVERS={}", api.trim()), "taskset", "2"]).arg(program);
-    command.args(["--listen", "127.0.0.1:5301", "--admin", "127.0.0.1:5311", "--upstream", "127.0.0.1:9"]);
-    let program = Attached::start(&mut command)?;
-    Ok(Server { name: "netkeel-dns", port: "5301", argument: "5301", _program: program })
+    let (listen, admin) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{admin}"));
+    command.args(["--listen", &listen, "--admin", &admin, "--upstream", RESOLVER]);
+    Ok(command)
 }
 
-/// CoreDNS, configured as kubeadm does but for what leads outside.
+/// The resolver of names outside, on dnsperf's CPU: it is asked when a cache has nothing.
+fn outside(bed: &Bed, program: &Path) -> Result<Attached> {
+    let corefile = bed.cluster.folder().join("outside.conf");
+    let text = "bench.example:5303 {\n bind 127.0.0.1\n template IN A {\n  answer \"{{ .Name }} 3600 IN A 192.0.2.1\"\n }\n}\n";
+    fs::write(&corefile, text)?;
+    let [node, _] = bed.nodes()?;
+    let mut command = bed.cluster.node_command(node)?;
+    command.args(["sh", "-c", ATTACHED, "sh", "taskset", "1"]).arg(program);
+    command.args(["-conf"]).arg(corefile);
+    Attached::start(&mut command)
+}
+
+/// CoreDNS, configured as kubeadm does but for the resolver outside.
 fn theirs(bed: &Bed, program: &Path) -> Result<Server> {
     let corefile = bed.cluster.folder().join("Corefile");
     let kubeconfig = bed.cluster.kubeconfig();
     let text = format!(
         "cluster.local:5302 {{\n bind 127.0.0.1\n errors\n kubernetes cluster.local {{\n  kubeconfig {}\n  pods insecure\n  ttl 30\n }}\n \
-         prometheus 127.0.0.1:5312\n cache 30 {{\n  disable success cluster.local\n  disable denial cluster.local\n }}\n loadbalance\n}}\n",
+         prometheus 127.0.0.1:5312\n cache 30 {{\n  disable success cluster.local\n  disable denial cluster.local\n }}\n loadbalance\n}}\n\
+         .:5302 {{\n bind 127.0.0.1\n errors\n prometheus 127.0.0.1:5312\n forward . {RESOLVER} {{\n  max_concurrent 1000\n }}\n cache 30\n \
+         loadbalance\n}}\n",
         kubeconfig.display()
     );
     fs::write(&corefile, text)?;
@@ -145,6 +190,10 @@ fn theirs(bed: &Bed, program: &Path) -> Result<Server> {
 }
 
 impl Server {
+    pub(super) fn port(&self) -> &str {
+        self.port
+    }
+
     fn dnsperf(&self, bed: &Bed, questions: &Path) -> Result<Command> {
         let [node, _] = bed.nodes()?;
         let mut command = bed.cluster.node_command(node)?;
@@ -152,7 +201,7 @@ impl Server {
         Ok(command)
     }
 
-    fn ask(&self, bed: &Bed, questions: &Path, arguments: &[&str]) -> Result<String> {
+    pub(super) fn ask(&self, bed: &Bed, questions: &Path, arguments: &[&str]) -> Result<String> {
         process::text(self.dnsperf(bed, questions)?.args(arguments))
     }
 
@@ -182,7 +231,7 @@ impl Server {
     }
 
     /// Resident memory, MiB.
-    fn resident(&self, bed: &Bed) -> Result<f64> {
+    pub(super) fn resident(&self, bed: &Bed) -> Result<f64> {
         let status = self.of_process(bed, "status")?;
         let kib = number_behind(&status, "VmRSS:").context("VmRSS")?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "KiB of a process")]
@@ -191,7 +240,7 @@ impl Server {
 
     fn of_process(&self, bed: &Bed, file: &str) -> Result<String> {
         let script = format!(
-            "for p in $(pidof {}); do grep -q -- {} /proc/$p/cmdline && cat /proc/$p/{file}; done",
+            "for p in $(pidof {}); do if grep -q -- {} /proc/$p/cmdline; then cat /proc/$p/{file}; fi; done",
             self.name, self.argument
         );
         let [node, _] = bed.nodes()?;
@@ -200,23 +249,22 @@ impl Server {
 }
 
 /// The first number behind some words of a text.
-fn number_behind(text: &str, what: &str) -> Option<f64> {
+pub(super) fn number_behind(text: &str, what: &str) -> Option<f64> {
     text.split_once(what)?.1.split_whitespace().next()?.parse().ok()
 }
 
-fn figures([own, other]: [&[Turn]; 2], say: impl Fn(String)) -> Vec<Figure> {
+fn figures(name: &str, [own, other]: &[Vec<Turn>; 2], say: impl Fn(String)) -> Vec<Figure> {
     let rates = |turns: &[Turn]| turns.iter().map(|turn| turn.per_second).collect::<Vec<_>>();
     let ratios = Ratios::of(&rates(own), &rates(other));
-    say(format!("dns-qps: {}", ratios.spread()));
+    say(format!("{name}: {}", ratios.spread()));
     let cpu = |turns: &[Turn]| {
         let sum = |number: fn(&Turn) -> f64| turns.iter().map(number).sum::<f64>();
         sum(|turn| turn.cpu) / sum(|turn| turn.completed) * 10_000.0
     };
     let (used, others) = (cpu(own), cpu(other));
     vec![
-        Figure::new("dns-qps", median(&rates(own)), Unit::Queries)
-            .against(median(&rates(other)), ratios.median()),
-        Figure::new("dns-qps-cpu", used, Unit::CpuPerTenThousand).against(others, used / others),
+        Figure::new(name, median(&rates(own)), Unit::Queries).against(median(&rates(other)), ratios.median()),
+        Figure::new(format!("{name}-cpu"), used, Unit::CpuPerTenThousand).against(others, used / others),
     ]
 }
 
@@ -239,6 +287,6 @@ mod tests {
             Figure::new("dns-qps", 400.0, Unit::Queries).against(100.0, 4.0),
             Figure::new("dns-qps-cpu", 12.5, Unit::CpuPerTenThousand).against(50.0, 0.25),
         ];
-        assert_eq!(figures([&own, &other], drop), expected);
+        assert_eq!(figures("dns-qps", &[own, other].map(Vec::from), drop), expected);
     }
 }

@@ -39,6 +39,8 @@ pub(super) enum Unit {
     Adds,
     #[serde(rename = "MiB")]
     Mebibytes,
+    #[serde(rename = "%")]
+    Percent,
 }
 
 impl Unit {
@@ -54,6 +56,7 @@ impl Unit {
             Self::Nanoseconds => "ns",
             Self::Adds => "ADD/s",
             Self::Mebibytes => "MiB",
+            Self::Percent => "%",
         }
     }
 }
@@ -93,9 +96,18 @@ enum Goal {
 pub(super) const IPV6: &str = "-ipv6";
 
 /// Figures without a goal are there for comparison.
-const GOALS: [(&str, Goal); 19] = [
+const GOALS: [(&str, Goal); 28] = [
+    ("dns-abuse-success", Goal::ValueAtLeast(99.9)),
+    ("dns-abuse-p99", Goal::ValueAtMost(5.0)),
+    ("dns-abuse-random-success", Goal::ValueAtLeast(99.9)),
+    ("dns-abuse-random-p99", Goal::ValueAtMost(5.0)),
+    ("dns-abuse-memory", Goal::ValueAtMost(128.0)),
     ("dns-qps", Goal::RatioAtLeast(3.0)),
+    ("dns-qps-external", Goal::RatioAtLeast(2.0)),
     ("dns-memory", Goal::ValueAtMost(32.0)),
+    ("dns-ready", Goal::ValueAtMost(1000.0)),
+    ("dns-endpoint-p99", Goal::ValueAtMost(50.0)),
+    ("dns-footprint-large", Goal::ValueAtMost(60.0)),
     ("local-rr", Goal::RatioAtLeast(0.95)),
     ("native-rr", Goal::RatioAtLeast(0.95)),
     ("cni-del", Goal::ValueAtMost(5.0)),

@@ -144,11 +144,11 @@ fn figures(flips: &[Flip], seen: &[Vec<u64>], say: impl Fn(String)) -> Vec<Figur
 }
 
 /// The smallest time that at least `share` per mille of the times, which are sorted, do not exceed.
-fn percentile(times: &[u64], share: usize) -> u64 {
+pub(super) fn percentile(times: &[u64], share: usize) -> u64 {
     times.get((times.len() * share).div_ceil(1000).saturating_sub(1)).copied().unwrap_or_default()
 }
 
-fn millis(micros: u64) -> f64 {
+pub(super) fn millis(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64() * 1000.0
 }
 

@@ -14,6 +14,8 @@ use crate::{
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("self.protocol in ['TLS', 'HTTPS'] ? has(self.tlsServerName) : !has(self.tlsServerName)",
      "tlsServerName is the name in the resolvers' certificate: set it with protocol TLS or HTTPS, and only then"),
+    ("self.protocol in ['TLS', 'HTTPS'] || !has(self.caCertificates)",
+     "caCertificates says whose certificates the resolvers may have: set it with protocol TLS or HTTPS only"),
 ])))]
 pub struct Forwarding {
     /// What they are asked over. With TLS the port of an address without one is 853, with HTTPS 443.
@@ -22,6 +24,10 @@ pub struct Forwarding {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DomainText>")]
     pub tls_server_name: Option<String>,
+    /// Certificates, in PEM, of the authorities that the resolvers' certificate may come from; by default those of the server's image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65_536), regex(pattern = "-----BEGIN CERTIFICATE-----"))]
+    pub ca_certificates: Option<String>,
     /// Path of questions over HTTPS (RFC 8484).
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^/[-A-Za-z0-9._~/]*$"))]
     pub https_path: String,
@@ -43,6 +49,7 @@ impl Default for Forwarding {
         Self {
             protocol: Protocol::default(),
             tls_server_name: None,
+            ca_certificates: None,
             https_path: "/dns-query".to_owned(),
             policy: Policy::default(),
             timeout_milliseconds: 1500,
@@ -64,6 +71,18 @@ pub enum Protocol {
     TLS,
     /// DNS over HTTPS (RFC 8484).
     HTTPS,
+}
+
+impl Protocol {
+    /// Where a resolver is asked that names no port.
+    #[must_use]
+    pub fn port(self) -> u16 {
+        match self {
+            Self::UDP | Self::TCP => 53,
+            Self::TLS => 853,
+            Self::HTTPS => 443,
+        }
+    }
 }
 
 /// Which resolver of a group is asked first.

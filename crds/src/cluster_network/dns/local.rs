@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::ResponseCode;
 use crate::{
     rule::rules,
-    text::{CidrText, DomainText, IpText},
+    text::{CidrText, DomainText, IpText, ZoneText},
 };
 
 /// An address and its names.
@@ -34,12 +34,20 @@ fn host_ttl() -> u32 {
 /// A name that is asked for under another name.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.match.type == 'Regex' || self.match.value.matches('^[-a-z0-9_.]+$')",
+     "a name that is matched is written in lower case, with letters, digits, '-', '_' and '.'"),
+    ("self.match.type == 'Regex' || !self.to.contains('{')", "only a rewrite of type Regex has groups"),
+    ("self.match.type in ['Prefix', 'Suffix'] || (self.to.size() > 0 && !self.to.startsWith('.') && !self.to.endsWith('.'))",
+     "with Exact and Regex the new name is a whole one, such as web.shop.svc.cluster.local"),
+    ("!self.to.contains('..') && !(self.match.type != 'Regex' && self.match.value.contains('..'))", "a name has no empty labels"),
+])))]
 pub struct Rewrite {
     /// Which names.
     #[serde(rename = "match")]
     pub matches: NameMatch,
     /// What takes the place of what was matched. With Regex it is the whole name and may hold `{1}`, `{2}`, … for groups.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253), regex(pattern = r"^[-a-z0-9_.{}]*$"))]
     pub to: String,
     /// Whether answers carry the name that was asked for.
     #[serde(default = "yes")]
@@ -82,8 +90,8 @@ pub enum MatchKind {
     ("!(has(self.records) && self.records.size() > 0) || self.responseCode == 'NoError'", "an answer with records has the responseCode NoError"),
 ])))]
 pub struct Override {
-    /// The zone whose names are answered so.
-    #[schemars(with = "DomainText")]
+    /// The zone whose names are answered so; `.` is all names.
+    #[schemars(with = "ZoneText")]
     pub zone: String,
     /// Types of records that are asked for; empty means all.
     #[serde(default)]
@@ -116,6 +124,8 @@ fn override_ttl() -> u32 {
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("self.type != 'A' || (isIP(self.value) && ip(self.value).family() == 4)", "the value of an A record is an IPv4 address"),
     ("self.type != 'AAAA' || (isIP(self.value) && ip(self.value).family() == 6)", "the value of an AAAA record is an IPv6 address"),
+    ("self.type != 'CNAME' || self.value.matches('^[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?([.][a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?)*$')",
+     "the value of a CNAME record is a domain name in lower case, without a dot at its end"),
 ])))]
 pub struct AnswerRecord {
     /// Its type.
@@ -240,10 +250,10 @@ impl Default for QueryLog {
 /// Which questions are written to the log.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LoggedQueries {
-    /// None.
+    /// No question.
     #[default]
-    Off,
-    /// Those that failed: `SERVFAIL`, `REFUSED`, `FORMERR`, `NOTIMP`.
+    None,
+    /// Those that failed, such as with `SERVFAIL`, `REFUSED`, `FORMERR` or `NOTIMP`, and those that the ACL gave no answer.
     Errors,
     /// Those, and those for names that there are not.
     Denials,
@@ -256,7 +266,7 @@ pub enum LoggedQueries {
 pub enum SearchPath {
     /// The pod, one question after the other.
     #[default]
-    Off,
+    Client,
     /// The server: the first question of a pod is answered as the last one would be.
     ServerSide,
 }

@@ -18,6 +18,9 @@ pub(crate) fn router(state: State) -> Router {
     Router::new().fallback(move |request: HttpRequest| {
         let state = state.clone();
         async move {
+            if state.signal.borrow().silent {
+                std::future::pending::<()>().await;
+            }
             let (head, body) = request.into_parts();
             let body = axum::body::to_bytes(body, BODY).await.unwrap_or_default();
             answer(&state, &head.method, &head.uri, &body)
@@ -111,10 +114,12 @@ fn watch(state: &State, request: Request) -> Response {
         signal: state.signal.subscribe(),
         seen: 0,
         cut: 0,
+        silenced: 0,
         first: None,
         request,
     };
-    watch.cut = watch.signal.borrow_and_update().cut;
+    let signal = *watch.signal.borrow_and_update();
+    (watch.cut, watch.silenced) = (signal.cut, signal.silenced);
     watch.begin();
     let body = stream::unfold(watch, |mut watch| async move {
         let lines = watch.next().await?;
@@ -129,6 +134,7 @@ struct Watch {
     /// Everything up to this version has been sent.
     seen: u64,
     cut: u64,
+    silenced: u64,
     first: Option<String>,
     request: Request,
 }
@@ -161,6 +167,9 @@ impl Watch {
         }
         loop {
             let signal = *self.signal.borrow_and_update();
+            if signal.silenced != self.silenced {
+                std::future::pending::<()>().await;
+            }
             if signal.down || self.seen == u64::MAX {
                 return None;
             }

@@ -63,6 +63,32 @@ fn a_node_that_is_down_does_not_hold_the_move_up() {
 fn a_foreign_service_keeps_the_servers_as_they_are() {
     let mut seen = placed(Placement::EveryNode);
     (seen.dns.servers, seen.dns.node_servers) = (Some(workload(2, 2)), Some(workload(2, 2)));
-    seen.dns.service = Some(DnsService { ours: false, cluster_ip: "10.96.0.7".parse().ok() });
+    seen.dns.service = Some(DnsService { ours: false, leads_to_us: false, cluster_ip: "10.96.0.7".parse().ok() });
     assert!(moves(&seen).is_empty());
+}
+
+#[test]
+fn a_service_that_is_handed_over_leads_to_its_former_servers_until_ours_are_ready() {
+    for (servers, taken) in [
+        (None, false),
+        (Some(workload(0, 0)), false),
+        (Some(workload(2, 1)), false),
+        (Some(workload(2, 2)), true),
+    ] {
+        let mut seen = settled();
+        seen.dns.servers = servers;
+        let cluster_ip = "10.96.0.7".parse().ok();
+        seen.dns.service = Some(DnsService { ours: true, leads_to_us: false, cluster_ip });
+        let outcome = planned(&seen);
+        let steps = outcome.steps.iter().filter_map(|step| match step {
+            Step::TakeOver(part) => Some(("take over", &part.body["spec"]["clusterIP"])),
+            Step::Apply(part) if part.name.kind == "Service" => Some(("apply", &part.body["spec"]["clusterIP"])),
+            _ => None,
+        });
+        let address = Value::from("10.96.0.7");
+        let expected = [("take over", &address), ("apply", &address)];
+        assert_eq!(steps.collect::<Vec<_>>(), expected[..if taken { 2 } else { 0 }], "{servers:?}");
+        assert_eq!(moves(&seen), ["apply Deployment"], "the servers come first");
+        assert_eq!(outcome.dns_cluster_ip, cluster_ip, "the Service keeps its address");
+    }
 }

@@ -54,6 +54,22 @@ fn only_what_is_there_is_deleted_and_pods_that_can_end_are_waited_for() {
 }
 
 #[test]
+fn the_policy_of_dns_goes_after_its_servers_and_before_the_agents() {
+    for (servers, wanted) in [(Some(Workload::default()), "Deployment"), (None, "NetworkPolicy")] {
+        let mut seen = removing(seen());
+        (seen.dns.servers, seen.dns.policy) = (servers, true);
+        seen.agents = Some(Workload::default());
+        let planned = plan(&seen, &Settings::default(), 0);
+        let kinds: Vec<&str> = planned
+            .steps
+            .iter()
+            .map(|step| if let Step::Delete(name) = step { name.kind } else { "another" })
+            .collect();
+        assert_eq!(kinds, [wanted]);
+    }
+}
+
+#[test]
 fn deleted_agents_come_back_while_a_node_that_had_one_is_dirty() {
     type Change = fn(&mut Observed);
     let cases: [(&str, u64, bool, Change); 5] = [

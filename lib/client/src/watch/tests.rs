@@ -1,0 +1,83 @@
+//! Watches of an API server that freezes: connections stay open and nobody says a word.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use netkeel_testkit::api::FakeApi;
+use serde_json::json;
+
+use super::*;
+use crate::Signs;
+
+/// What kube waits for longer than the watch should last.
+const MARGIN: u32 = 5;
+
+fn service(name: &str) -> serde_json::Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": name}})
+}
+
+#[test]
+fn a_stall_is_found_within_twenty_seconds() {
+    const { assert!(WATCH_SECONDS + MARGIN <= 20) };
+}
+
+/// One name of what an event is of.
+fn told(event: Event<Service>) -> Vec<String> {
+    let name = |service: Service| service.metadata.name.unwrap_or_default();
+    match event {
+        Event::Reset { objects, .. } => objects.into_iter().map(name).collect(),
+        Event::Apply(service) => vec![name(service)],
+        other => vec![format!("{other:?}")],
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_nobody_serves_any_more_is_begun_anew() {
+    let api = FakeApi::start().await.unwrap();
+    api.put(service("a"));
+    let signs = Signs::default();
+    let services: Api<DeserializeGuard<Service>> = Api::all(signs.attend(&api.client().unwrap()));
+    let lasting = Config::default().timeout(1);
+    let mut events = std::pin::pin!(watch_for(services, lasting, |service| service));
+    let patience = Duration::from_secs(u64::from(MARGIN) + 10);
+    let next = async |events: &mut std::pin::Pin<&mut _>| {
+        told(tokio::time::timeout(patience, StreamExt::next(events)).await.unwrap().unwrap())
+    };
+    assert_eq!(next(&mut events).await, ["a"]);
+
+    // The watch itself has to be open before it can be silenced.
+    api.put(service("b"));
+    assert_eq!(next(&mut events).await, ["b"]);
+    assert!(signs.age() < Duration::from_secs(1), "{:?}", signs.age());
+    api.set_silent(true);
+    api.put(service("c"));
+    let frozen = Instant::now();
+    let quiet = tokio::time::timeout(Duration::from_millis(1500), events.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    assert!(signs.age() > Duration::from_secs(1), "{:?}", signs.age());
+    api.set_silent(false);
+    assert_eq!(next(&mut events).await, ["c"], "the old watch stays silent for ever");
+    let found = frozen.elapsed();
+    assert!(found < Duration::from_secs(u64::from(MARGIN) + 5), "{found:?}");
+    assert!(signs.age() < Duration::from_secs(1), "{:?}", signs.age());
+}
+
+#[tokio::test]
+async fn the_oldest_of_all_watches_counts_and_failures_are_no_signs_of_life() {
+    let api = FakeApi::start().await.unwrap();
+    let signs = Signs::default();
+    assert_eq!(signs.age(), Duration::ZERO, "there is no watch to worry about");
+    let [one, other] = [0, 1].map(|_| Api::<Service>::all(signs.attend(&api.client().unwrap())));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    one.list(&kube::api::ListParams::default()).await.unwrap();
+    assert!(signs.age() >= Duration::from_millis(300), "the other has heard nothing");
+    other.list(&kube::api::ListParams::default()).await.unwrap();
+    assert!(signs.age() < Duration::from_millis(300), "{:?}", signs.age());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for services in [one, other] {
+        let services = Api::<Service>::namespaced(services.into_client(), "shop");
+        assert!(services.get("missing").await.is_err());
+    }
+    assert!(signs.age() >= Duration::from_millis(300), "{:?}", signs.age());
+}
