@@ -16,11 +16,11 @@ use crate::limit::{Client, Limits, share::Permit};
 use crate::live::Live;
 use crate::loops::Loops;
 use crate::message::{Question, Refusal, Transport, read};
-use crate::status;
 use crate::metrics::{By, Common, Metrics, Seen};
 use crate::plain;
 use crate::querylog::{Line, QueryLog};
 use crate::resolve::{Ask, Resolved, conclude, resolve};
+use crate::status;
 use crate::traced::{Answered, Trace};
 use crate::zone::Zone;
 

@@ -167,7 +167,9 @@ async fn report<C: Cluster>(
 /// A step in the log.
 fn name(step: &Step) -> String {
     match step {
-        Step::TakeOver(part) => format!("take over {} {}/{}", part.name.kind, part.name.namespace, part.name.name),
+        Step::TakeOver(part) => {
+            format!("take over {} {}/{}", part.name.kind, part.name.namespace, part.name.name)
+        }
         Step::Apply(part) => format!("apply {} {}/{}", part.name.kind, part.name.namespace, part.name.name),
         Step::WriteNodeNetwork { node, spec, .. } => {
             format!("write NodeNetwork {node} revision {}", spec.revision)

@@ -92,7 +92,7 @@ fn packet(name: &str, rtype: RecordType, edns: Option<u16>) -> Vec<u8> {
 #[test]
 fn a_question_for_the_servers_status_is_answered_by_the_general_way() {
     let (zone, asked) = (zone(), [0x12, 0x34, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert!(answer(&zone, &asked, 0, &mut vec![]).is_none());
+    assert!(answer_packet(&zone, &asked, 0, &mut vec![]).is_none());
     let client: SocketAddr = ([10, 1, 2, 3], 4711).into();
     let outcome = handler(&zone).start(&asked, Transport::Udp, client);
     let Outcome::Reply(reply) = outcome else { unreachable!("{outcome:?}") };

@@ -266,7 +266,7 @@ fn dns_service(service: &Service) -> DnsService {
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     DnsService {
         ours: service.labels().get(label).is_some_and(|value| value == ours),
-        leads_to_us: selector.is_some_and(|selector| json!(selector) == render::dns::selector()),
+        leads_to_us: selector.is_some_and(|selector| serde_json::json!(selector) == render::dns::selector()),
         cluster_ip: service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_ref()?.parse().ok()),
     }
 }

@@ -224,8 +224,11 @@ impl Cluster for FakeCluster {
         let has_set = |dns: bool| {
             parts.iter().any(|part| part.kind == "DaemonSet" && (*part == daemon_set_name()) == dns)
         };
-        let service =
-            has("Service").then(|| DnsService { ours: true, leads_to_us: true, cluster_ip: "10.96.0.10".parse().ok() });
+        let service = has("Service").then(|| DnsService {
+            ours: true,
+            leads_to_us: true,
+            cluster_ip: "10.96.0.10".parse().ok(),
+        });
         Ok(Observed {
             network,
             blocks,

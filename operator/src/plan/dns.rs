@@ -65,7 +65,8 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
 fn service(network: &ClusterNetwork, address: IpAddr, seen: &Observed, out: &mut Outcome) {
     let part = render::dns::service(network, address);
     if is_handed_over(seen) {
-        let ready = Placed::of(network, seen).present.is_some_and(|servers| has_taken_over(network, servers, seen));
+        let ready =
+            Placed::of(network, seen).present.is_some_and(|servers| has_taken_over(network, servers, seen));
         if !ready {
             return;
         }

@@ -282,9 +282,7 @@ fn another_cni_holds_the_agents_back_but_stops_none_that_run() {
 #[test]
 fn dns_takes_the_tenth_service_address_or_the_one_asked_for() {
     let asked = |ip: &str| Some(ip.parse().unwrap());
-    let service = |ours, ip: &str| {
-        Some(DnsService { ours, leads_to_us: ours, cluster_ip: ip.parse().ok() })
-    };
+    let service = |ours, ip: &str| Some(DnsService { ours, leads_to_us: ours, cluster_ip: ip.parse().ok() });
     let cases = [
         (None, None, "10.96.0.10", None),
         (asked("10.96.0.53"), None, "10.96.0.53", None),

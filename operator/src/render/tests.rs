@@ -160,6 +160,9 @@ fn clients_stay_on_their_node_only_where_every_node_has_a_server() {
     };
     assert_eq!(distribution(&every_node()), Some("PreferSameNode".into()));
     assert_eq!(distribution(&network()), None);
+}
+
+#[test]
 fn a_server_of_dns_goes_only_when_another_answers_and_has_time_to_end() {
     let mut network = network();
     network.spec.dns.replicas = 1;

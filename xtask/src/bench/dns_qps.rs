@@ -217,7 +217,9 @@ impl Server {
             lost: number("Queries lost:")?,
             cpu,
         };
-        ensure!(turn.lost == 0.0 && !said.contains("SERVFAIL"), "{}: {said}", self.name);
+        // Whoever is asked for more than it can may lose a few, which do not count; one that loses many is not measured by the rest.
+        let few = turn.lost <= turn.completed / 100.0;
+        ensure!(few && !said.contains("SERVFAIL"), "{}: {said}", self.name);
         Ok(turn)
     }
 
@@ -256,7 +258,13 @@ pub(super) fn number_behind(text: &str, what: &str) -> Option<f64> {
 fn figures(name: &str, [own, other]: &[Vec<Turn>; 2], say: impl Fn(String)) -> Vec<Figure> {
     let rates = |turns: &[Turn]| turns.iter().map(|turn| turn.per_second).collect::<Vec<_>>();
     let ratios = Ratios::of(&rates(own), &rates(other));
-    say(format!("{name}: {}", ratios.spread()));
+    let lost = |turns: &[Turn]| turns.iter().map(|turn| turn.lost).sum::<f64>();
+    say(format!(
+        "{name}: {}; {} of all questions lost, by the other {}",
+        ratios.spread(),
+        lost(own),
+        lost(other)
+    ));
     let cpu = |turns: &[Turn]| {
         let sum = |number: fn(&Turn) -> f64| turns.iter().map(number).sum::<f64>();
         sum(|turn| turn.cpu) / sum(|turn| turn.completed) * 10_000.0

@@ -93,9 +93,8 @@ fn name(at: &Directive, rule: &[&str], out: &mut Mapped) -> Result<Rewrite, Stri
 /// Whether the API takes a rule, as the schema and the rules of `spec.dns.rewrites` say.
 fn taken(Rewrite { matches: NameMatch { kind, value }, to, .. }: &Rewrite) -> Result<(), String> {
     let letters = |text: &str, others: &str| {
-        text.chars().all(|letter| {
-            letter.is_ascii_lowercase() || letter.is_ascii_digit() || others.contains(letter)
-        })
+        text.chars()
+            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || others.contains(letter))
     };
     let regex = *kind == MatchKind::Regex;
     let whole = matches!(kind, MatchKind::Exact | MatchKind::Regex);

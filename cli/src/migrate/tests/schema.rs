@@ -92,11 +92,11 @@ fn rules(dns: &Dns, problems: &mut Vec<String>) {
     if dns.acl.iter().flat_map(|rule| &rule.networks).any(|network| network.trunc() != *network) {
         problems.push("networks".to_owned());
     }
+    let plain = Regex::new("^[-a-z0-9_.]+$").unwrap();
     for rewrite in &dns.rewrites {
         let (regex, to) = (rewrite.matches.kind == MatchKind::Regex, &rewrite.to);
         let whole = regex || rewrite.matches.kind == MatchKind::Exact;
         let value = &rewrite.matches.value;
-        let plain = Regex::new("^[-a-z0-9_.]+$").unwrap();
         if !regex && (!plain.is_match(value) || value.contains("..") || to.contains('{'))
             || whole && (to.is_empty() || to.starts_with('.') || to.ends_with('.'))
             || to.contains("..")

@@ -63,7 +63,8 @@ fn a_node_that_is_down_does_not_hold_the_move_up() {
 fn a_foreign_service_keeps_the_servers_as_they_are() {
     let mut seen = placed(Placement::EveryNode);
     (seen.dns.servers, seen.dns.node_servers) = (Some(workload(2, 2)), Some(workload(2, 2)));
-    seen.dns.service = Some(DnsService { ours: false, leads_to_us: false, cluster_ip: "10.96.0.7".parse().ok() });
+    seen.dns.service =
+        Some(DnsService { ours: false, leads_to_us: false, cluster_ip: "10.96.0.7".parse().ok() });
     assert!(moves(&seen).is_empty());
 }
 
@@ -82,7 +83,9 @@ fn a_service_that_is_handed_over_leads_to_its_former_servers_until_ours_are_read
         let outcome = planned(&seen);
         let steps = outcome.steps.iter().filter_map(|step| match step {
             Step::TakeOver(part) => Some(("take over", &part.body["spec"]["clusterIP"])),
-            Step::Apply(part) if part.name.kind == "Service" => Some(("apply", &part.body["spec"]["clusterIP"])),
+            Step::Apply(part) if part.name.kind == "Service" => {
+                Some(("apply", &part.body["spec"]["clusterIP"]))
+            }
             _ => None,
         });
         let address = Value::from("10.96.0.7");
