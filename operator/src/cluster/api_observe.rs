@@ -283,6 +283,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        cluster::{Cluster as _, Effect},
+        plan::Step,
         reconcile::pass,
         settings::Settings,
         story::{Story, Traces},
@@ -326,5 +328,33 @@ mod tests {
         assert!(told[0]["message"].as_str().unwrap().contains("\"many\""), "{told}");
         assert_eq!(network.metadata.resource_version.as_deref(), Some("2"), "it is written once");
         assert_eq!(network.data["status"]["pools"][0]["of"], "another version", "the rest is not touched");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_handed_over_keeps_its_address_and_loses_the_ports_of_others() {
+        let api = FakeApi::start().await.unwrap();
+        api.put(json!({"apiVersion": "netkeel.io/v1alpha1", "kind": "ClusterNetwork", "metadata": {"name": "default"},
+            "spec": {"podNetwork": {"pools": [{"name": "pods", "cidrs": ["10.244.0.0/16"]}]}}}));
+        let ports = json!([
+            {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+            {"name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": 9153},
+        ]);
+        let selector = json!({"k8s-app": "kube-dns"});
+        let (label, ours) = render::PART_OF;
+        api.put(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": {label: ours}},
+            "spec": {"clusterIP": "10.96.0.7", "ports": ports, "selector": selector}}));
+        let cluster = ApiCluster::new(api.client().unwrap(), Settings::default());
+        let seen = cluster.observe().await.unwrap();
+        let cluster_ip = "10.96.0.7".parse().ok();
+        let service = |leads_to_us| Some(DnsService { ours: true, leads_to_us, cluster_ip });
+        assert_eq!(seen.dns.service, service(false));
+        let part = render::dns::service(&seen.network.unwrap(), cluster_ip.unwrap());
+        let wanted = part.body["spec"]["ports"].clone();
+        assert_eq!(cluster.apply(&Step::TakeOver(Box::new(part))).await.unwrap(), Effect::Done);
+        assert_eq!(cluster.observe().await.unwrap().dns.service, service(true));
+        let services: Api<Service> = Api::namespaced(api.client().unwrap(), "kube-system");
+        let spec = services.get("kube-dns").await.unwrap().spec.unwrap();
+        assert_eq!(json!(spec.ports), wanted);
     }
 }

@@ -11,7 +11,9 @@ fn workload(wanted: u32, ready: u32) -> Workload {
 /// What is done with DNS servers: `apply KIND` or `delete KIND`.
 fn moves(seen: &Observed) -> Vec<String> {
     let said = planned(seen).steps.into_iter().filter_map(|step| match step {
-        Step::Apply(part) if part.name.name == "netkeel-dns" => Some(format!("apply {}", part.name.kind)),
+        Step::Apply(part) if ["Deployment", "DaemonSet"].contains(&part.name.kind) => {
+            (part.name.name == "netkeel-dns").then(|| format!("apply {}", part.name.kind))
+        }
         Step::Delete(part) => Some(format!("delete {}", part.kind)),
         _ => None,
     });
