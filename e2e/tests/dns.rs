@@ -1,6 +1,8 @@
 //! Cluster names, asked from pods of both nodes through the address in their resolv.conf.
 //! All tests share one cluster with Netkeel installed without values.
 
+#[path = "dns/handover.rs"]
+mod handover;
 #[path = "dns/placement.rs"]
 mod placement;
 
@@ -224,8 +226,8 @@ struct AsItWas;
 
 impl Drop for AsItWas {
     fn drop(&mut self) {
-        let lists =
-            json!({"hosts": null, "overrides": null, "acl": null, "rewrites": null, "externalZones": null});
+        let lists = json!({"hosts": null, "overrides": null, "acl": null, "rewrites": null, "externalZones": null,
+            "placement": null});
         if let Err(error) = set(&lists) {
             println!("spec.dns is left changed: {error:#}");
         }

@@ -184,10 +184,12 @@ fn dns(network: &ClusterNetwork, seen: &Observed, outcome: &Outcome) -> Says {
     };
     let former = former.map_or(0, |former| former.ready);
     let refused = outcome.problems.iter().find(|problem| problem.reason == SETTINGS_REFUSED);
-    let (good, reason, message) = if is_handed_over(seen) {
+    if is_handed_over(seen) {
         let until = "Service kube-system/kube-dns leads to its former servers until all are";
-        (false, "TakingOver", format!("{counted}; {until}"))
-    } else if let Some(problem) = refused.filter(|_| former + ready > 0) {
+        let message = format!("{counted}; {until}");
+        return Says { kind: kind::DNS_READY, status: "Unknown", reason: "TakingOver", message };
+    }
+    let (good, reason, message) = if let Some(problem) = refused.filter(|_| former + ready > 0) {
         (true, SETTINGS_REFUSED, format!("{counted}; {}", problem.message))
     } else if former > 0 {
         let placement = network.spec.dns.placement;

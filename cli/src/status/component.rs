@@ -66,6 +66,6 @@ fn without(name: &str) -> &'static str {
             "nodes go on as they are, new nodes and changes wait, and the network's conditions may be old"
         }
         "agent" => "connections go on, new pods and changes of Services wait",
-        _ => "names do not resolve",
+        _ => "Netkeel answers no names",
     }
 }

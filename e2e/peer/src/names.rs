@@ -102,6 +102,12 @@ impl Seen {
         self
     }
 
+    /// Counts the time without an answer until `now`. Returns the time of the last answer.
+    fn gap(&mut self, last: Instant, now: Instant, answered: bool) -> Instant {
+        self.longest_gap = self.longest_gap.max(now.duration_since(last));
+        if answered { now } else { last }
+    }
+
     fn take(&mut self, outcome: std::io::Result<Message>, expected: &str, took: Duration) {
         self.asked += 1;
         match outcome {
@@ -135,10 +141,7 @@ impl Plan<'_> {
             }
             let before = seen.answered;
             seen.take(outcome, self.expected, began.elapsed());
-            seen.longest_gap = seen.longest_gap.max(answered.elapsed());
-            if seen.answered > before {
-                answered = Instant::now();
-            }
+            answered = seen.gap(answered, Instant::now(), seen.answered > before);
             thread::sleep(self.interval.saturating_sub(began.elapsed()));
         }
         seen
@@ -204,7 +207,11 @@ mod tests {
         ] {
             seen.take(outcome, "10.0.0.1", Duration::from_millis(1));
         }
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let last = seen.gap(start, start + second, false);
+        assert_eq!(seen.gap(last, start + 3 * second, true), start + 3 * second);
         let all = Seen::default().and(seen);
+        assert_eq!(all.longest_gap, 3 * second);
         assert_eq!((all.asked, all.answered, all.wrong, all.lost), (6, 1, 2, 1));
         assert_eq!((all.codes["SERVFAIL"], all.codes["NXDOMAIN"]), (1, 1));
     }

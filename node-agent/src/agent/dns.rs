@@ -18,7 +18,7 @@ impl Agent {
     /// These of the node's own DNS servers do not answer, and no others: the next [`Self::work`] sends clients elsewhere.
     pub fn dns_silent(&mut self, silent: &Servers) {
         for server in silent.difference(&self.dns.silent) {
-            tracing::warn!(%server, "the node's own DNS server does not answer, others are asked");
+            tracing::warn!(%server, "the node's own DNS server does not answer, others are asked while there are any");
         }
         for server in self.dns.silent.difference(silent) {
             tracing::info!(%server, "the node's own DNS server answers or is gone");

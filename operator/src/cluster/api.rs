@@ -113,9 +113,14 @@ impl ApiCluster {
         let Some(mut object) = api.get_opt(part.name.name).await.map_err(failed)? else {
             return Ok(Effect::Stale);
         };
+        let (label, ours) = crate::render::PART_OF;
+        if object.labels().get(label).is_none_or(|value| value != ours) {
+            return Ok(Effect::Stale);
+        }
         for field in ["ports", "selector"] {
             object.data["spec"][field] = part.body["spec"][field].clone();
         }
+        object.data["spec"].as_object_mut().map(|spec| spec.remove("trafficDistribution"));
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         raced(api.replace(part.name.name, &parameters, &object).await).map_err(failed)
     }

@@ -63,16 +63,17 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
 
 /// The Service. One that others' servers stand behind, and that was handed over to us, goes on leading to them until ours are ready.
 fn service(network: &ClusterNetwork, address: IpAddr, seen: &Observed, out: &mut Outcome) {
-    let part = render::dns::service(network, address);
-    if is_handed_over(seen) {
-        let ready =
-            Placed::of(network, seen).present.is_some_and(|servers| has_taken_over(network, servers, seen));
-        if !ready {
-            return;
-        }
-        out.steps.push(Step::TakeOver(Box::new(part.clone())));
+    if !is_handed_over(seen) {
+        out.steps.push(Step::Apply(Box::new(render::dns::service(network, address))));
+        return;
     }
-    out.steps.push(Step::Apply(Box::new(part)));
+    let servers = Placed::of(network, seen).present;
+    if servers.is_some_and(|servers| has_taken_over(network, servers, seen)) {
+        // Only what it always has: later passes, which apply, could not take away what this writes.
+        let mut plain = network.clone();
+        plain.spec.dns.tls = None;
+        out.steps.push(Step::TakeOver(Box::new(render::dns::service(&plain, address))));
+    }
 }
 
 /// Whether the Service is ours by its label and leads to servers of others.

@@ -46,7 +46,7 @@ pub(super) fn plan(network: &ClusterNetwork, seen: &Observed, settings: &Setting
 
 /// Takes DNS away; true while something of it is there.
 fn remove_dns(seen: &Observed, out: &mut Outcome) -> bool {
-    let service = seen.dns.service.as_ref().is_some_and(|service| service.ours);
+    let service = seen.dns.service.as_ref().is_some_and(|service| service.ours && service.leads_to_us);
     if service {
         out.steps.push(Step::Delete(render::dns::service_name()));
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use kube::ResourceExt;
 use netkeel_crds::{ClusterNetwork, cluster_network::dns::Placement};
+use netkeel_index::convert::PREFER_SAME_NODE;
 use serde_json::{Value, json};
 
 use super::{labels, owners};
@@ -108,7 +109,7 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
             "namespace": name.namespace,
             "labels": labels,
             "annotations": {"prometheus.io/port": "9472", "prometheus.io/scrape": "true"},
-            "ownerReferences": owners(network),
+            // No owner: one that was handed over and taken back must outlive the network. The removal deletes it.
         },
         "spec": {
             "clusterIP": address.to_string(),
@@ -122,7 +123,7 @@ pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
         },
     });
     if network.spec.dns.placement == Placement::EveryNode {
-        body["spec"]["trafficDistribution"] = "PreferSameNode".into();
+        body["spec"]["trafficDistribution"] = PREFER_SAME_NODE.into();
     }
     if network.spec.dns.tls.is_some() {
         tls::add_to_service(&mut body);

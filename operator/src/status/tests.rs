@@ -249,6 +249,19 @@ fn what_all_nodes_say_of_a_policy_is_told_once() {
 }
 
 #[test]
+fn a_service_of_dns_that_is_being_taken_over_makes_nothing_unavailable() {
+    let mut seen = good();
+    let cluster_ip = "10.96.0.10".parse().ok();
+    seen.dns.service = Some(crate::observed::DnsService { ours: true, leads_to_us: false, cluster_ip });
+    seen.dns.servers = Some(Workload { wanted: 2, ready: 1, ..Workload::default() });
+    let status = status(&network(), &seen, &outcome(), None, &now(1));
+    let (state, reason, message) = told(&status, kind::DNS_READY);
+    assert_eq!((state.as_str(), reason.as_str()), ("Unknown", "TakingOver"));
+    assert!(message.starts_with("1 of 2 servers ready; Service kube-system/kube-dns leads to"), "{message}");
+    assert_eq!(told(&status, kind::AVAILABLE).0, "True");
+}
+
+#[test]
 fn dns_counts_its_servers_where_they_should_be_and_while_they_move() {
     use netkeel_crds::cluster_network::dns::Placement::{EveryNode, Replicas};
     let of = |wanted, ready| Some(Workload { wanted, ready, ..Workload::default() });

@@ -54,6 +54,17 @@ fn only_what_is_there_is_deleted_and_pods_that_can_end_are_waited_for() {
 }
 
 #[test]
+fn the_service_of_dns_goes_unless_it_leads_to_the_servers_of_others() {
+    for (ours, leads_to_us) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut seen = removing(seen());
+        seen.dns.service = Some(DnsService { ours, leads_to_us, cluster_ip: "10.96.0.10".parse().ok() });
+        let steps = plan(&seen, &Settings::default(), 0).steps;
+        let goes = |step: &Step| matches!(step, Step::Delete(part) if part.kind == "Service");
+        assert_eq!(steps.iter().any(goes), ours && leads_to_us, "{:?}", seen.dns.service);
+    }
+}
+
+#[test]
 fn the_policy_of_dns_goes_after_its_servers_and_before_the_agents() {
     for (servers, wanted) in [(Some(Workload::default()), "Deployment"), (None, "NetworkPolicy")] {
         let mut seen = removing(seen());
