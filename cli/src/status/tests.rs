@@ -292,7 +292,7 @@ fn every_problem_is_named_with_its_next_step() {
         ),
         (
             of(|s| s.components[2].ready = 0),
-            "dns: none of 2 is ready; names do not resolve",
+            "dns: none of 2 is ready; Netkeel answers no names",
             "logs deployment/a",
         ),
         (
