@@ -5,6 +5,8 @@
 mod handover;
 #[path = "dns/placement.rs"]
 mod placement;
+#[path = "dns/policy.rs"]
+mod policy;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -227,7 +229,7 @@ struct AsItWas;
 impl Drop for AsItWas {
     fn drop(&mut self) {
         let lists = json!({"hosts": null, "overrides": null, "acl": null, "rewrites": null, "externalZones": null,
-            "placement": null});
+            "placement": null, "networkPolicies": null});
         if let Err(error) = set(&lists) {
             println!("spec.dns is left changed: {error:#}");
         }
