@@ -4,7 +4,7 @@
 //! outside it; then as much as it can, which has no goal: the usual client shares its CPU with it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -31,11 +31,11 @@ const RANDOM: usize = 100_000;
 
 /// How the usual client fared.
 #[derive(Debug, PartialEq)]
-struct Turn {
+pub(super) struct Turn {
     /// Of its questions, percent that were answered without an error.
-    success: f64,
+    pub(super) success: f64,
     /// Milliseconds that 99 % of the answers took at most.
-    p99: f64,
+    pub(super) p99: f64,
 }
 
 pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
@@ -60,15 +60,25 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
         ("dns-abuse-random", &random, Some(FLOOD)),
         ("dns-abuse-unbounded", &usual, None),
     ] {
-        let flood = flood(bed, &server, questions, rate)?;
-        let said = server.ask(bed, &usual, &["-a", "127.0.0.3", "-Q", USUAL, "-l", TURN, "-t", "1", "-v"])?;
-        drop(flood);
-        let turn = turn(&said).with_context(|| format!("what dnsperf says: {}", tail(&said)))?;
+        let turn = fares(bed, &server, &usual, (questions, rate))?;
         figures.push(Figure::new(format!("{name}-success"), turn.success, Unit::Percent));
         figures.push(Figure::new(format!("{name}-p99"), turn.p99, Unit::Milliseconds));
     }
     figures.push(Figure::new("dns-abuse-memory", server.resident(bed)?, Unit::Mebibytes));
     Ok(figures)
+}
+
+/// How a client that asks the `usual` questions fares while another one asks those of `load`, so many a second or as many as it can.
+pub(super) fn fares(
+    bed: &Bed,
+    server: &Server,
+    usual: &Path,
+    (load, rate): (&Path, Option<&str>),
+) -> Result<Turn> {
+    let load = flood(bed, server, load, rate)?;
+    let said = server.ask(bed, usual, &["-a", "127.0.0.3", "-Q", USUAL, "-l", TURN, "-t", "1", "-v"])?;
+    drop(load);
+    turn(&said).with_context(|| format!("what dnsperf says: {}", tail(&said)))
 }
 
 fn file(bed: &Bed, name: &str, text: String) -> Result<PathBuf> {
@@ -82,7 +92,7 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
 }
 
 /// Another client, until it is dropped.
-fn flood(bed: &Bed, server: &Server, questions: &PathBuf, rate: Option<&str>) -> Result<Attached> {
+fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Result<Attached> {
     let [node, _] = bed.nodes()?;
     let mut command = bed.cluster.node_command(node)?;
     command.args([

@@ -15,11 +15,11 @@ use serde_json::json;
 
 use super::api::Api;
 use super::bed::Bed;
-use super::dns_change;
 use super::figure::{Figure, Unit, mebibytes, median};
 use super::large::many;
 use super::loads::Attached;
 use super::ratio::Ratios;
+use super::{dns_abuse, dns_change};
 use crate::setup;
 
 pub(super) const SERVICES: usize = 10_000;
@@ -27,6 +27,8 @@ const NAMESPACES: usize = 10;
 /// Names outside the cluster.
 const OUTSIDE: usize = 1000;
 const ROUNDS: usize = 10;
+/// With half of the load.
+const HALF_ROUNDS: usize = 3;
 /// Of a turn, seconds.
 const TURN: &str = "2";
 /// Questions under way at once, from as many sockets as CoreDNS has goroutines to serve.
@@ -91,7 +93,9 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     }
     bed.settle()?;
     let say = |text| bed.progress.say(text);
-    let mut all = figures("dns-qps", &race(bed, &servers, &questions)?, say);
+    let turns = race(bed, &servers, &questions)?;
+    let mut all = figures("dns-qps", &turns, say);
+    all.push(half_load(bed, &servers, &turns, &questions)?);
     let [own, other] = [servers[0].resident(bed)?, servers[1].resident(bed)?];
     all.push(Figure::new("dns-memory", own, Unit::Mebibytes).against(other, own / other));
     let names = bed.cluster.folder().join("bench-dns-outside");
@@ -104,6 +108,23 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     all.extend(figures("dns-qps-external", &race(bed, &servers, &names)?, say));
     all.extend(dns_change::run(bed, &api)?);
     Ok(all)
+}
+
+/// What 99 % of the answers take at most while a server is asked half of what it could answer.
+fn half_load(bed: &Bed, servers: &[Server; 2], turns: &[Vec<Turn>; 2], questions: &Path) -> Result<Figure> {
+    let mut took = [Vec::new(), Vec::new()];
+    for round in 0..HALF_ROUNDS {
+        for turn in 0..2 {
+            let index = (round + turn) % 2;
+            let most = median(&turns[index].iter().map(|turn| turn.per_second).collect::<Vec<_>>());
+            let rate = format!("{:.0}", most / 2.0);
+            let fared = dns_abuse::fares(bed, &servers[index], questions, (questions, Some(&rate)))?;
+            ensure!(fared.success > 99.0, "{}: {:.1} % answered", servers[index].name, fared.success);
+            took[index].push(fared.p99);
+        }
+    }
+    let [own, other] = took.map(|took| median(&took));
+    Ok(Figure::new("dns-half-load-p99", own, Unit::Milliseconds).against(other, own / other))
 }
 
 /// Both are asked in turns; who is first alternates.

@@ -64,10 +64,7 @@ pub(super) const STEPS: &[Step] = &[
     // Before the test programs are built, since it leaves an agent without programs where theirs will be.
     step("stub", "an agent without kernel programs refuses to start", stub),
     Step { beside: true, ..step("unit", "tests that need no root, no kernel feature and no network", unit) },
-    Step {
-        beside: true,
-        ..step("helm", "the chart, with the real helm", |_, log| xtask(log, &["helm"]))
-    },
+    Step { beside: true, ..step("helm", "the chart, with the real helm", |_, log| xtask(log, &["helm"])) },
     Step {
         needs: &[Need::Root, Need::Kernel],
         after: &["ebpf"],
