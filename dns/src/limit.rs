@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 use crate::metrics::{Metrics, Reason};
 use open::Open;
 use rate::{Rate, Rates};
-use share::{Permit, Shares};
 
 /// What replies that slow clients make a server keep may take, in KiB.
 const LONG_REPLIES: usize = 16 << 10;
@@ -42,7 +41,6 @@ pub(crate) struct Limits {
     pub(crate) datagrams: Rates,
     /// Of connections: only who can be answered has one.
     pub(crate) streams: Rates,
-    under_way: Shares,
     pub(crate) connections: Open,
     /// KiB of replies that slow clients make a server keep.
     pub(crate) long_replies: Semaphore,
@@ -55,7 +53,6 @@ impl Limits {
             started: Instant::now(),
             datagrams: Rates::new(),
             streams: Rates::new(),
-            under_way: Shares::default(),
             connections: Open::default(),
             long_replies: Semaphore::new(LONG_REPLIES),
             metrics,
@@ -65,15 +62,6 @@ impl Limits {
     /// The time as rates have it: nanoseconds since the start.
     pub(crate) fn at(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX / 2)
-    }
-
-    /// Lets one more question of `client` be put to resolvers, as long as what it is given is held. All clients together have `most`.
-    pub(crate) fn ask(&self, client: Client, most: usize) -> Option<Permit> {
-        let permit = self.under_way.take(client, most);
-        if permit.is_none() {
-            self.metrics.limited(Reason::UnderWay, 1);
-        }
-        permit
     }
 
     /// Counts what was kept from a client.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
+use netkeel_crds::cluster_network::dns::{Forwarding, StubDomain};
 use netkeel_crds::cluster_network::{Dns, RateLimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
@@ -112,6 +113,10 @@ async fn a_client_with_too_many_questions_under_way_is_refused_and_others_are_as
     let upstream = Upstream::start(Part::Silent).await;
     let mut dns = Dns::default();
     dns.forwarding.max_concurrent = 20;
+    // What other resolvers may be asked makes no room at these.
+    let others = vec!["127.0.0.1:9".parse().unwrap()];
+    let forwarding = Forwarding { max_concurrent: 2000, ..dns.forwarding.clone() };
+    dns.stub_domains = vec![StubDomain { zone: "corp.test".to_owned(), upstreams: others, forwarding }];
     let server = serve_told(&[upstream.address], dns).await;
     let (flood, good) = (socket(2, server.address).await, socket(3, server.address).await);
     for number in 0..30 {
