@@ -383,6 +383,9 @@ mod tests {
         assert_eq!(received(&["127.0.0.2"]), [1, 2, 3]);
         assert_eq!(received(&["::1", "127.0.0.3"]), [0, 3]);
         assert_eq!(received(&["127.0.0.9", "fd00::1", "127.0.0.4"]), [0, 1, 2]);
+        // Others of the same network, and each that differs in four bytes alone.
+        assert_eq!(received(&["::2", "::1:0:1", "0:0:0:1::1", "1::1"]), [0, 1, 2, 3]);
+        assert_eq!(received(&["::2", "1::1", "::1", "::3"]), [0, 1, 3]);
         assert_eq!(received(&[]), [0, 1, 2, 3]);
         hold_back(&server, &[(Client::of("127.0.0.2".parse().unwrap()), 0.5)]).unwrap();
         let mut through = 0;

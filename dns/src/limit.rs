@@ -7,7 +7,7 @@ pub(crate) mod rate;
 pub(crate) mod share;
 pub(crate) mod sieve;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -19,17 +19,23 @@ use rate::{Rate, Rates};
 /// What replies that slow clients make a server keep may take, in KiB.
 const LONG_REPLIES: usize = 16 << 10;
 
-/// Who counts as one client: an IPv4 address, or the /64 of an IPv6 address, all of which one host can have.
+/// Who counts as one client: an address. Not the /64 of an IPv6 address, although one host outside can have all of that: the pods of a
+/// cluster have a /64 together (their nodes a /122 of it each), and so do the hosts of a LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Client(pub(crate) u64);
+pub(crate) struct Client(pub(crate) Ipv6Addr);
 
 impl Client {
+    /// IPv4 addresses are those of `::ffff:0:0/96`.
     pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            // IPv6 addresses that begin like this are those of groups, which send nothing.
-            IpAddr::V4(address) => Self(0xffff_ffff_0000_0000 | u64::from(address.to_bits())),
-            IpAddr::V6(address) => Self((address.to_bits() >> 64) as u64),
+        match address {
+            IpAddr::V4(address) => Self(address.to_ipv6_mapped()),
+            IpAddr::V6(address) => Self(address),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn number(number: u64) -> Self {
+        Self(Ipv6Addr::from_bits(number as u128))
     }
 }
 
@@ -130,15 +136,29 @@ impl<'a> Gate<'a> {
 
 #[cfg(test)]
 mod tests {
+    use netkeel_crds::cluster_network::RateLimit;
+
     use super::*;
 
     #[test]
-    fn a_client_is_an_ipv4_address_or_a_64_of_ipv6() {
+    fn a_client_is_an_address_of_either_family() {
         let client = |text: &str| Client::of(text.parse().unwrap());
         assert_eq!(client("10.0.0.1"), client("::ffff:10.0.0.1"));
-        assert_eq!(client("fd00:1::1"), client("fd00:1::ffff:0:2"));
-        let all = ["10.0.0.1", "10.0.0.2", "fd00:1::1", "fd00:1:0:1::1", "::1", "::10.0.0.1"].map(client);
-        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), 5, "{all:?}");
-        assert_eq!(all[4], all[5], "both are of ::/64");
+        let all = ["10.0.0.1", "10.0.0.2", "fd00:1::1", "fd00:1::41", "fd00:1:0:1::1", "::1", "::10.0.0.1"];
+        let all = all.map(client);
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn pods_of_one_network_do_not_share_what_one_may_have() {
+        let [flood, good] = ["fd00:1::41", "fd00:1::42"].map(|text| Client::of(text.parse().unwrap()));
+        let shares = share::Shares::default();
+        let held: Vec<_> = std::iter::from_fn(|| shares.take(flood, 10)).collect();
+        assert_eq!((held.len(), shares.take(good, 10).is_some()), (5, true));
+        let (rates, limit) = (Rates::new(), RateLimit { queries_per_second: 10, burst: 0 });
+        let rate = Rate::of(&limit).unwrap();
+        let verdicts = |client| (0..20).map(|_| rates.verdict(client, rate, 1)).collect::<Vec<_>>();
+        assert!(verdicts(flood).contains(&Verdict::Cut));
+        assert_eq!(verdicts(good)[..10], [Verdict::Pass; 10]);
     }
 }

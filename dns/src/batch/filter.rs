@@ -9,7 +9,7 @@ use crate::limit::Client;
 const NETWORK: u32 = 0_u32.wrapping_sub(0x10_0000);
 /// A random number (`SKF_AD_OFF` and `SKF_AD_RANDOM`).
 const RANDOM: u32 = 0_u32.wrapping_sub(0x1000) + 56;
-/// Where an IPv4 header has its source, and an IPv6 header that of its network, in bytes.
+/// Where an IPv4 header and an IPv6 header have their source, in bytes.
 const SOURCE_V4: u32 = 12;
 const SOURCE_V6: u32 = 8;
 /// So many bytes pass of a datagram: all.
@@ -52,15 +52,17 @@ fn lottery(share: f64) -> [sock_filter; 4] {
 pub(super) fn program(clients: &[(Client, f64)]) -> Vec<sock_filter> {
     let (mut v4, mut v6) = (vec![step(LOAD, NETWORK.wrapping_add(SOURCE_V4))], vec![]);
     for (Client(client), share) in clients {
-        let [high, low] = [(client >> 32) as u32, (client & 0xffff_ffff) as u32];
-        if high == u32::MAX {
-            v4.push(unless(EQUAL, low, 4));
+        if let Some(client) = client.to_ipv4_mapped() {
+            v4.push(unless(EQUAL, client.to_bits(), 4));
             v4.extend(lottery(*share));
         } else {
-            v6.push(step(LOAD, NETWORK.wrapping_add(SOURCE_V6)));
-            v6.push(unless(EQUAL, high, 6));
-            v6.push(step(LOAD, NETWORK.wrapping_add(SOURCE_V6 + 4)));
-            v6.push(unless(EQUAL, low, 4));
+            // By four bytes each, from the end, where most differ; what is left out is the rest of the comparison and the lottery.
+            let octets = client.octets();
+            let words = octets.as_chunks().0.iter().rev().map(|word| u32::from_be_bytes(*word));
+            for (word, (at, left)) in words.zip([(12, 10), (8, 8), (4, 6), (0, 4)]) {
+                v6.push(step(LOAD, NETWORK.wrapping_add(SOURCE_V6 + at)));
+                v6.push(unless(EQUAL, word, left));
+            }
             v6.extend(lottery(*share));
         }
     }

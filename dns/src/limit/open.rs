@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn when_all_are_taken_by_as_many_clients_the_one_that_rested_longest_gives_way() {
         let open = Open::default();
-        let mut places: Vec<Place> = (0..MOST).map(|index| open.place(Client(index as u64)).0).collect();
+        let mut places: Vec<Place> =
+            (0..MOST).map(|index| open.place(Client::number(index as u64)).0).collect();
         assert_eq!(closed(&places), [0; 0]);
         let (new, replaced) = open.place(client(1));
         assert_eq!((replaced, closed(&places)), (true, vec![0]));

@@ -37,6 +37,7 @@ impl Rate {
 
 #[derive(Debug, Default)]
 struct Slot {
+    /// The client's hash, which nobody can choose, and in which an address has room.
     client: AtomicU64,
     /// When the bucket is full again, in nanoseconds.
     full: AtomicU64,
@@ -86,9 +87,10 @@ impl Rates {
 
     /// The slot of `client`; that of the client of its group that has rested longest where it has none.
     fn slot(&self, client: Client, now: u64) -> &Slot {
-        let group = usize::try_from(self.hash.hash_one(client)).unwrap_or_default() % GROUPS;
+        let client = self.hash.hash_one(client);
+        let group = usize::try_from(client).unwrap_or_default() % GROUPS;
         let slots = &self.slots[group * WAYS..(group + 1) * WAYS];
-        if let Some(slot) = slots.iter().find(|slot| slot.client.load(Relaxed) == client.0) {
+        if let Some(slot) = slots.iter().find(|slot| slot.client.load(Relaxed) == client) {
             return slot;
         }
         let mut rested = &slots[0];
@@ -97,7 +99,7 @@ impl Rates {
                 rested = slot;
             }
         }
-        rested.client.store(client.0, Relaxed);
+        rested.client.store(client, Relaxed);
         rested.full.store(now, Relaxed);
         rested.cut.store(now, Relaxed);
         rested
@@ -116,8 +118,8 @@ fn take(full: &AtomicU64, rate: Rate, now: u64) -> bool {
 mod tests {
     use super::*;
 
-    const A: Client = Client(1);
-    const B: Client = Client(2);
+    const A: Client = Client::number(1);
+    const B: Client = Client::number(2);
 
     fn rate(queries_per_second: u32, burst: u32) -> Rate {
         Rate::of(&RateLimit { queries_per_second, burst }).unwrap()
@@ -175,7 +177,7 @@ mod tests {
         let slots = rates.slots.len();
         assert_eq!(verdicts(&rates, A, rate, SECOND, 100), [10, 10, 80]);
         for other in 10..200_000 {
-            assert_eq!(rates.verdict(Client(other), rate, SECOND), Verdict::Pass);
+            assert_eq!(rates.verdict(Client::number(other), rate, SECOND), Verdict::Pass);
         }
         assert_eq!((verdicts(&rates, A, rate, SECOND, 10), rates.slots.len()), ([0, 0, 10], slots));
     }
