@@ -203,7 +203,7 @@ impl Handler {
     #[must_use]
     pub fn start(&self, packet: &[u8], transport: Transport, client: SocketAddr) -> Outcome {
         if let Some(reply) = status::answer(packet) {
-            return Outcome::Reply(reply);
+            return Outcome::Reply(reply.to_vec());
         }
         let since = Instant::now();
         let live = self.live.load();

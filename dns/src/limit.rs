@@ -19,23 +19,29 @@ use rate::{Rate, Rates};
 /// What replies that slow clients make a server keep may take, in KiB.
 const LONG_REPLIES: usize = 16 << 10;
 
-/// Who counts as one client: an address. Not the /64 of an IPv6 address, although one host outside can have all of that: the pods of a
+/// Who counts as one client: an address, whose datagrams of a header alone count apart. Not the /64 of an IPv6 address, although one host outside can have all of that: the pods of a
 /// cluster have a /64 together (their nodes a /122 of it each), and so do the hosts of a LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Client(pub(crate) Ipv6Addr);
+pub(crate) struct Client {
+    /// IPv4 addresses are those of `::ffff:0:0/96`.
+    pub(crate) address: Ipv6Addr,
+    /// Whether it is what it sends of headers alone, such as the questions for the status of a node's agent ([`crate::status`]), and else all
+    /// the rest: what a process with the node's address asks in a flood does not keep the agent from an answer.
+    pub(crate) bare: bool,
+}
 
 impl Client {
-    /// IPv4 addresses are those of `::ffff:0:0/96`.
     pub(crate) fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self(address.to_ipv6_mapped()),
-            IpAddr::V6(address) => Self(address),
-        }
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        Self { address, bare: false }
     }
 
     #[cfg(test)]
     pub(crate) const fn number(number: u64) -> Self {
-        Self(Ipv6Addr::from_bits(number as u128))
+        Self { address: Ipv6Addr::from_bits(number as u128), bare: false }
     }
 }
 
@@ -104,16 +110,17 @@ impl<'a> Gate<'a> {
         Self { limits, overload: overload::Overload::new(), rate: None, now: 0, kept: [0; 3] }
     }
 
-    pub(crate) fn verdict(&mut self, address: IpAddr) -> Verdict {
+    /// About a datagram from `address`, of a header alone or not; no rate limits those that are, whose answers are no longer.
+    pub(crate) fn verdict(&mut self, address: IpAddr, bare: bool) -> Verdict {
         if self.rate.is_none() && !self.overload.is_on() {
             return Verdict::Pass;
         }
-        let client = Client::of(address);
+        let client = Client { bare, ..Client::of(address) };
         if self.overload.is_on() && !self.overload.admits(client) {
             self.kept[0] += 1;
             return Verdict::Drop;
         }
-        let Some(rate) = self.rate else { return Verdict::Pass };
+        let Some(rate) = self.rate.filter(|_| !bare) else { return Verdict::Pass };
         let verdict = self.limits.datagrams.verdict(client, rate, self.now);
         match verdict {
             Verdict::Pass => {}
@@ -147,6 +154,30 @@ mod tests {
         let all = ["10.0.0.1", "10.0.0.2", "fd00:1::1", "fd00:1::41", "fd00:1:0:1::1", "::1", "::10.0.0.1"];
         let all = all.map(client);
         assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn an_agent_is_answered_while_a_process_with_its_address_floods() {
+        let handler = crate::fuzz::handler();
+        let (mut gate, node, other) =
+            (Gate::new(handler.limits()), IpAddr::from([10, 0, 0, 1]), [10, 0, 0, 2].into());
+        let flood = |gate: &mut Gate<'_>, bare| {
+            gate.verdict(other, false);
+            (0..100).filter(|_| gate.verdict(node, bare) == Verdict::Pass).count()
+        };
+        let answered = |gate: &mut Gate<'_>| {
+            (0..50).map(|_| (flood(gate, false), gate.verdict(node, true))).unzip::<_, _, Vec<_>, Vec<_>>()
+        };
+        gate.rate = Rate::of(&RateLimit { queries_per_second: 1, burst: 0 });
+        let (passed, probes) = answered(&mut gate);
+        assert_eq!((passed.iter().sum::<usize>(), probes), (1, vec![Verdict::Pass; 50]), "beyond its rate");
+        gate.rate = None;
+        gate.overload.see(overload::Queue { used: 800, room: 800, lost: 0 });
+        let (passed, probes) = answered(&mut gate);
+        assert!(passed.iter().sum::<usize>() < 3000, "beyond its part: {passed:?}");
+        assert_eq!(probes, [Verdict::Pass; 50]);
+        let passed = (0..50).map(|_| flood(&mut gate, true)).sum::<usize>();
+        assert!(passed < 3500, "who floods with headers has a part, too: {passed} of 5000");
     }
 
     #[test]

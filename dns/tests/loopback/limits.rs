@@ -93,6 +93,21 @@ async fn beyond_its_rate_a_client_is_sent_to_tcp_and_then_gets_nothing_and_other
 }
 
 #[tokio::test]
+async fn a_question_for_the_status_is_answered_beyond_the_rate_of_its_address() {
+    let server = serve_told(&[], limited(1, 1)).await;
+    let (flood, asked) =
+        (socket(2, server.address).await, question("web.shop.svc.cluster.local.", RecordType::A));
+    assert!(ask(&flood, &asked, 20).await.len() < 20);
+    let agent = socket(2, server.address).await;
+    for number in 0..20 {
+        agent.send(&[0, number, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        let mut reply = [0; 16];
+        let length = timeout(PATIENCE, agent.recv(&mut reply)).await.expect("a reply in time").unwrap();
+        assert_eq!(reply[..length], [0, number, 0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+}
+
+#[tokio::test]
 async fn beyond_its_rate_a_connection_waits_for_its_turn() {
     let server = serve_told(&[], limited(20, 2)).await;
     let asked = question("web.shop.svc.cluster.local.", RecordType::A);
