@@ -24,6 +24,8 @@ pub(crate) struct Rate {
     interval: u64,
     /// How far ahead of that a client may be, in nanoseconds.
     tolerance: u64,
+    /// Another number for each limit, never 0.
+    number: u64,
 }
 
 impl Rate {
@@ -31,7 +33,8 @@ impl Rate {
     pub(crate) fn of(limit: &RateLimit) -> Option<Self> {
         let interval = SECOND.checked_div(u64::from(limit.queries_per_second))?;
         let burst = if limit.burst == 0 { limit.queries_per_second } else { limit.burst };
-        Some(Self { interval, tolerance: interval * u64::from(burst - 1) })
+        let number = u64::from(limit.queries_per_second) << 32 | u64::from(burst);
+        Some(Self { interval, tolerance: interval * u64::from(burst - 1), number })
     }
 }
 
@@ -58,16 +61,35 @@ pub(crate) struct Rates {
     slots: Box<[Slot]>,
     /// So that nobody can choose addresses that fall into one group.
     hash: RandomState,
+    /// The number of the limit that the buckets are of.
+    of: AtomicU64,
 }
 
 impl Rates {
     pub(crate) fn new() -> Self {
-        Self { slots: (0..GROUPS * WAYS).map(|_| Slot::default()).collect(), hash: RandomState::new() }
+        Self {
+            slots: (0..GROUPS * WAYS).map(|_| Slot::default()).collect(),
+            hash: RandomState::new(),
+            of: AtomicU64::new(0),
+        }
+    }
+
+    /// All buckets are full again when another limit is set: what a client owes by the old one means nothing by the new one. Threads that
+    /// see it at different times do this more than once, which gives clients a burst more.
+    fn hold_to(&self, rate: Rate) {
+        if self.of.load(Relaxed) != rate.number {
+            self.of.store(rate.number, Relaxed);
+            for slot in &self.slots {
+                slot.full.store(0, Relaxed);
+                slot.cut.store(0, Relaxed);
+            }
+        }
     }
 
     /// What becomes of a datagram of `client` at `now`, in nanoseconds. Beyond the limit as many get the answer to come over TCP; it is no
     /// longer than the question, but one for each would still send a flood on to whom the sender pretends to be.
     pub(crate) fn verdict(&self, client: Client, rate: Rate, now: u64) -> Verdict {
+        self.hold_to(rate);
         let slot = self.slot(client, now);
         if take(&slot.full, rate, now) {
             Verdict::Pass
@@ -80,6 +102,7 @@ impl Rates {
 
     /// How long the next question of `client` has to wait, which has its turn then; `None`, and no turn, where that is beyond `patience`.
     pub(crate) fn turn(&self, client: Client, rate: Rate, now: u64, patience: Duration) -> Option<Duration> {
+        self.hold_to(rate);
         let wait = |full: u64| Duration::from_nanos(full.max(now).saturating_sub(now + rate.tolerance));
         let next = |full: u64| (wait(full) <= patience).then(|| full.max(now) + rate.interval);
         self.slot(client, now).full.fetch_update(Relaxed, Relaxed, next).ok().map(wait)
@@ -169,6 +192,17 @@ mod tests {
         assert_eq!(turns, [after(0), after(0), after(100), after(200), None, None]);
         assert_eq!(rates.turn(A, rate, SECOND + SECOND / 10, patience), after(200));
         assert_eq!(rates.turn(B, rate, SECOND, patience), after(0));
+    }
+
+    #[test]
+    fn another_limit_frees_those_that_the_old_one_held_back_and_holds_from_then_on() {
+        let (rates, old, new) = (Rates::new(), rate(1, 100), rate(100, 0));
+        assert_eq!(verdicts(&rates, A, old, SECOND, 300), [100, 100, 100]);
+        assert_eq!(verdicts(&rates, A, new, SECOND + 1, 300), [100, 100, 100]);
+        assert_eq!(verdicts(&rates, A, rate(1, 2), SECOND + 2, 6), [2, 2, 2]);
+        let (rates, patience) = (Rates::new(), Duration::from_secs(5));
+        let turns = |rate| (0..200).filter(|_| rates.turn(A, rate, SECOND, patience).is_some()).count();
+        assert_eq!((turns(rate(1, 100)), turns(new)), (105, 200));
     }
 
     #[test]
