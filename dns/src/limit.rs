@@ -21,7 +21,7 @@ const LONG_REPLIES: usize = 16 << 10;
 
 /// Who counts as one client: an address, whose datagrams of a header alone count apart. Not the /64 of an IPv6 address, although one host outside can have all of that: the pods of a
 /// cluster have a /64 together (their nodes a /122 of it each), and so do the hosts of a LAN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Client {
     /// IPv4 addresses are those of `::ffff:0:0/96`.
     pub(crate) address: Ipv6Addr,
