@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Client, share::has_room};
 
+/// Handshakes of TLS that one client has under way at a time.
+pub(crate) const HANDSHAKES: usize = 8;
 /// Connections at a time.
 pub(crate) const MOST: usize = 1000;
 
@@ -41,11 +43,13 @@ struct Own {
     /// The connections, by their last use.
     by_use: BTreeMap<u64, u64>,
     turn: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
 }
 
 impl Default for Own {
     fn default() -> Self {
-        Self { by_use: BTreeMap::new(), turn: Arc::new(Semaphore::new(1)) }
+        let [turn, handshakes] = [1, HANDSHAKES].map(|most| Arc::new(Semaphore::new(most)));
+        Self { by_use: BTreeMap::new(), turn, handshakes }
     }
 }
 
@@ -68,6 +72,8 @@ pub(crate) struct Place {
     id: u64,
     /// One of a client's questions is worked on at a time: those of its other connections do not stand in the way of other clients' ones.
     pub(crate) turn: Arc<Semaphore>,
+    /// The client's handshakes, for which its questions do not wait.
+    pub(crate) handshakes: Arc<Semaphore>,
     /// Cancelled when the connection is to give way.
     pub(crate) close: CancellationToken,
 }
@@ -82,11 +88,11 @@ impl Open {
         }
         let (id, used, close) = (table.number(), table.number(), CancellationToken::new());
         table.entries.insert(id, Entry { client, used, close: close.clone() });
-        let turn = table.change(client, |own| {
+        let (turn, handshakes) = table.change(client, |own| {
             own.by_use.insert(used, id);
-            own.turn.clone()
+            (own.turn.clone(), own.handshakes.clone())
         });
-        (Place { open: self.clone(), id, turn, close }, replaced.is_some())
+        (Place { open: self.clone(), id, turn, handshakes, close }, replaced.is_some())
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
