@@ -47,7 +47,13 @@ pub enum Answer {
 /// Answers the question for records of type `rtype` at `name`.
 #[must_use]
 pub fn answer(zone: &Zone, name: &Name, rtype: RecordType) -> Answer {
-    let make = Maker::new(zone, name);
+    answer_within(zone, name, rtype, usize::MAX)
+}
+
+/// The same for a reply that has room for less than `most` answers, which are 100 at least. Where there are more, it gives more than that, and
+/// not all.
+pub(crate) fn answer_within(zone: &Zone, name: &Name, rtype: RecordType, most: usize) -> Answer {
+    let make = Maker::new(zone, name).within(most);
     match place(name, &zone.settings().domain) {
         _ if matches!(rtype, RecordType::AXFR | RecordType::IXFR) => Answer::Refused,
         Place::Elsewhere => Answer::Forward,
@@ -138,7 +144,10 @@ fn at_service(make: &Maker<'_>, entry: &Entry, path: &str, below: &[&str], rtype
         (Some(Service::ExternalName(Some(target))), []) => make.alias(target),
         (Some(Service::ExternalName(_)), _) => make.nxdomain(),
         (Some(Service::Headless), _) if entry.endpoints().is_empty() => make.nxdomain(),
-        (Some(service), []) => make.members(&members(entry, service, path, None), rtype),
+        (Some(Service::Headless), []) if matches!(rtype, RecordType::A | RecordType::AAAA) => {
+            make.addresses(&entry.endpoints().all_addresses(), rtype)
+        }
+        (Some(service), []) => make.members(&members(make, entry, service, (path, None, rtype)), rtype),
         (Some(service), [protocol]) if protocol.starts_with('_') => {
             let exists = |port: &Port| !port.name.is_empty() && port.protocol.label() == *protocol;
             if ports(entry, service).any(exists) { make.nodata() } else { make.nxdomain() }
@@ -147,10 +156,12 @@ fn at_service(make: &Maker<'_>, entry: &Entry, path: &str, below: &[&str], rtype
             Some(endpoint) => make.members(&[member(&endpoint, format!("{label}.{path}"), None)], rtype),
             None => make.nxdomain(),
         },
-        (Some(service), [name, protocol]) => match members(entry, service, path, Some((*name, *protocol))) {
-            found if found.is_empty() => make.nxdomain(),
-            found => make.members(&found, rtype),
-        },
+        (Some(service), [name, protocol]) => {
+            match members(make, entry, service, (path, Some((*name, *protocol)), rtype)) {
+                found if found.is_empty() => make.nxdomain(),
+                found => make.members(&found, rtype),
+            }
+        }
         _ => make.nxdomain(),
     }
 }
@@ -162,19 +173,25 @@ fn ports<'a>(entry: &'a Entry, service: &'a Service) -> Box<dyn Iterator<Item = 
     }
 }
 
-/// What stands for a Service: itself, or its endpoints where it is headless. With the two labels of a port, those that have that port.
+/// What stands for a Service: itself, or its endpoints where it is headless. With the two labels of a port, those that have that port. For
+/// SRV records no more than it takes to see that the reply has no room for all.
 fn members<'a>(
+    make: &Maker<'_>,
     entry: &'a Entry,
     service: &'a Service,
-    path: &str,
-    wanted: Option<(&str, &str)>,
+    (path, wanted, rtype): (&str, Option<(&str, &str)>, RecordType),
 ) -> Vec<Member<'a>> {
     let all: Vec<Member<'a>> = if let Service::ClusterIp { addresses, ports } = service {
         let ports = ports.iter().filter(|port| is_wanted(port, wanted)).collect();
         vec![Member { path: path.to_owned(), addresses: addresses.clone(), ports }]
     } else {
-        let endpoints = entry.endpoints().iter();
-        endpoints.map(|(label, endpoint)| member(&endpoint, format!("{label}.{path}"), wanted)).collect()
+        let endpoints = entry.endpoints();
+        let member = |(label, endpoint)| member(&endpoint, format!("{label}.{path}"), wanted);
+        let most = if rtype == RecordType::SRV && make.has_room_below(path) { make.most } else { usize::MAX };
+        match endpoints.beyond(most, |port| is_wanted(port, wanted)) {
+            Some(some) => some.into_iter().map(member).collect(),
+            None => endpoints.iter().map(member).collect(),
+        }
     };
     all.into_iter().filter(|member| wanted.is_none() || !member.ports.is_empty()).collect()
 }

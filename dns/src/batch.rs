@@ -383,7 +383,24 @@ mod tests {
         assert_eq!(received(&["127.0.0.2"]), [1, 2, 3]);
         assert_eq!(received(&["::1", "127.0.0.3"]), [0, 3]);
         assert_eq!(received(&["127.0.0.9", "fd00::1", "127.0.0.4"]), [0, 1, 2]);
+        // Others of the same network, and each that differs in four bytes alone.
+        assert_eq!(received(&["::2", "::1:0:1", "0:0:0:1::1", "1::1"]), [0, 1, 2, 3]);
+        assert_eq!(received(&["::2", "1::1", "::1", "::3"]), [0, 1, 3]);
         assert_eq!(received(&[]), [0, 1, 2, 3]);
+        // What is a header alone counts apart.
+        let mut headers = |bare| {
+            let held =
+                ["127.0.0.2", "::1"].map(|client| Client { bare, ..Client::of(client.parse().unwrap()) });
+            hold_back(&server, &held.map(|client| (client, 0.0))).unwrap();
+            for (number, socket) in (0..).zip(&sockets) {
+                socket.send(&[number; 12]).unwrap();
+                socket.send(&[number; 13]).unwrap();
+            }
+            batch.receive(&server).unwrap();
+            batch.each().map(|(packet, ..)| (packet[0], packet.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(headers(false), [(0, 12), (1, 12), (1, 13), (2, 12), (3, 12), (3, 13)]);
+        assert_eq!(headers(true), [(0, 13), (1, 12), (1, 13), (2, 13), (3, 12), (3, 13)]);
         hold_back(&server, &[(Client::of("127.0.0.2".parse().unwrap()), 0.5)]).unwrap();
         let mut through = 0;
         for _ in 0..100 {

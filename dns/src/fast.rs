@@ -30,7 +30,7 @@ pub(crate) fn answer(
     (apex, turn): (usize, usize),
     reply: &mut Vec<u8>,
 ) -> Option<Answered> {
-    if !question.is_host || question.edns == Some(true) {
+    if !question.is_host {
         return None;
     }
     let ttl = zone.settings().ttl;
@@ -44,9 +44,9 @@ pub(crate) fn answer(
         Some(records) => put_records(question, reply, &records, turn),
         None => put_soa(reply, question.offset(apex), zone.serial(), ttl),
     }
-    if question.edns.is_some() {
+    if let Some(dnssec) = question.edns {
         reply[11] = 1;
-        put_opt(reply, UDP_LIMIT, 0, false);
+        put_opt(reply, UDP_LIMIT, 0, dnssec);
     }
     Some(Answered { rtype: question.rtype(), code, cached: false })
 }

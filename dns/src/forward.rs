@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::cache::reply::{Bounds, Kind, Told};
 use crate::cache::{Age, Cache, Entry, Given, key};
+use crate::limit::{Client, share::Permit};
 use crate::metrics::Metrics;
 use crate::traced::Trace;
 use dial::Tls;
@@ -194,6 +195,11 @@ impl Forwarder {
             }
             (Ok(None), None) => Err(Error::NoUpstream),
         }
+    }
+
+    /// A place for a question of `client` among those under way to the resolvers of the question under `key`, as long as it is held.
+    pub(crate) fn place(&self, key: &[u8], client: Client) -> Option<Permit> {
+        self.group(key).place(client)
     }
 
     /// Counts that the cache was asked, and what it gave.

@@ -16,7 +16,7 @@ use crate::limit::{Client, Limits, share::Permit};
 use crate::live::Live;
 use crate::loops::Loops;
 use crate::message::{Question, Refusal, Transport, read};
-use crate::metrics::{By, Common, Metrics, Seen};
+use crate::metrics::{By, Common, Metrics, Reason, Seen};
 use crate::plain;
 use crate::querylog::{Line, QueryLog};
 use crate::resolve::{Ask, Resolved, conclude, resolve};
@@ -128,9 +128,15 @@ impl Handler {
         &self.limits
     }
 
-    /// A place among the questions under way to resolvers, to be held until this one's reply is there; `None` where its client has too many.
+    /// A place among the questions under way to the resolvers that this one is put to, to be held until its reply is there; `None` where
+    /// its client has too many.
     pub(crate) fn place(&self, pending: &Pending) -> Option<Permit> {
-        self.limits.ask(Client::of(pending.client.ip()), self.live.load().under_way())
+        let place = self.live.load().forwarder.place(&pending.key, Client::of(pending.client.ip()));
+        if place.is_none() {
+            self.limits.count(Reason::UnderWay, 1);
+            self.metrics.rejected();
+        }
+        place
     }
 
     /// The reply to a question that is not put to a resolver.
@@ -197,7 +203,7 @@ impl Handler {
     #[must_use]
     pub fn start(&self, packet: &[u8], transport: Transport, client: SocketAddr) -> Outcome {
         if let Some(reply) = status::answer(packet) {
-            return Outcome::Reply(reply);
+            return Outcome::Reply(reply.to_vec());
         }
         let since = Instant::now();
         let live = self.live.load();

@@ -7,7 +7,7 @@ pub(crate) mod rate;
 pub(crate) mod share;
 pub(crate) mod sieve;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -15,22 +15,33 @@ use tokio::sync::Semaphore;
 use crate::metrics::{Metrics, Reason};
 use open::Open;
 use rate::{Rate, Rates};
-use share::{Permit, Shares};
 
 /// What replies that slow clients make a server keep may take, in KiB.
 const LONG_REPLIES: usize = 16 << 10;
 
-/// Who counts as one client: an IPv4 address, or the /64 of an IPv6 address, all of which one host can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Client(pub(crate) u64);
+/// Who counts as one client: an address, whose datagrams of a header alone count apart. Not the /64 of an IPv6 address, although one host outside can have all of that: the pods of a
+/// cluster have a /64 together (their nodes a /122 of it each), and so do the hosts of a LAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Client {
+    /// IPv4 addresses are those of `::ffff:0:0/96`.
+    pub(crate) address: Ipv6Addr,
+    /// Whether it is what it sends of headers alone, such as the questions for the status of a node's agent ([`crate::status`]), and else all
+    /// the rest: what a process with the node's address asks in a flood does not keep the agent from an answer.
+    pub(crate) bare: bool,
+}
 
 impl Client {
     pub(crate) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            // IPv6 addresses that begin like this are those of groups, which send nothing.
-            IpAddr::V4(address) => Self(0xffff_ffff_0000_0000 | u64::from(address.to_bits())),
-            IpAddr::V6(address) => Self((address.to_bits() >> 64) as u64),
-        }
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        Self { address, bare: false }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn number(number: u64) -> Self {
+        Self { address: Ipv6Addr::from_bits(number as u128), bare: false }
     }
 }
 
@@ -42,7 +53,6 @@ pub(crate) struct Limits {
     pub(crate) datagrams: Rates,
     /// Of connections: only who can be answered has one.
     pub(crate) streams: Rates,
-    under_way: Shares,
     pub(crate) connections: Open,
     /// KiB of replies that slow clients make a server keep.
     pub(crate) long_replies: Semaphore,
@@ -55,7 +65,6 @@ impl Limits {
             started: Instant::now(),
             datagrams: Rates::new(),
             streams: Rates::new(),
-            under_way: Shares::default(),
             connections: Open::default(),
             long_replies: Semaphore::new(LONG_REPLIES),
             metrics,
@@ -65,15 +74,6 @@ impl Limits {
     /// The time as rates have it: nanoseconds since the start.
     pub(crate) fn at(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.started).as_nanos()).unwrap_or(u64::MAX / 2)
-    }
-
-    /// Lets one more question of `client` be put to resolvers, as long as what it is given is held. All clients together have `most`.
-    pub(crate) fn ask(&self, client: Client, most: usize) -> Option<Permit> {
-        let permit = self.under_way.take(client, most);
-        if permit.is_none() {
-            self.metrics.limited(Reason::UnderWay, 1);
-        }
-        permit
     }
 
     /// Counts what was kept from a client.
@@ -110,16 +110,17 @@ impl<'a> Gate<'a> {
         Self { limits, overload: overload::Overload::new(), rate: None, now: 0, kept: [0; 3] }
     }
 
-    pub(crate) fn verdict(&mut self, address: IpAddr) -> Verdict {
+    /// About a datagram from `address`, of a header alone or not; no rate limits those that are, whose answers are no longer.
+    pub(crate) fn verdict(&mut self, address: IpAddr, bare: bool) -> Verdict {
         if self.rate.is_none() && !self.overload.is_on() {
             return Verdict::Pass;
         }
-        let client = Client::of(address);
+        let client = Client { bare, ..Client::of(address) };
         if self.overload.is_on() && !self.overload.admits(client) {
             self.kept[0] += 1;
             return Verdict::Drop;
         }
-        let Some(rate) = self.rate else { return Verdict::Pass };
+        let Some(rate) = self.rate.filter(|_| !bare) else { return Verdict::Pass };
         let verdict = self.limits.datagrams.verdict(client, rate, self.now);
         match verdict {
             Verdict::Pass => {}
@@ -142,15 +143,53 @@ impl<'a> Gate<'a> {
 
 #[cfg(test)]
 mod tests {
+    use netkeel_crds::cluster_network::RateLimit;
+
     use super::*;
 
     #[test]
-    fn a_client_is_an_ipv4_address_or_a_64_of_ipv6() {
+    fn a_client_is_an_address_of_either_family() {
         let client = |text: &str| Client::of(text.parse().unwrap());
         assert_eq!(client("10.0.0.1"), client("::ffff:10.0.0.1"));
-        assert_eq!(client("fd00:1::1"), client("fd00:1::ffff:0:2"));
-        let all = ["10.0.0.1", "10.0.0.2", "fd00:1::1", "fd00:1:0:1::1", "::1", "::10.0.0.1"].map(client);
-        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), 5, "{all:?}");
-        assert_eq!(all[4], all[5], "both are of ::/64");
+        let all = ["10.0.0.1", "10.0.0.2", "fd00:1::1", "fd00:1::41", "fd00:1:0:1::1", "::1", "::10.0.0.1"];
+        let all = all.map(client);
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn an_agent_is_answered_while_a_process_with_its_address_floods() {
+        let handler = crate::fuzz::handler();
+        let (mut gate, node, other) =
+            (Gate::new(handler.limits()), IpAddr::from([10, 0, 0, 1]), [10, 0, 0, 2].into());
+        let flood = |gate: &mut Gate<'_>, bare| {
+            gate.verdict(other, false);
+            (0..100).filter(|_| gate.verdict(node, bare) == Verdict::Pass).count()
+        };
+        let answered = |gate: &mut Gate<'_>| {
+            (0..50).map(|_| (flood(gate, false), gate.verdict(node, true))).unzip::<_, _, Vec<_>, Vec<_>>()
+        };
+        gate.rate = Rate::of(&RateLimit { queries_per_second: 1, burst: 0 });
+        let (passed, probes) = answered(&mut gate);
+        assert_eq!((passed.iter().sum::<usize>(), probes), (1, vec![Verdict::Pass; 50]), "beyond its rate");
+        gate.rate = None;
+        gate.overload.see(overload::Queue { used: 800, room: 800, lost: 0 });
+        let (passed, probes) = answered(&mut gate);
+        assert!(passed.iter().sum::<usize>() < 3000, "beyond its part: {passed:?}");
+        assert_eq!(probes, [Verdict::Pass; 50]);
+        let passed = (0..50).map(|_| flood(&mut gate, true)).sum::<usize>();
+        assert!(passed < 3500, "who floods with headers has a part, too: {passed} of 5000");
+    }
+
+    #[test]
+    fn pods_of_one_network_do_not_share_what_one_may_have() {
+        let [flood, good] = ["fd00:1::41", "fd00:1::42"].map(|text| Client::of(text.parse().unwrap()));
+        let shares = share::Shares::default();
+        let held: Vec<_> = std::iter::from_fn(|| shares.take(flood, 10)).collect();
+        assert_eq!((held.len(), shares.take(good, 10).is_some()), (5, true));
+        let (rates, limit) = (Rates::new(), RateLimit { queries_per_second: 10, burst: 0 });
+        let rate = Rate::of(&limit).unwrap();
+        let verdicts = |client| (0..20).map(|_| rates.verdict(client, rate, 1)).collect::<Vec<_>>();
+        assert!(verdicts(flood).contains(&Verdict::Cut));
+        assert_eq!(verdicts(good)[..10], [Verdict::Pass; 10]);
     }
 }

@@ -155,13 +155,6 @@ impl Live {
         self.forwarder.looked_up(Some(&given));
         Some(answered)
     }
-
-    /// How many questions are under way to resolvers at most.
-    pub(crate) fn under_way(&self) -> usize {
-        let stubs = self.dns.stub_domains.iter().map(|stub| &stub.forwarding);
-        let all = stubs.chain([&self.dns.forwarding]).map(|forwarding| forwarding.max_concurrent as usize);
-        all.sum()
-    }
 }
 
 /// Whether `dns` says nothing that a question has to be held against before the cache may answer it. Destructured without `..`, so that

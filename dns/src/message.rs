@@ -121,6 +121,11 @@ impl Question {
         addresses::encode(&mut reply, self.limit).unwrap_or_else(|| encode(reply, self.limit))
     }
 
+    /// More answers than a reply has room for, of 16 bytes each at least, and than 100: see [`crate::answer::answer_within`].
+    pub(crate) fn most(&self) -> usize {
+        100 + usize::from(self.limit) / 16
+    }
+
     /// What an answer about `name` to this question is kept under.
     pub(crate) fn key(&self, name: &Name) -> Vec<u8> {
         let dnssec = self.reply.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);

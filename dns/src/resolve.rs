@@ -6,7 +6,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 use rand::seq::SliceRandom;
 
-use crate::answer::{self, Answer, answer};
+use crate::answer::{self, Answer, answer_within};
 use crate::message::Question;
 use crate::metrics::By;
 use crate::rules::{Impossible, Rewritten, Rules, Told, Verdict};
@@ -76,7 +76,7 @@ pub(crate) fn resolve(
     if let Some(denied) = denied(rules.verdict(client, name, *rtype), vec![]) {
         return denied;
     }
-    let to = |name: &Name| follow_aliases(zone, rules, name.clone(), (*rtype, client));
+    let to = |name: &Name| follow_aliases(zone, rules, name.clone(), (question, client));
     match rules.rewrite(name) {
         Some(Ok(rewritten)) => to(&rewritten.name).rewritten(&rewritten, name),
         Some(Err(Impossible)) => failure(By::Rewrite, ResponseCode::ServFail),
@@ -101,7 +101,7 @@ fn search(zone: &Zone, rules: &Rules, question: &Question, (client, absent): (Ip
         if let Some(denied) = denied(rules.verdict(client, &name, *rtype), vec![alias.clone()]) {
             return denied;
         }
-        match follow_aliases(zone, rules, name, (*rtype, client)) {
+        match follow_aliases(zone, rules, name, (question, client)) {
             Resolved::Own(_, ResponseCode::NXDomain, [answers, ..]) if answers.is_empty() => {}
             Resolved::Own(by, code, [answers, authorities, additionals]) => {
                 let failed = matches!(code, ResponseCode::ServFail | ResponseCode::Refused);
@@ -137,14 +137,14 @@ fn follow_aliases(
     zone: &Zone,
     rules: &Rules,
     mut name: Name,
-    (rtype, client): (RecordType, IpAddr),
+    (question, client): (&Question, IpAddr),
 ) -> Resolved {
-    let mut aliases = vec![];
+    let (mut aliases, rtype) = (vec![], question.rtype);
     while aliases.len() < ALIASES {
         let (by, answer) = match rules.answer(zone, &name, rtype) {
             Some(Told { by, answer: Ok(answer) }) => (by, answer),
             Some(Told { by, answer: Err(code) }) => return failure(by, code),
-            None => (By::Zone, answer(zone, &name, rtype)),
+            None => (By::Zone, answer_within(zone, &name, rtype, question.most())),
         };
         match answer {
             Answer::Records { mut answers, additionals } => {

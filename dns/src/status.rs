@@ -9,11 +9,11 @@ const ANSWER: u8 = 0x80;
 const STATUS: u8 = 2 << 3;
 
 /// The reply to a question for the status: a header alone, without counts.
-pub(crate) fn answer(packet: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn answer(packet: &[u8]) -> Option<[u8; HEADER]> {
     let [first, second, kind, _, counts @ ..] = packet else { return None };
     let asks = packet.len() == HEADER && kind & KIND == STATUS && counts.iter().all(|count| *count == 0);
     asks.then(|| {
-        let mut reply = vec![0; HEADER];
+        let mut reply = [0; HEADER];
         reply[..3].copy_from_slice(&[*first, *second, STATUS | ANSWER]);
         reply
     })

@@ -27,11 +27,18 @@ pub(super) struct Member<'a> {
 pub(super) struct Maker<'a> {
     zone: &'a Zone,
     owner: &'a Name,
+    /// See [`super::answer_within`].
+    pub(super) most: usize,
 }
 
 impl<'a> Maker<'a> {
     pub(super) fn new(zone: &'a Zone, owner: &'a Name) -> Self {
-        Self { zone, owner }
+        Self { zone, owner, most: usize::MAX }
+    }
+
+    /// The same for less than `most` answers.
+    pub(super) fn within(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     #[expect(clippy::unused_self, reason = "reads like its siblings at the place of use")]
@@ -135,6 +142,11 @@ impl<'a> Maker<'a> {
     fn domain(&self) -> Name {
         let domain = &self.zone.settings().domain;
         if domain.zone_of(self.owner) { self.owner.trim_to(domain.iter().len()) } else { domain.clone() }
+    }
+
+    /// Whether any label can stand before `path` below the domain.
+    pub(super) fn has_room_below(&self, path: &str) -> bool {
+        64 + path.len() + 1 + self.zone.settings().domain.len() <= 255
     }
 
     fn below_domain(&self, path: &str) -> Option<Name> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::zone::{ObjectKey, Protocol, Settings, Slice};
 
+mod cut;
 mod settings;
 
 fn name(text: &str) -> Name {

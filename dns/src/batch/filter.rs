@@ -4,17 +4,24 @@
 use libc::sock_filter;
 
 use crate::limit::Client;
+use crate::wire::HEADER;
 
 /// Offsets from here on are those of the IP header (`SKF_NET_OFF`), whatever the family of the socket.
 const NETWORK: u32 = 0_u32.wrapping_sub(0x10_0000);
 /// A random number (`SKF_AD_OFF` and `SKF_AD_RANDOM`).
 const RANDOM: u32 = 0_u32.wrapping_sub(0x1000) + 56;
-/// Where an IPv4 header has its source, and an IPv6 header that of its network, in bytes.
+/// Where an IPv4 header and an IPv6 header have their source, in bytes.
 const SOURCE_V4: u32 = 12;
 const SOURCE_V6: u32 = 8;
 /// So many bytes pass of a datagram: all.
 const ALL: u32 = u32::MAX;
 
+/// Length of a datagram that is a header alone, as a filter of a UDP socket sees it: behind the UDP header of 8 bytes.
+const BARE: u32 = 20;
+const _: () = assert!(BARE as usize == 8 + HEADER);
+
+/// `BPF_LD | BPF_W | BPF_LEN`
+const LOAD_LENGTH: u16 = 0x80;
 /// `BPF_LD | BPF_W | BPF_ABS`
 const LOAD: u16 = 0x20;
 /// `BPF_LD | BPF_B | BPF_ABS`
@@ -48,19 +55,29 @@ fn lottery(share: f64) -> [sock_filter; 4] {
     [step(LOAD, RANDOM), unless(AT_LEAST, below, 1), step(RETURN, 0), step(RETURN, ALL)]
 }
 
-/// The filter for these clients and their shares.
+/// The filter for these clients and their shares. What they send of headers alone counts apart, as its length tells.
 pub(super) fn program(clients: &[(Client, f64)]) -> Vec<sock_filter> {
+    let (bare, rest): (Vec<_>, Vec<_>) = clients.iter().copied().partition(|(client, _)| client.bare);
+    let (bare, rest) = (senders(&bare), senders(&rest));
+    let begin = [step(LOAD_LENGTH, 0), unless(EQUAL, BARE, u8::try_from(bare.len()).unwrap_or(u8::MAX))];
+    begin.into_iter().chain(bare).chain(rest).collect()
+}
+
+/// The filter for these clients, whatever their datagrams hold.
+fn senders(clients: &[(Client, f64)]) -> Vec<sock_filter> {
     let (mut v4, mut v6) = (vec![step(LOAD, NETWORK.wrapping_add(SOURCE_V4))], vec![]);
-    for (Client(client), share) in clients {
-        let [high, low] = [(client >> 32) as u32, (client & 0xffff_ffff) as u32];
-        if high == u32::MAX {
-            v4.push(unless(EQUAL, low, 4));
+    for (Client { address, .. }, share) in clients {
+        if let Some(address) = address.to_ipv4_mapped() {
+            v4.push(unless(EQUAL, address.to_bits(), 4));
             v4.extend(lottery(*share));
         } else {
-            v6.push(step(LOAD, NETWORK.wrapping_add(SOURCE_V6)));
-            v6.push(unless(EQUAL, high, 6));
-            v6.push(step(LOAD, NETWORK.wrapping_add(SOURCE_V6 + 4)));
-            v6.push(unless(EQUAL, low, 4));
+            // By four bytes each, from the end, where most differ; what is left out is the rest of the comparison and the lottery.
+            let octets = address.octets();
+            let words = octets.as_chunks().0.iter().rev().map(|word| u32::from_be_bytes(*word));
+            for (word, (at, left)) in words.zip([(12, 10), (8, 8), (4, 6), (0, 4)]) {
+                v6.push(step(LOAD, NETWORK.wrapping_add(SOURCE_V6 + at)));
+                v6.push(unless(EQUAL, word, left));
+            }
             v6.extend(lottery(*share));
         }
     }

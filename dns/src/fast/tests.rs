@@ -89,6 +89,13 @@ fn packet(name: &str, rtype: RecordType, edns: Option<u16>) -> Vec<u8> {
     message.to_vec().unwrap()
 }
 
+/// A question with an OPT record as one that asks for signatures (DO, RFC 3225).
+fn signed(mut packet: Vec<u8>) -> Vec<u8> {
+    let flags = packet.len() - 4;
+    packet[flags] |= 0x80;
+    packet
+}
+
 #[test]
 fn a_question_for_the_servers_status_is_answered_by_the_general_way() {
     let (zone, asked) = (zone(), [0x12, 0x34, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -169,7 +176,12 @@ fn the_commonest_questions_are_answered_quickly() {
         ("com.cluster.local.", A, negative),
     ] {
         for edns in [None, Some(0), Some(1232), Some(65_535)] {
-            let reply = same(&zone, &handler, &packet(name, rtype, edns), 1).expect(name);
+            let packet = packet(name, rtype, edns);
+            if edns.is_some() {
+                let reply = same(&zone, &handler, &signed(packet.clone()), 1).expect(name);
+                assert!(reply.edns.unwrap().flags().dnssec_ok, "{name}");
+            }
+            let reply = same(&zone, &handler, &packet, 1).expect(name);
             let found = reply.answers.first().or(reply.authorities.first()).expect(name);
             let told = found.data.to_string();
             assert!(told == expected || expected == negative && told.starts_with("ns.dns."), "{name} {told}");
@@ -409,7 +421,7 @@ proptest! {
     fn quick_answers_are_those_of_the_general_way(
         name in name(),
         rtype in proptest::sample::select([RecordType::A, RecordType::AAAA, RecordType::SRV].as_slice()),
-        edns in proptest::option::of(any::<u16>()),
+        edns in proptest::option::of((any::<u16>(), any::<bool>())),
         turn in any::<usize>(),
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
         settings in settings(),
@@ -417,7 +429,10 @@ proptest! {
         let zone = zone_of(settings);
         let handler = handler(&zone);
         prop_assume!(Name::from_ascii(&name).is_ok());
-        let mut packet = packet(&name, rtype, edns);
+        let mut packet = packet(&name, rtype, edns.map(|(size, _)| size));
+        if edns.is_some_and(|(_, dnssec)| dnssec) {
+            packet = signed(packet);
+        }
         same(&zone, &handler, &packet, turn);
         for (at, to) in changes {
             let at = at.index(packet.len());

@@ -22,6 +22,8 @@ use super::pick;
 use super::web::Web;
 use crate::cache::key;
 use crate::cache::reply::{Bounds, Reply};
+use crate::limit::Client;
+use crate::limit::share::{self, Shares};
 use crate::metrics::Metrics;
 use crate::traced::Trace;
 
@@ -48,6 +50,8 @@ pub(crate) struct Group {
     origin: u64,
     members: Vec<Member>,
     permits: Arc<Semaphore>,
+    /// How many of the questions under way are whose.
+    shares: Shares,
     turn: AtomicUsize,
     metrics: Metrics,
 }
@@ -95,6 +99,7 @@ impl Group {
             forwarding: forwarding.clone(),
             origin: origin.finish(),
             permits: Arc::new(Semaphore::new(usize::try_from(forwarding.max_concurrent).unwrap_or(1))),
+            shares: Shares::default(),
             turn: AtomicUsize::new(0),
             metrics: metrics.clone(),
         }
@@ -116,6 +121,11 @@ impl Group {
     /// Whether none of them has answered of late.
     pub(crate) fn is_down(&self) -> bool {
         self.members.iter().all(|member| member.rests.load(Ordering::Relaxed))
+    }
+
+    /// Lets one more question of `client` be put to these resolvers: it may have as many as are free.
+    pub(crate) fn place(&self, client: Client) -> Option<share::Permit> {
+        self.shares.take(client, usize::try_from(self.forwarding.max_concurrent).unwrap_or(1))
     }
 
     /// Leave to ask one question.

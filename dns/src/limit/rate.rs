@@ -24,6 +24,8 @@ pub(crate) struct Rate {
     interval: u64,
     /// How far ahead of that a client may be, in nanoseconds.
     tolerance: u64,
+    /// Another number for each limit, never 0.
+    number: u64,
 }
 
 impl Rate {
@@ -31,12 +33,14 @@ impl Rate {
     pub(crate) fn of(limit: &RateLimit) -> Option<Self> {
         let interval = SECOND.checked_div(u64::from(limit.queries_per_second))?;
         let burst = if limit.burst == 0 { limit.queries_per_second } else { limit.burst };
-        Some(Self { interval, tolerance: interval * u64::from(burst - 1) })
+        let number = u64::from(limit.queries_per_second) << 32 | u64::from(burst);
+        Some(Self { interval, tolerance: interval * u64::from(burst - 1), number })
     }
 }
 
 #[derive(Debug, Default)]
 struct Slot {
+    /// The client's hash, which nobody can choose, and in which an address has room.
     client: AtomicU64,
     /// When the bucket is full again, in nanoseconds.
     full: AtomicU64,
@@ -57,16 +61,35 @@ pub(crate) struct Rates {
     slots: Box<[Slot]>,
     /// So that nobody can choose addresses that fall into one group.
     hash: RandomState,
+    /// The number of the limit that the buckets are of.
+    of: AtomicU64,
 }
 
 impl Rates {
     pub(crate) fn new() -> Self {
-        Self { slots: (0..GROUPS * WAYS).map(|_| Slot::default()).collect(), hash: RandomState::new() }
+        Self {
+            slots: (0..GROUPS * WAYS).map(|_| Slot::default()).collect(),
+            hash: RandomState::new(),
+            of: AtomicU64::new(0),
+        }
+    }
+
+    /// All buckets are full again when another limit is set: what a client owes by the old one means nothing by the new one. Threads that
+    /// see it at different times do this more than once, which gives clients a burst more.
+    fn hold_to(&self, rate: Rate) {
+        if self.of.load(Relaxed) != rate.number {
+            self.of.store(rate.number, Relaxed);
+            for slot in &self.slots {
+                slot.full.store(0, Relaxed);
+                slot.cut.store(0, Relaxed);
+            }
+        }
     }
 
     /// What becomes of a datagram of `client` at `now`, in nanoseconds. Beyond the limit as many get the answer to come over TCP; it is no
     /// longer than the question, but one for each would still send a flood on to whom the sender pretends to be.
     pub(crate) fn verdict(&self, client: Client, rate: Rate, now: u64) -> Verdict {
+        self.hold_to(rate);
         let slot = self.slot(client, now);
         if take(&slot.full, rate, now) {
             Verdict::Pass
@@ -79,6 +102,7 @@ impl Rates {
 
     /// How long the next question of `client` has to wait, which has its turn then; `None`, and no turn, where that is beyond `patience`.
     pub(crate) fn turn(&self, client: Client, rate: Rate, now: u64, patience: Duration) -> Option<Duration> {
+        self.hold_to(rate);
         let wait = |full: u64| Duration::from_nanos(full.max(now).saturating_sub(now + rate.tolerance));
         let next = |full: u64| (wait(full) <= patience).then(|| full.max(now) + rate.interval);
         self.slot(client, now).full.fetch_update(Relaxed, Relaxed, next).ok().map(wait)
@@ -86,9 +110,10 @@ impl Rates {
 
     /// The slot of `client`; that of the client of its group that has rested longest where it has none.
     fn slot(&self, client: Client, now: u64) -> &Slot {
-        let group = usize::try_from(self.hash.hash_one(client)).unwrap_or_default() % GROUPS;
+        let client = self.hash.hash_one(client);
+        let group = usize::try_from(client).unwrap_or_default() % GROUPS;
         let slots = &self.slots[group * WAYS..(group + 1) * WAYS];
-        if let Some(slot) = slots.iter().find(|slot| slot.client.load(Relaxed) == client.0) {
+        if let Some(slot) = slots.iter().find(|slot| slot.client.load(Relaxed) == client) {
             return slot;
         }
         let mut rested = &slots[0];
@@ -97,7 +122,7 @@ impl Rates {
                 rested = slot;
             }
         }
-        rested.client.store(client.0, Relaxed);
+        rested.client.store(client, Relaxed);
         rested.full.store(now, Relaxed);
         rested.cut.store(now, Relaxed);
         rested
@@ -116,8 +141,8 @@ fn take(full: &AtomicU64, rate: Rate, now: u64) -> bool {
 mod tests {
     use super::*;
 
-    const A: Client = Client(1);
-    const B: Client = Client(2);
+    const A: Client = Client::number(1);
+    const B: Client = Client::number(2);
 
     fn rate(queries_per_second: u32, burst: u32) -> Rate {
         Rate::of(&RateLimit { queries_per_second, burst }).unwrap()
@@ -170,12 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn another_limit_frees_those_that_the_old_one_held_back_and_holds_from_then_on() {
+        let (rates, old, new) = (Rates::new(), rate(1, 100), rate(100, 0));
+        assert_eq!(verdicts(&rates, A, old, SECOND, 300), [100, 100, 100]);
+        assert_eq!(verdicts(&rates, A, new, SECOND + 1, 300), [100, 100, 100]);
+        assert_eq!(verdicts(&rates, A, rate(1, 2), SECOND + 2, 6), [2, 2, 2]);
+        let (rates, patience) = (Rates::new(), Duration::from_secs(5));
+        let turns = |rate| (0..200).filter(|_| rates.turn(A, rate, SECOND, patience).is_some()).count();
+        assert_eq!((turns(rate(1, 100)), turns(new)), (105, 200));
+    }
+
+    #[test]
     fn any_number_of_clients_fits_and_who_floods_keeps_its_slot() {
         let (rates, rate) = (Rates::new(), rate(10, 0));
         let slots = rates.slots.len();
         assert_eq!(verdicts(&rates, A, rate, SECOND, 100), [10, 10, 80]);
         for other in 10..200_000 {
-            assert_eq!(rates.verdict(Client(other), rate, SECOND), Verdict::Pass);
+            assert_eq!(rates.verdict(Client::number(other), rate, SECOND), Verdict::Pass);
         }
         assert_eq!((verdicts(&rates, A, rate, SECOND, 10), rates.slots.len()), ([0, 0, 10], slots));
     }

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn all_of(shares: &Shares, client: u64, most: usize) -> Vec<Permit> {
-        std::iter::from_fn(|| shares.take(Client(client), most)).collect()
+        std::iter::from_fn(|| shares.take(Client::number(client), most)).collect()
     }
 
     #[test]
@@ -70,9 +70,9 @@ mod tests {
         assert_eq!(first.len(), 500);
         let second = all_of(&shares, 2, 1000);
         assert_eq!(second.len(), 250);
-        assert!(shares.take(Client(1), 1000).is_none());
+        assert!(shares.take(Client::number(1), 1000).is_none());
         for other in 3..13 {
-            assert!(shares.take(Client(other), 1000).is_some());
+            assert!(shares.take(Client::number(other), 1000).is_some());
         }
         drop((first, second));
         let taken = shares.0.lock().unwrap();

@@ -59,7 +59,7 @@ impl Sieve {
 mod tests {
     use super::*;
 
-    const A: Client = Client(1);
+    const A: Client = Client::number(1);
 
     #[test]
     fn a_flood_is_narrowed_until_it_fits_and_eased_until_it_is_free() {
@@ -86,7 +86,7 @@ mod tests {
     fn only_so_many_are_held_back_and_none_for_good() {
         let mut sieve = Sieve::default();
         for client in 0..20 {
-            (0..100).for_each(|_| sieve.narrow(Client(client), 0.1));
+            (0..100).for_each(|_| sieve.narrow(Client::number(client), 0.1));
         }
         let held = sieve.change().unwrap();
         assert!(held.len() == MOST && held.iter().all(|(_, through)| *through == LEAST), "{held:?}");

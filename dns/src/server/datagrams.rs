@@ -18,7 +18,7 @@ use crate::limit::rate::Rate;
 use crate::limit::{Gate, Verdict};
 use crate::message::{Transport, UDP_LIMIT};
 use crate::metrics::Reason;
-use crate::wire::put_cut;
+use crate::wire::{HEADER, put_cut};
 
 /// After so many full batches the socket's queue is looked at. When a batch is not full, there is none.
 const FULL: u32 = 4;
@@ -80,7 +80,7 @@ impl Thread {
             for (packet, origin, reply) in batch.each() {
                 turn = turn.wrapping_add(1);
                 let client = origin.client();
-                match gate.verdict(client.ip()) {
+                match gate.verdict(client.ip(), packet.len() == HEADER) {
                     Verdict::Pass => {}
                     Verdict::Cut => {
                         put_cut(packet, UDP_LIMIT, reply);

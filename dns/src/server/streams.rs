@@ -39,6 +39,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// Turns an accepted connection into the stream that carries the questions.
 pub(super) trait Opens: Clone + Send + 'static {
     type Stream: Stream;
+    /// Whether there is a handshake, for which the client sends something first and which costs the server time.
+    const HANDSHAKE: bool = true;
     fn open(self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }
 
@@ -48,6 +50,7 @@ pub(super) struct Plain;
 
 impl Opens for Plain {
     type Stream = TcpStream;
+    const HANDSHAKE: bool = false;
 
     async fn open(self, stream: TcpStream) -> io::Result<TcpStream> {
         Ok(stream)
@@ -111,7 +114,7 @@ impl Connection {
         let close = self.place.close.clone();
         let answering = async {
             stream.set_nodelay(true)?;
-            let mut stream = timeout(SLOW, opens.open(stream)).await??;
+            let Some(mut stream) = timeout(SLOW, self.open(stream, opens)).await?? else { return Ok(()) };
             self.answer(&mut stream).await?;
             timeout(SLOW, stream.shutdown()).await?
         };
@@ -122,6 +125,20 @@ impl Connection {
         if let Err(error) = ended {
             tracing::debug!(%error, client = %self.client, "a connection ended");
         }
+    }
+
+    /// Opens the stream of questions. A handshake counts as a question, and a client's next one waits while too many are under way; one that
+    /// has not begun is not under way. `None` where the client has to wait too long.
+    async fn open<T: Opens>(&self, stream: TcpStream, opens: T) -> io::Result<Option<T::Stream>> {
+        if !T::HANDSHAKE {
+            return opens.open(stream).await.map(Some);
+        }
+        stream.readable().await?;
+        if !self.turn().await {
+            return Ok(None);
+        }
+        let _under_way = self.place.handshakes.acquire().await.map_err(io::Error::other)?;
+        opens.open(stream).await.map(Some)
     }
 
     /// Answers the questions, one after the other.
@@ -224,10 +241,15 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+
     use tokio::io::duplex;
+    use tokio::sync::{Semaphore, mpsc};
 
     use super::*;
     use crate::fuzz;
+    use crate::limit::open::HANDSHAKES;
 
     #[tokio::test]
     async fn long_replies_are_given_up_while_slow_clients_hold_too_many() {
@@ -253,5 +275,56 @@ mod tests {
                 (u16::try_from(length).unwrap().to_be_bytes().to_vec(), first)
             );
         }
+    }
+
+    /// Handshakes that say who has begun one, and end when they are let.
+    #[derive(Clone)]
+    struct Held {
+        begun: mpsc::UnboundedSender<IpAddr>,
+        end: Arc<Semaphore>,
+    }
+
+    impl Opens for Held {
+        type Stream = TcpStream;
+
+        async fn open(self, stream: TcpStream) -> io::Result<TcpStream> {
+            self.begun.send(stream.peer_addr()?.ip()).map_err(io::Error::other)?;
+            self.end.acquire().await.map_err(io::Error::other)?.forget();
+            Ok(stream)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_has_few_handshakes_under_way_and_others_do_not_wait_for_it() {
+        let (begun, mut seen) = mpsc::unbounded_channel();
+        let (stop, end) = (CancellationToken::new(), Arc::new(Semaphore::new(0)));
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let server = listener.local_addr().unwrap();
+        let held = Held { begun, end: end.clone() };
+        let serving = tokio::spawn(serve(listener, held, fuzz::handler(), stop.clone()));
+        let connect = async |client: [u8; 4], first: &[u8]| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((client, 0).into()).unwrap();
+            let mut stream = socket.connect(server).await.unwrap();
+            stream.write_all(first).await.unwrap();
+            stream
+        };
+        let (flood, good) = ([127, 0, 0, 2], [127, 0, 0, 3]);
+        let mut streams = vec![];
+        for index in 0..5 * HANDSHAKES {
+            // The first ones begin none, which keeps nobody waiting.
+            streams.push(connect(flood, if index < HANDSHAKES { &[] } else { &[0] }).await);
+        }
+        for _ in 0..HANDSHAKES {
+            assert_eq!(seen.recv().await, Some(flood.into()));
+        }
+        streams.push(connect(good, &[0]).await);
+        assert_eq!(seen.recv().await, Some(good.into()));
+        end.add_permits(1);
+        assert_eq!(seen.recv().await, Some(flood.into()), "one has ended, the next one begins");
+        drop(streams);
+        end.add_permits(5 * HANDSHAKES);
+        stop.cancel();
+        timeout(SLOW, serving).await.expect("an end in time").unwrap();
     }
 }

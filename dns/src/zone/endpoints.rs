@@ -64,6 +64,29 @@ impl<'a> Endpoints<'a> {
         all.into_iter()
     }
 
+    /// Where more than `most` of them have a port that is `wanted`: so many and one, and not all that they have.
+    pub(crate) fn beyond(
+        self,
+        most: usize,
+        wanted: impl Fn(&Port) -> bool,
+    ) -> Option<BTreeMap<String, Endpoint<'a>>> {
+        if self.slices().map(PackedSlice::len).sum::<usize>() <= most {
+            return None;
+        }
+        let mut some: BTreeMap<String, Endpoint<'a>> = BTreeMap::new();
+        for slice in self.slices().filter(|slice| slice.ports().iter().any(&wanted)) {
+            for (label, address) in slice.labelled(self.pod_names) {
+                let endpoint = some.entry(label).or_default();
+                endpoint.addresses.insert(address);
+                endpoint.ports.extend(slice.ports());
+                if some.len() > most {
+                    return Some(some);
+                }
+            }
+        }
+        None
+    }
+
     /// The ports of all of them; one may come twice.
     pub(crate) fn ports(self) -> impl Iterator<Item = &'a Port> {
         self.slices().filter(|slice| !slice.is_empty()).flat_map(PackedSlice::ports)
@@ -75,7 +98,7 @@ impl<'a> Endpoints<'a> {
     }
 
     /// Every address once, in order.
-    pub(super) fn all_addresses(self) -> Vec<IpAddr> {
+    pub(crate) fn all_addresses(self) -> Vec<IpAddr> {
         let mut all: Vec<IpAddr> = self.slices().flat_map(PackedSlice::addresses).collect();
         all.sort_unstable();
         all.dedup();

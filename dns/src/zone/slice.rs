@@ -98,6 +98,11 @@ impl PackedSlice {
         self.members.is_empty()
     }
 
+    /// How many endpoints are ready, each address counted.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
     pub(crate) fn ports(&self) -> &[Port] {
         &self.ports
     }

@@ -19,7 +19,10 @@ use netkeel_telemetry::metrics::Registry;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
-/// Says that the test is to be the server until its standard input ends.
+/// Questions a second that each client of a server may ask, with a limit and without.
+pub(crate) const LIMITED: u32 = 400;
+pub(crate) const UNLIMITED: u32 = 0;
+/// Says that the test is to be the server until its standard input ends, and with which limit.
 const ROLE: &str = "NETKEEL_DNS_ABUSE_SERVER";
 
 /// A running server.
@@ -31,11 +34,12 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    pub(crate) fn start() -> Self {
+    /// One that answers each client so many questions a second.
+    pub(crate) fn start(limit: u32) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut command = Command::new(program);
         command.args(["--exact", "server::a_server_answers_in_this_process", "--nocapture"]);
-        command.env(ROLE, "").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env(ROLE, limit.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().expect("the server");
         let requests = process.stdin.take().expect("its input");
         let mut replies = BufReader::new(process.stdout.take().expect("its output"));
@@ -80,20 +84,21 @@ fn said(replies: &mut BufReader<ChildStdout>, what: &str) -> String {
 #[test]
 fn a_server_answers_in_this_process() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let (address, registry) = runtime.block_on(serve());
+    let limit = std::env::var(ROLE).ok().map(|limit| limit.parse().expect("a limit"));
+    let (address, registry) = runtime.block_on(serve(limit.unwrap_or(UNLIMITED)));
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     socket.send_to(&crate::attack::packet(7, "www.good.example."), address).expect("a question");
     let mut buffer = [0; 512];
     let length = socket.recv(&mut buffer).expect("a reply");
     assert_eq!(Message::from_vec(&buffer[..length]).expect("a reply").answers.len(), 1);
-    if std::env::var_os(ROLE).is_some() {
+    if limit.is_some() {
         println!("address {address}");
         tell(&registry);
     }
     runtime.shutdown_background();
 }
 
-async fn serve() -> (SocketAddr, Registry) {
+async fn serve(queries_per_second: u32) -> (SocketAddr, Registry) {
     let resolver = UdpSocket::bind("127.0.0.1:0").await.expect("a resolver");
     let upstream = resolver.local_addr().expect("its address");
     tokio::spawn(resolve(resolver));
@@ -102,7 +107,7 @@ async fn serve() -> (SocketAddr, Registry) {
     let metrics = Metrics::new(&registry, address, "cluster.local.");
     let zone = zone();
     let base = Base { settings: zone.settings().clone(), listen: vec![], of_node: vec![upstream] };
-    let rate_limit = RateLimit { queries_per_second: 400, burst: 0 };
+    let rate_limit = RateLimit { queries_per_second, burst: 0 };
     let mut dns = Dns { rate_limit, ..Dns::default() };
     dns.forwarding.max_concurrent = 200;
     let live = ArcSwap::from_pointee(Live::new(dns, &base, &metrics).expect("the options"));

@@ -275,7 +275,7 @@ pub enum SearchPath {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RateLimit {
-    /// Questions a second of each client address, IPv6 clients by their /64; 0 sets no limit.
+    /// Questions a second of each client address; 0 sets no limit.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub queries_per_second: u32,
     /// Questions at once after a rest; 0 is as many as those of one second.
