@@ -232,7 +232,8 @@ impl Forwarder {
     }
 }
 
-/// The group as it is told; the old one where it is the same, or where the new one cannot speak TLS.
+/// The group as it is told; the old one where it is the same. One that cannot speak TLS as it is told has nobody to ask: its names must
+/// not be asked in another way.
 fn group(
     zone: Option<&str>,
     addresses: Vec<SocketAddr>,
@@ -243,14 +244,9 @@ fn group(
     if let Some(old) = old.filter(|old| old.is_of(&addresses, forwarding)) {
         return old.clone();
     }
-    match (Tls::new(forwarding), old) {
-        (Ok(tls), _) => Arc::new(Group::new(addresses, forwarding, tls.as_ref(), metrics)),
-        (Err(error), Some(old)) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(zone, error, "resolvers cannot be asked over TLS: those of before stay in force");
-            old.clone()
-        }
-        (Err(error), None) => {
+    match Tls::new(forwarding) {
+        Ok(tls) => Arc::new(Group::new(addresses, forwarding, tls.as_ref(), metrics)),
+        Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(zone, error, "resolvers cannot be asked over TLS: their names are not resolved");
             Arc::new(Group::new(vec![], &Forwarding::default(), None, metrics))

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use netkeel_crds::cluster_network::dns::Protocol;
 use netkeel_crds::cluster_network::{Dns, PodRecords, SearchPath, Upstream};
-use netkeel_index::dns::Mistake;
+use netkeel_index::dns::{Mistake, mistakes, usable};
 
 use crate::cache::{Given, quick};
 use crate::fast::Answered;
@@ -78,6 +78,10 @@ fn of_node(address: SocketAddr) -> Upstream {
     Upstream { ip: address.ip(), port: Some(address.port()).filter(|port| *port != upstreams::PORT) }
 }
 
+fn good(dns: &Dns) -> Result<(), Mistake> {
+    mistakes(dns).into_iter().next().map_or(Ok(()), Err)
+}
+
 /// Whether pods are followed: they cost memory, and most answers need none.
 pub(crate) fn follows_pods(dns: &Dns) -> bool {
     dns.pod_records == PodRecords::Verified || dns.search_path == SearchPath::ServerSide
@@ -102,6 +106,7 @@ impl Live {
     /// # Errors
     /// It says what no schema can refuse.
     pub fn new(dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        good(&dns)?;
         Self::make(dns, base, None, metrics)
     }
 
@@ -110,7 +115,16 @@ impl Live {
     /// # Errors
     /// As [`Live::new`].
     pub fn next(&self, dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        good(&dns)?;
         Self::make(dns, base, Some(&self.forwarder), metrics)
+    }
+
+    /// What can be used of `dns`, ready to take the place of this: names of resolvers that cannot be asked as `dns` says are not resolved.
+    ///
+    /// # Errors
+    /// As [`Live::new`].
+    pub(crate) fn rest(&self, dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        Self::make(usable(dns), base, Some(&self.forwarder), metrics)
     }
 
     fn make(dns: Dns, base: &Base, before: Option<&Forwarder>, metrics: &Metrics) -> Result<Self, Mistake> {
