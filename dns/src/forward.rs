@@ -10,7 +10,7 @@ pub mod upstreams;
 mod web;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::cache::reply::{Bounds, Kind, Told};
 use crate::cache::{Age, Cache, Entry, Given, key};
+use crate::loops::Avoid;
 use crate::metrics::Metrics;
 use crate::traced::Trace;
 use dial::Tls;
@@ -131,12 +132,7 @@ impl Forwarder {
     }
 
     /// What is kept of the question under `key` and can be given at once. It may be fetched anew for the next time, not from those who `avoid` names.
-    pub(crate) fn known(
-        &self,
-        key: &[u8],
-        now: Instant,
-        avoid: impl FnOnce() -> Vec<IpAddr>,
-    ) -> Option<Given> {
+    pub(crate) fn known(&self, key: &[u8], now: Instant, avoid: impl FnOnce() -> Avoid) -> Option<Given> {
         let Fetcher { cache, told, .. } = &*self.fetcher;
         let (cache, group) = (cache.as_ref()?, self.group(key));
         let (entry, time) = (cache.get(key, group.origin())?, cache.time(now));
@@ -165,12 +161,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// Nobody to ask, too much under way, or no reply in time.
-    pub(crate) async fn ask(
-        &self,
-        key: &[u8],
-        avoid: &[IpAddr],
-        trace: Option<&Trace>,
-    ) -> Result<Given, Error> {
+    pub(crate) async fn ask(&self, key: &[u8], avoid: &Avoid, trace: Option<&Trace>) -> Result<Given, Error> {
         let (fetcher, group) = (&self.fetcher, self.group(key));
         let over = fetcher.over(key, group.origin());
         let fetch = async {
@@ -245,11 +236,11 @@ fn group(
         return old.clone();
     }
     match Tls::new(forwarding) {
-        Ok(tls) => Arc::new(Group::new(addresses, forwarding, tls.as_ref(), metrics)),
+        Ok(tls) => Arc::new(Group::new((zone, addresses), forwarding, tls.as_ref(), metrics)),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(zone, error, "resolvers cannot be asked over TLS: their names are not resolved");
-            Arc::new(Group::new(vec![], &Forwarding::default(), None, metrics))
+            Arc::new(Group::new((zone, vec![]), &Forwarding::default(), None, metrics))
         }
     }
 }
@@ -268,12 +259,7 @@ fn says(entry: &Entry) -> bool {
 
 impl Fetcher {
     /// Begins to fetch anew. False where that cannot be now.
-    fn refresh(
-        self: &Arc<Self>,
-        key: &[u8],
-        group: &Arc<Group>,
-        avoid: impl FnOnce() -> Vec<IpAddr>,
-    ) -> bool {
+    fn refresh(self: &Arc<Self>, key: &[u8], group: &Arc<Group>, avoid: impl FnOnce() -> Avoid) -> bool {
         let Some(runtime) = &self.runtime else { return false };
         let _entered = runtime.enter();
         self.join(key, group, &avoid(), None).is_ok()
@@ -284,7 +270,7 @@ impl Fetcher {
         self: &Arc<Self>,
         key: &[u8],
         group: &Arc<Group>,
-        avoid: &[IpAddr],
+        avoid: &Avoid,
         trace: Option<Trace>,
     ) -> Result<(watch::Receiver<Fetched>, Option<OwnedSemaphorePermit>), Error> {
         let permit = group.permit()?;
@@ -297,7 +283,7 @@ impl Fetcher {
             }
             flights.insert(id.clone(), flight.clone());
         }
-        let (fetcher, group, avoid) = (self.clone(), group.clone(), avoid.to_vec());
+        let (fetcher, group, avoid) = (self.clone(), group.clone(), avoid.clone());
         tokio::spawn(async move {
             let _permit = permit;
             let result = fetcher.fetch(&id.0, &group, &avoid, trace.as_ref()).await;
@@ -312,7 +298,7 @@ impl Fetcher {
         &self,
         key: &[u8],
         group: &Arc<Group>,
-        avoid: &[IpAddr],
+        avoid: &Avoid,
         trace: Option<&Trace>,
     ) -> Result<Arc<Entry>, Error> {
         let reply = group.ask(key, avoid, trace, &self.bounds).await;

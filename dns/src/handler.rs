@@ -1,7 +1,7 @@
 //! From a packet to its reply: names of the cluster are answered at once from the current zone, the others
 //! are asked upstream. Knows packets and the zone, no sockets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::fast;
 use crate::forward::Error;
 use crate::limit::{Client, Limits, share::Permit};
 use crate::live::Live;
-use crate::loops::Loops;
+use crate::loops::{Avoid, Loops};
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{By, Common, Metrics, Seen};
 use crate::plain;
@@ -146,7 +146,7 @@ impl Handler {
     }
 
     /// Upstream resolvers that are this cluster's DNS, or lead to it.
-    fn avoid(&self, zone: &Zone) -> Vec<IpAddr> {
+    fn avoid(&self, zone: &Zone) -> Avoid {
         self.loops.avoid(zone.dns_addresses())
     }
 

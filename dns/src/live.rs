@@ -1,7 +1,7 @@
 //! What the servers are told while they run: `spec.dns` of the ClusterNetwork, made ready for questions.
 //! A new one takes the place of the old one as a whole; one that cannot be read leaves the old one in force.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -12,6 +12,7 @@ use netkeel_index::dns::{Mistake, mistakes, usable};
 use crate::cache::{Given, quick};
 use crate::fast::Answered;
 use crate::forward::{Forwarder, Upstreams, upstreams};
+use crate::loops::Avoid;
 use crate::metrics::Metrics;
 use crate::plain::Question;
 use crate::querylog::Logged;
@@ -142,12 +143,7 @@ impl Live {
 
     /// What is kept of the question under `key`. Its name is none of the zone's. It may be fetched anew for the next time, not from those
     /// that `avoid` names.
-    pub(crate) fn known(
-        &self,
-        key: &[u8],
-        since: Instant,
-        avoid: impl FnOnce() -> Vec<IpAddr>,
-    ) -> Option<Given> {
+    pub(crate) fn known(&self, key: &[u8], since: Instant, avoid: impl FnOnce() -> Avoid) -> Option<Given> {
         let given = self.forwarder.known(key, since, avoid);
         self.forwarder.looked_up(given.as_ref());
         given
@@ -158,7 +154,7 @@ impl Live {
         &self,
         question: &Question<'_>,
         (turn, since): (usize, Instant),
-        avoid: impl FnOnce() -> Vec<IpAddr>,
+        avoid: impl FnOnce() -> Avoid,
         reply: &mut Vec<u8>,
     ) -> Option<Answered> {
         if !self.plain || question.is_reverse() {

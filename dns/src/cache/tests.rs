@@ -18,6 +18,7 @@ use proptest::prelude::*;
 use super::{key, reply::Told};
 use crate::handler::{Handler, Outcome};
 use crate::live::{Base, Live};
+use crate::loops::Avoid;
 use crate::message::Transport;
 use crate::metrics::Metrics;
 use crate::plain::Question;
@@ -96,7 +97,7 @@ proptest! {
                 live.forwarder.keep(&key_of(&text), &packet, now);
                 naive.insert(name, (now, ttl.clamp(10, if positive { 30 } else { 20 })));
             }
-            let given = live.forwarder.known(&key_of(&text), now, Vec::new);
+            let given = live.forwarder.known(&key_of(&text), now, Avoid::default);
             let expected = naive.get(&name).and_then(|(since, ttl): &(Instant, u32)| {
                 let age = u32::try_from((now - *since).as_secs()).unwrap();
                 (age < *ttl).then(|| (age, *ttl - age))
@@ -160,7 +161,7 @@ fn the_quick_way_is_taken_for_usual_questions_and_not_where_anything_else_has_a_
         live.forwarder.keep(&key_of("www.example."), &reply("www.example.", RecordType::A, 60, 1), now);
         let packet = query("WWW.example.", RecordType::A).to_vec().unwrap();
         let question = Question::read(&packet).unwrap();
-        live.cached(&question, (0, now), Vec::new, &mut Vec::new()).is_some()
+        live.cached(&question, (0, now), Avoid::default, &mut Vec::new()).is_some()
     };
     assert!(answers(Dns::default()));
     let host = Host { ip: [10, 0, 0, 1].into(), names: vec!["www.example".to_owned()], ..hosts() };
@@ -180,7 +181,7 @@ fn what_is_over_is_given_when_all_resolvers_rest_and_ends_at_last() {
     live.forwarder.keep(&key_of("a.example."), &reply("a.example.", RecordType::A, 60, 1), began);
     let told = |seconds| {
         let now = began + Duration::from_secs(seconds);
-        live.forwarder.known(&key_of("a.example."), now, Vec::new).map(|given| given.told)
+        live.forwarder.known(&key_of("a.example."), now, Avoid::default).map(|given| given.told)
     };
     assert_eq!(told(59), Some(Told::Aged(59)));
     assert_eq!(told(60), Some(Told::Stale(30)));
