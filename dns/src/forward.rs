@@ -138,8 +138,12 @@ impl Forwarder {
         let (entry, time) = (cache.get(key, group.origin())?, cache.time(now));
         match entry.age(time, crate::cache::stale(told)) {
             Age::Fresh(age) => {
-                if entry.hit(time) && told.prefetch && self.fetcher.refresh(key, group, avoid) {
-                    self.fetcher.metrics.caching().prefetched();
+                if told.prefetch && entry.hit(time) {
+                    if self.fetcher.refresh(key, group, avoid) {
+                        self.fetcher.metrics.caching().prefetched();
+                    } else {
+                        entry.not_fetched();
+                    }
                 }
                 Some(Given { entry, told: Told::Aged(age) })
             }
@@ -155,6 +159,12 @@ impl Forwarder {
             }
             Age::Dead => None,
         }
+    }
+
+    /// What is kept of the question under `key` and over, where no resolver can be asked.
+    pub(crate) fn over(&self, key: &[u8]) -> Option<Given> {
+        let over = self.fetcher.over(key, self.group(key).origin())?;
+        Some(self.fetcher.stale(over))
     }
 
     /// What a resolver says to the question under `key`.

@@ -133,15 +133,20 @@ impl Handler {
         self.limits.ask(Client::of(pending.client.ip()), self.live.load().under_way())
     }
 
-    /// The reply to a question that is not put to a resolver.
+    /// The reply to a question that is not put to a resolver: what is kept and over, as far as that may be given, is better than none.
     pub(crate) fn refuse(&self, pending: &Pending) -> Vec<u8> {
-        let Pending { question, ask, client, since, .. } = pending;
-        let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
-        let (code, transport) = (ResponseCode::Refused, question.transport);
-        let reply = question.error(code);
-        let (client, since, size) = (*client, *since, reply.len());
+        let Pending { question, ask, key, client, since, .. } = pending;
+        let live = self.live.load();
+        let (by, (code, reply)) = if let Some(given) = live.forwarder.over(key) {
+            let by = if ask.aliases.is_empty() { By::Cache } else { By::Zone };
+            (by, conclude(question, ask.clone(), given.bytes(usize::from(rand::random::<u16>()))))
+        } else {
+            let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
+            (by, (ResponseCode::Refused, question.error(ResponseCode::Refused)))
+        };
+        let (transport, client, since, size) = (question.transport, *client, *since, reply.len());
         let over = Over { question: Some(question), transport, client, since, by, code: Some(code), size };
-        self.over(&self.live.load(), over);
+        self.over(&live, over);
         reply
     }
 

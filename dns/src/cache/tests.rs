@@ -10,7 +10,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{A, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netkeel_crds::cluster_network::Dns;
-use netkeel_crds::cluster_network::dns::{Cache, Host, ServeStale};
+use netkeel_crds::cluster_network::dns::{Cache, Host, ServeStale, StaleMode};
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -25,8 +25,12 @@ use crate::plain::Question;
 use crate::zone::{Settings, Zone};
 
 fn live(dns: Dns) -> (Live, Zone, Metrics) {
+    live_in(dns, &Registry::new("dns", "0"))
+}
+
+fn live_in(dns: Dns, registry: &Registry) -> (Live, Zone, Metrics) {
     let settings = Settings::new(Name::from_ascii("cluster.local.").unwrap());
-    let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
+    let metrics = Metrics::new(registry, ([127, 0, 0, 1], 53).into(), "cluster.local.");
     let base = Base { settings: settings.clone(), listen: vec![], of_node: vec![] };
     (Live::new(dns, &base, &metrics).unwrap(), Zone::new(settings, 7), metrics)
 }
@@ -187,4 +191,62 @@ fn what_is_over_is_given_when_all_resolvers_rest_and_ends_at_last() {
     assert_eq!(told(60), Some(Told::Stale(30)));
     assert_eq!(told(60 + 86_399), Some(Told::Stale(30)));
     assert_eq!(told(60 + 86_400), None);
+}
+
+#[test]
+fn what_is_over_is_given_where_no_more_questions_may_be_under_way() {
+    let mut dns = Dns { upstreams: vec![SocketAddr::from(([192, 0, 2, 53], 53)).into()], ..Dns::default() };
+    dns.cache.serve_stale.mode = StaleMode::Verify;
+    dns.cache.min_ttl_seconds = 0;
+    let (live, zone, metrics) = live(dns);
+    live.forwarder.keep(&key_of("a.example."), &reply("a.example.", RecordType::A, 0, 1), Instant::now());
+    let shared = Arc::new(ArcSwap::from_pointee(live));
+    let handler = Handler::new(Arc::new(ArcSwap::from_pointee(zone)), shared, metrics);
+    for (name, expected) in [("A.example.", ResponseCode::NoError), ("b.example.", ResponseCode::Refused)] {
+        let packet = query(name, RecordType::A).to_vec().unwrap();
+        let client = SocketAddr::from(([10, 0, 0, 1], 4000));
+        let Outcome::Later(pending) = handler.start(&packet, Transport::Udp, client) else {
+            panic!("{name} is not asked for")
+        };
+        let refused = Message::from_vec(&handler.refuse(&pending)).unwrap();
+        assert_eq!(refused.metadata.response_code, expected, "{name}");
+        assert_eq!(refused.metadata.id, 4711);
+        let told: Vec<u32> = refused.answers.iter().map(|record| record.ttl).collect();
+        assert_eq!(told, if expected == ResponseCode::NoError { vec![30] } else { vec![] });
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_could_not_be_fetched_anew_is_fetched_the_next_time() {
+    let mut dns = Dns { upstreams: vec![SocketAddr::from(([127, 0, 0, 1], 9)).into()], ..Dns::default() };
+    dns.forwarding.max_concurrent = 1;
+    let registry = Registry::new("dns", "0");
+    let (live, ..) = live_in(dns, &registry);
+    let now = Instant::now();
+    for name in ["a.example.", "b.example."] {
+        live.forwarder.keep(&key_of(name), &reply(name, RecordType::A, 60, 1), now);
+    }
+    let ask = |name| {
+        for _ in 0..2 {
+            let later = now + Duration::from_secs(59);
+            assert!(live.forwarder.known(&key_of(name), later, Avoid::default).is_some());
+        }
+    };
+    let fetched = || {
+        let text = registry.encode();
+        let told = text.lines().find(|told| told.starts_with("coredns_cache_prefetch_total{")).unwrap();
+        told.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    ask("a.example.");
+    ask("b.example."); // the one question that may be under way is the other one's
+    assert_eq!(fetched(), "1");
+    // nobody listens there, so that question ends
+    for _ in 0..2000 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        ask("b.example.");
+        if fetched() == "2" {
+            return;
+        }
+    }
+    panic!("it is not tried again");
 }
