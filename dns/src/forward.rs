@@ -10,7 +10,7 @@ pub mod upstreams;
 mod web;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,10 +24,12 @@ use tokio::time::timeout;
 use crate::cache::reply::{Bounds, Kind, Told};
 use crate::cache::{Age, Cache, Entry, Given, key};
 use crate::limit::{Client, share::Permit};
+use crate::loops::Avoid;
 use crate::metrics::Metrics;
 use crate::traced::Trace;
 use dial::Tls;
 pub use dial::TlsError;
+pub(crate) use exchange::Datagrams;
 use group::Group;
 
 /// How long the resolvers are waited for where there is an answer that is over (RFC 8767 section 5).
@@ -131,47 +133,58 @@ impl Forwarder {
         Self { all, zones, fetcher: Arc::new(fetcher) }
     }
 
-    /// What is kept of the question under `key` and can be given at once. It may be fetched anew for the next time, not from those who `avoid` names.
-    pub(crate) fn known(
-        &self,
-        key: &[u8],
-        now: Instant,
-        avoid: impl FnOnce() -> Vec<IpAddr>,
-    ) -> Option<Given> {
+    /// What is kept of the question under `key` and can be given at once; [`Forwarder::gives`] is to be told if it is.
+    pub(crate) fn known(&self, key: &[u8], now: Instant) -> Option<Given> {
         let Fetcher { cache, told, .. } = &*self.fetcher;
         let (cache, group) = (cache.as_ref()?, self.group(key));
         let (entry, time) = (cache.get(key, group.origin())?, cache.time(now));
         match entry.age(time, crate::cache::stale(told)) {
-            Age::Fresh(age) => {
-                if entry.hit(time) && told.prefetch && self.fetcher.refresh(key, group, avoid) {
-                    self.fetcher.metrics.caching().prefetched();
-                }
-                Some(Given { entry, told: Told::Aged(age) })
-            }
+            Age::Fresh(age) => Some(Given { entry, told: Told::Aged(age) }),
             Age::Stale => {
-                let rests = entry.rests(time);
-                if !rests && told.serve_stale.mode == StaleMode::Verify && !group.is_down() {
-                    return None;
-                }
-                if !rests {
-                    self.fetcher.refresh(key, group, avoid);
-                }
-                Some(self.fetcher.stale(entry))
+                let waits = told.serve_stale.mode == StaleMode::Verify && !group.is_down();
+                (entry.rests(time) || !waits).then(|| self.fetcher.stale(entry))
             }
             Age::Dead => None,
         }
+    }
+
+    /// Counts what is given of the question under `key`, and fetches it anew for the next time where that is due, not from those who `avoid`
+    /// names.
+    pub(crate) fn gives(&self, key: &[u8], given: &Given, now: Instant, avoid: impl FnOnce() -> Avoid) {
+        let Fetcher { cache, told, metrics, .. } = &*self.fetcher;
+        let (Some(cache), Given { entry, told: as_what }) = (cache, given) else { return };
+        let (group, time) = (self.group(key), cache.time(now));
+        metrics.caching().looked_up(Some(entry.reply.kind() != Kind::Positive));
+        match as_what {
+            Told::Aged(_) if told.prefetch && entry.hit(time) => {
+                if self.fetcher.refresh(key, group, avoid) {
+                    metrics.caching().prefetched();
+                } else {
+                    entry.not_fetched();
+                }
+            }
+            Told::Aged(_) => {}
+            Told::Stale(_) => {
+                metrics.caching().stale();
+                if !entry.rests(time) {
+                    self.fetcher.refresh(key, group, avoid);
+                }
+            }
+        }
+    }
+
+    /// What is kept of the question under `key` and over, where no resolver can be asked.
+    pub(crate) fn over(&self, key: &[u8]) -> Option<Given> {
+        let over = self.fetcher.over(key, self.group(key).origin())?;
+        self.fetcher.metrics.caching().stale();
+        Some(self.fetcher.stale(over))
     }
 
     /// What a resolver says to the question under `key`.
     ///
     /// # Errors
     /// Nobody to ask, too much under way, or no reply in time.
-    pub(crate) async fn ask(
-        &self,
-        key: &[u8],
-        avoid: &[IpAddr],
-        trace: Option<&Trace>,
-    ) -> Result<Given, Error> {
+    pub(crate) async fn ask(&self, key: &[u8], avoid: &Avoid, trace: Option<&Trace>) -> Result<Given, Error> {
         let (fetcher, group) = (&self.fetcher, self.group(key));
         let over = fetcher.over(key, group.origin());
         let fetch = async {
@@ -186,7 +199,10 @@ impl Forwarder {
         match (told, over) {
             (Ok(Some(entry)), None) => Ok(Given { entry, told: Told::Aged(0) }),
             (Ok(Some(entry)), Some(_)) if says(&entry) => Ok(Given { entry, told: Told::Aged(0) }),
-            (_, Some(over)) => Ok(fetcher.stale(over)),
+            (_, Some(over)) => {
+                fetcher.metrics.caching().stale();
+                Ok(fetcher.stale(over))
+            }
             (Err(error), None) => {
                 if matches!(error, Error::Busy(_)) {
                     fetcher.metrics.rejected();
@@ -202,10 +218,10 @@ impl Forwarder {
         self.group(key).place(client)
     }
 
-    /// Counts that the cache was asked, and what it gave.
-    pub(crate) fn looked_up(&self, given: Option<&Given>) {
+    /// Counts that the cache was asked and had no answer.
+    pub(crate) fn misses(&self) {
         if let Some(cache) = &self.fetcher.cache {
-            cache.metrics().looked_up(given.map(|given| given.entry.reply.kind() != Kind::Positive));
+            cache.metrics().looked_up(None);
         }
     }
 
@@ -238,7 +254,8 @@ impl Forwarder {
     }
 }
 
-/// The group as it is told; the old one where it is the same, or where the new one cannot speak TLS.
+/// The group as it is told; the old one where it is the same. One that cannot speak TLS as it is told has nobody to ask: its names must
+/// not be asked in another way.
 fn group(
     zone: Option<&str>,
     addresses: Vec<SocketAddr>,
@@ -249,17 +266,12 @@ fn group(
     if let Some(old) = old.filter(|old| old.is_of(&addresses, forwarding)) {
         return old.clone();
     }
-    match (Tls::new(forwarding), old) {
-        (Ok(tls), _) => Arc::new(Group::new(addresses, forwarding, tls.as_ref(), metrics)),
-        (Err(error), Some(old)) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(zone, error, "resolvers cannot be asked over TLS: those of before stay in force");
-            old.clone()
-        }
-        (Err(error), None) => {
+    match Tls::new(forwarding) {
+        Ok(tls) => Arc::new(Group::new((zone, addresses), forwarding, tls.as_ref(), metrics)),
+        Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(zone, error, "resolvers cannot be asked over TLS: their names are not resolved");
-            Arc::new(Group::new(vec![], &Forwarding::default(), None, metrics))
+            Arc::new(Group::new((zone, vec![]), &Forwarding::default(), None, metrics))
         }
     }
 }
@@ -278,12 +290,7 @@ fn says(entry: &Entry) -> bool {
 
 impl Fetcher {
     /// Begins to fetch anew. False where that cannot be now.
-    fn refresh(
-        self: &Arc<Self>,
-        key: &[u8],
-        group: &Arc<Group>,
-        avoid: impl FnOnce() -> Vec<IpAddr>,
-    ) -> bool {
+    fn refresh(self: &Arc<Self>, key: &[u8], group: &Arc<Group>, avoid: impl FnOnce() -> Avoid) -> bool {
         let Some(runtime) = &self.runtime else { return false };
         let _entered = runtime.enter();
         self.join(key, group, &avoid(), None).is_ok()
@@ -294,7 +301,7 @@ impl Fetcher {
         self: &Arc<Self>,
         key: &[u8],
         group: &Arc<Group>,
-        avoid: &[IpAddr],
+        avoid: &Avoid,
         trace: Option<Trace>,
     ) -> Result<(watch::Receiver<Fetched>, Option<OwnedSemaphorePermit>), Error> {
         let permit = group.permit()?;
@@ -307,7 +314,7 @@ impl Fetcher {
             }
             flights.insert(id.clone(), flight.clone());
         }
-        let (fetcher, group, avoid) = (self.clone(), group.clone(), avoid.to_vec());
+        let (fetcher, group, avoid) = (self.clone(), group.clone(), avoid.clone());
         tokio::spawn(async move {
             let _permit = permit;
             let result = fetcher.fetch(&id.0, &group, &avoid, trace.as_ref()).await;
@@ -322,7 +329,7 @@ impl Fetcher {
         &self,
         key: &[u8],
         group: &Arc<Group>,
-        avoid: &[IpAddr],
+        avoid: &Avoid,
         trace: Option<&Trace>,
     ) -> Result<Arc<Entry>, Error> {
         let reply = group.ask(key, avoid, trace, &self.bounds).await;
@@ -351,7 +358,6 @@ impl Fetcher {
     }
 
     fn stale(&self, entry: Arc<Entry>) -> Given {
-        self.metrics.caching().stale();
         Given { entry, told: Told::Stale(self.told.serve_stale.response_ttl_seconds) }
     }
 }

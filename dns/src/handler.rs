@@ -1,7 +1,7 @@
 //! From a packet to its reply: names of the cluster are answered at once from the current zone, the others
 //! are asked upstream. Knows packets and the zone, no sockets.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::fast;
 use crate::forward::Error;
 use crate::limit::{Client, Limits, share::Permit};
 use crate::live::Live;
-use crate::loops::Loops;
+use crate::loops::{Avoid, Loops};
 use crate::message::{Question, Refusal, Transport, read};
 use crate::metrics::{By, Common, Metrics, Reason, Seen};
 use crate::plain;
@@ -139,20 +139,25 @@ impl Handler {
         place
     }
 
-    /// The reply to a question that is not put to a resolver.
+    /// The reply to a question that is not put to a resolver: what is kept and over, as far as that may be given, is better than none.
     pub(crate) fn refuse(&self, pending: &Pending) -> Vec<u8> {
-        let Pending { question, ask, client, since, .. } = pending;
-        let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
-        let (code, transport) = (ResponseCode::Refused, question.transport);
-        let reply = question.error(code);
-        let (client, since, size) = (*client, *since, reply.len());
+        let Pending { question, ask, key, client, since, .. } = pending;
+        let live = self.live.load();
+        let (by, (code, reply)) = if let Some(given) = live.forwarder.over(key) {
+            let by = if ask.aliases.is_empty() { By::Cache } else { By::Zone };
+            (by, conclude(question, ask.clone(), given.bytes(usize::from(rand::random::<u16>()))))
+        } else {
+            let by = if ask.aliases.is_empty() { By::Upstream } else { By::Zone };
+            (by, (ResponseCode::Refused, question.error(ResponseCode::Refused)))
+        };
+        let (transport, client, since, size) = (question.transport, *client, *since, reply.len());
         let over = Over { question: Some(question), transport, client, since, by, code: Some(code), size };
-        self.over(&self.live.load(), over);
+        self.over(&live, over);
         reply
     }
 
     /// Upstream resolvers that are this cluster's DNS, or lead to it.
-    fn avoid(&self, zone: &Zone) -> Vec<IpAddr> {
+    fn avoid(&self, zone: &Zone) -> Avoid {
         self.loops.avoid(zone.dns_addresses())
     }
 

@@ -1,17 +1,18 @@
 //! What the servers are told while they run: `spec.dns` of the ClusterNetwork, made ready for questions.
 //! A new one takes the place of the old one as a whole; one that cannot be read leaves the old one in force.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use ipnet::IpNet;
 use netkeel_crds::cluster_network::dns::Protocol;
 use netkeel_crds::cluster_network::{Dns, PodRecords, SearchPath, Upstream};
-use netkeel_index::dns::Mistake;
+use netkeel_index::dns::{Mistake, mistakes, usable};
 
 use crate::cache::{Given, quick};
 use crate::fast::Answered;
 use crate::forward::{Forwarder, Upstreams, upstreams};
+use crate::loops::Avoid;
 use crate::metrics::Metrics;
 use crate::plain::Question;
 use crate::querylog::Logged;
@@ -78,6 +79,10 @@ fn of_node(address: SocketAddr) -> Upstream {
     Upstream { ip: address.ip(), port: Some(address.port()).filter(|port| *port != upstreams::PORT) }
 }
 
+fn good(dns: &Dns) -> Result<(), Mistake> {
+    mistakes(dns).into_iter().next().map_or(Ok(()), Err)
+}
+
 /// Whether pods are followed: they cost memory, and most answers need none.
 pub(crate) fn follows_pods(dns: &Dns) -> bool {
     dns.pod_records == PodRecords::Verified || dns.search_path == SearchPath::ServerSide
@@ -102,6 +107,7 @@ impl Live {
     /// # Errors
     /// It says what no schema can refuse.
     pub fn new(dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        good(&dns)?;
         Self::make(dns, base, None, metrics)
     }
 
@@ -110,7 +116,16 @@ impl Live {
     /// # Errors
     /// As [`Live::new`].
     pub fn next(&self, dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        good(&dns)?;
         Self::make(dns, base, Some(&self.forwarder), metrics)
+    }
+
+    /// What can be used of `dns`, ready to take the place of this: names of resolvers that cannot be asked as `dns` says are not resolved.
+    ///
+    /// # Errors
+    /// As [`Live::new`].
+    pub(crate) fn rest(&self, dns: Dns, base: &Base, metrics: &Metrics) -> Result<Self, Mistake> {
+        Self::make(usable(dns), base, Some(&self.forwarder), metrics)
     }
 
     fn make(dns: Dns, base: &Base, before: Option<&Forwarder>, metrics: &Metrics) -> Result<Self, Mistake> {
@@ -128,14 +143,12 @@ impl Live {
 
     /// What is kept of the question under `key`. Its name is none of the zone's. It may be fetched anew for the next time, not from those
     /// that `avoid` names.
-    pub(crate) fn known(
-        &self,
-        key: &[u8],
-        since: Instant,
-        avoid: impl FnOnce() -> Vec<IpAddr>,
-    ) -> Option<Given> {
-        let given = self.forwarder.known(key, since, avoid);
-        self.forwarder.looked_up(given.as_ref());
+    pub(crate) fn known(&self, key: &[u8], since: Instant, avoid: impl FnOnce() -> Avoid) -> Option<Given> {
+        let given = self.forwarder.known(key, since);
+        match &given {
+            Some(given) => self.forwarder.gives(key, given, since, avoid),
+            None => self.forwarder.misses(),
+        }
         given
     }
 
@@ -144,15 +157,15 @@ impl Live {
         &self,
         question: &Question<'_>,
         (turn, since): (usize, Instant),
-        avoid: impl FnOnce() -> Vec<IpAddr>,
+        avoid: impl FnOnce() -> Avoid,
         reply: &mut Vec<u8>,
     ) -> Option<Answered> {
         if !self.plain || question.is_reverse() {
             return None;
         }
-        let given = self.forwarder.known(question.key(), since, avoid)?;
+        let given = self.forwarder.known(question.key(), since)?;
         let answered = quick::answer(question, &given, turn, reply)?;
-        self.forwarder.looked_up(Some(&given));
+        self.forwarder.gives(question.key(), &given, since, avoid);
         Some(answered)
     }
 }

@@ -41,7 +41,24 @@ pub struct Loops {
     asked: Arc<Mutex<HashSet<String>>>,
     /// Those that came back to this server itself.
     returned: Arc<Mutex<HashSet<String>>>,
-    out: Arc<ArcSwap<Vec<IpAddr>>>,
+    out: Arc<ArcSwap<Vec<Target>>>,
+}
+
+/// Who no question may be sent to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Avoid {
+    /// Addresses of the cluster's own DNS.
+    own: Vec<IpAddr>,
+    /// Upstream resolvers that lead back.
+    out: Arc<Vec<Target>>,
+}
+
+impl Avoid {
+    /// Whether the resolver at `address` is not asked for names of `zone`, as [`zone`] writes it.
+    pub(crate) fn has(&self, zone: &str, address: SocketAddr) -> bool {
+        self.own.contains(&address.ip())
+            || self.out.iter().any(|out| out.address == address && out.zone == zone)
+    }
 }
 
 impl Default for Loops {
@@ -78,9 +95,9 @@ impl Loops {
         Some(Record::from_rdata(name.clone(), 0, RData::HINFO(HINFO::new(cpu, os))))
     }
 
-    /// Addresses that no question may be sent to: those of the cluster's own DNS, and of upstream resolvers that lead back.
-    pub(crate) fn avoid(&self, own: &[IpAddr]) -> Vec<IpAddr> {
-        [own, &self.out.load()].concat()
+    /// Who no question may be sent to: the cluster's DNS at its `own` addresses, and upstream resolvers that lead back.
+    pub(crate) fn avoid(&self, own: &[IpAddr]) -> Avoid {
+        Avoid { own: own.to_vec(), out: self.out.load_full() }
     }
 
     /// Asks an upstream resolver whether it leads back. `None` where it does not say.
@@ -111,7 +128,12 @@ fn is_marked(record: &Record) -> bool {
     matches!(&record.data, RData::HINFO(info) if [&*info.cpu, &*info.os] == MARK.map(str::as_bytes))
 }
 
-/// A resolver to look at, and the zone that it is asked for: empty for all names.
+/// The zone of a stub domain with a dot at its end; nothing for all names.
+pub(crate) fn zone(stub: Option<&str>) -> String {
+    stub.map(|stub| format!("{}.", stub.trim_end_matches('.'))).unwrap_or_default()
+}
+
+/// A resolver to look at, and the zone that it is asked for, as [`zone`] writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
     address: SocketAddr,
@@ -121,9 +143,9 @@ struct Target {
 /// All resolvers that `dns` asks in the clear. An encrypted way cannot lead back unseen: it ends at a server with a certificate.
 fn targets(base: &Base, dns: &Dns) -> Vec<Target> {
     let clear = |protocol| matches!(protocol, Protocol::UDP | Protocol::TCP);
-    let of_all = base.upstreams(dns).into_iter().map(|address| Target { address, zone: String::new() });
+    let of_all = base.upstreams(dns).into_iter().map(|address| Target { address, zone: zone(None) });
     let of_stubs = dns.stub_domains.iter().filter(|stub| clear(stub.forwarding.protocol)).flat_map(|stub| {
-        let zone = format!("{}.", stub.zone.trim_end_matches('.'));
+        let zone = zone(Some(&stub.zone));
         stub.upstreams.iter().map(move |upstream| Target {
             address: upstream.at(stub.forwarding.protocol.port()),
             zone: zone.clone(),
@@ -132,14 +154,12 @@ fn targets(base: &Base, dns: &Dns) -> Vec<Target> {
     of_all.filter(|_| clear(dns.forwarding.protocol)).chain(of_stubs).collect()
 }
 
-/// Whether each resolver is left out after a look: one that does not say stays as it was, and one that is not asked any more is forgotten.
-fn judge(before: &[IpAddr], seen: &[(Target, Option<bool>)]) -> BTreeMap<SocketAddr, bool> {
-    let mut verdicts = BTreeMap::new();
-    for (Target { address, .. }, leads_back) in seen {
-        let is_out = leads_back.unwrap_or_else(|| before.contains(&address.ip()));
-        *verdicts.entry(*address).or_default() |= is_out;
-    }
-    verdicts
+/// Who is left out after a look: one that does not say stays as it was, and one that is not asked any more is forgotten.
+fn judge(before: &[Target], seen: &[(Target, Option<bool>)]) -> Vec<Target> {
+    let is_out = |(target, leads_back): &&(Target, Option<bool>)| {
+        leads_back.unwrap_or_else(|| before.contains(target))
+    };
+    seen.iter().filter(is_out).map(|(target, _)| target.clone()).collect()
 }
 
 /// Looks for loops for ever: at once, when what the servers are told changes, and now and then.
@@ -157,9 +177,9 @@ pub(crate) async fn look(
             let leads_back = loops.leads_back(&target).await;
             (target, leads_back)
         }));
-        let verdicts = judge(&loops.out.load(), &seen.await);
-        tell(&loops.out.load(), &verdicts, &metrics);
-        let out: Vec<IpAddr> = verdicts.iter().filter(|(_, out)| **out).map(|(to, _)| to.ip()).collect();
+        let seen = seen.await;
+        let out = judge(&loops.out.load(), &seen);
+        tell(&loops.out.load(), &out, &seen, &metrics);
         let rest = if out.is_empty() { REST } else { AGAIN };
         loops.out.store(Arc::new(out));
         tokio::select! {
@@ -169,19 +189,25 @@ pub(crate) async fn look(
     }
 }
 
-fn tell(before: &[IpAddr], verdicts: &BTreeMap<SocketAddr, bool>, metrics: &Metrics) {
-    metrics.lasting().upstream_loops(verdicts.iter().map(|(to, out)| (*to, *out)));
-    for (upstream, out) in verdicts {
-        match (before.contains(&upstream.ip()), out) {
+/// The metric has one verdict for an address, whatever the zones are.
+fn tell(before: &[Target], out: &[Target], seen: &[(Target, Option<bool>)], metrics: &Metrics) {
+    let verdicts: BTreeMap<SocketAddr, bool> = seen
+        .iter()
+        .map(|(Target { address, .. }, _)| (*address, out.iter().any(|out| out.address == *address)))
+        .collect();
+    metrics.lasting().upstream_loops(verdicts.into_iter());
+    for (target, _) in seen {
+        let Target { address: upstream, zone } = target;
+        match (before.contains(target), out.contains(target)) {
             (false, true) => {
                 tracing::error!(
-                    %upstream,
+                    %upstream, zone,
                     "an upstream resolver leads back to this cluster's DNS and is left out: take the cluster's DNS out of its \
                      configuration, or name others in spec.dns.upstreams"
                 );
             }
             (true, false) => {
-                tracing::info!(%upstream, "an upstream resolver does not lead back any more and is asked again");
+                tracing::info!(%upstream, zone, "an upstream resolver does not lead back any more and is asked again");
             }
             _ => {}
         }

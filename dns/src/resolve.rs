@@ -31,7 +31,7 @@ pub(crate) enum Resolved {
 }
 
 /// What an upstream resolver is asked, and what its answer is held against.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ask {
     /// CNAME records that led to the name to ask for.
     pub(crate) aliases: Vec<Record>,

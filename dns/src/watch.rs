@@ -256,16 +256,15 @@ impl Follower {
             return true;
         }
         let before = self.live.load();
-        let make = |dns| before.next(dns, &self.base, &self.metrics);
-        match make(dns.clone()) {
+        match before.next(dns.clone(), &self.base, &self.metrics) {
             Ok(live) => {
                 tracing::info!("spec.dns has changed");
                 self.live.store(Arc::new(live));
                 return true;
             }
             Err(mistake) if self.newest.is_none() => {
-                tracing::error!(%mistake, "spec.dns cannot be used as it is: rules that are wrong are left out");
-                if let Ok(live) = make(netkeel_index::dns::usable(dns)) {
+                tracing::error!(%mistake, "spec.dns cannot be used as it is: what is wrong is left out");
+                if let Ok(live) = before.rest(dns, &self.base, &self.metrics) {
                     self.live.store(Arc::new(live));
                 }
             }

@@ -78,6 +78,11 @@ impl Entry {
             && !self.prefetched.swap(true, Ordering::Relaxed)
     }
 
+    /// It could not be fetched anew just now: [`Entry::hit`] may say so again.
+    pub(crate) fn not_fetched(&self) {
+        self.prefetched.store(false, Ordering::Relaxed);
+    }
+
     /// Whether a fetch has failed so lately that none is tried.
     pub(crate) fn rests(&self, now: u64) -> bool {
         now < self.recheck.load(Ordering::Relaxed)

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use netkeel_crds::cluster_network::dns::{Forwarding, Protocol};
+use netkeel_index::dns::{Trust, Untrusted};
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{ServerName, TrustAnchor};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use webpki_roots::TLS_SERVER_ROOTS;
 
 /// HTTP/2 as TLS names it (RFC 9113 section 3.2).
 const H2: &[u8] = b"h2";
@@ -37,34 +38,21 @@ impl std::fmt::Debug for Tls {
 /// Why TLS cannot be spoken with a group of resolvers.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TlsError {
-    /// No name, or none that a certificate can have.
-    #[error(
-        "{0:?} is no name of a certificate: set tlsServerName to the one that the resolvers' certificate has"
-    )]
-    Name(String),
-    /// The PEM cannot be read.
-    #[error("caCertificates cannot be read ({0}): it must hold certificates in PEM")]
-    Authorities(String),
-    /// There is no authority at all.
-    #[error(
-        "no certificate authority is known: set caCertificates to the one that signs the resolvers' certificate"
-    )]
-    NoAuthority,
+    /// What they are told to show cannot be judged.
+    #[error("{0}")]
+    Untrusted(#[from] Untrusted),
+    /// TLS itself.
+    #[error("TLS cannot be set up")]
+    Setup(#[from] rustls::Error),
 }
 
 impl Tls {
     /// What `forwarding` says of TLS; `None` where it is not spoken.
     pub(super) fn new(forwarding: &Forwarding) -> std::result::Result<Option<Self>, TlsError> {
-        if !matches!(forwarding.protocol, Protocol::TLS | Protocol::HTTPS) {
-            return Ok(None);
-        }
-        let name = forwarding.tls_server_name.clone().unwrap_or_default();
-        let name = ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name))?;
-        let roots = roots(forwarding.ca_certificates.as_deref())?;
+        let Some(Trust { name, authorities }) = Trust::read(forwarding)? else { return Ok(None) };
         let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::Authorities(error.to_string()))?
-            .with_root_certificates(roots)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(authorities))
             .with_no_client_auth();
         if forwarding.protocol == Protocol::HTTPS {
             config.alpn_protocols = vec![H2.to_vec()];
@@ -73,18 +61,9 @@ impl Tls {
     }
 }
 
-/// The authorities in `pem`, or else those of the image.
-fn roots(pem: Option<&str>) -> std::result::Result<RootCertStore, TlsError> {
-    let bad = |error: &dyn std::error::Error| TlsError::Authorities(error.to_string());
-    let mut roots = RootCertStore::empty();
-    if let Some(pem) = pem {
-        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-            roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
-        }
-    } else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    if roots.is_empty() { Err(TlsError::NoAuthority) } else { Ok(roots) }
+/// Those `authorities`, or else the public ones.
+fn roots(authorities: Option<Vec<TrustAnchor<'static>>>) -> RootCertStore {
+    RootCertStore { roots: authorities.unwrap_or_else(|| TLS_SERVER_ROOTS.to_vec()) }
 }
 
 /// The way to one resolver.
@@ -113,20 +92,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_tls_is_told_before_anybody_is_asked() {
-        let told = |name: Option<&str>, pem: Option<&str>| {
-            let forwarding = Forwarding {
-                protocol: Protocol::TLS,
-                tls_server_name: name.map(str::to_owned),
-                ca_certificates: pem.map(str::to_owned),
-                ..Forwarding::default()
-            };
-            Tls::new(&forwarding).err().map(|error| error.to_string()).unwrap_or_default()
+    fn the_public_authorities_are_trusted_where_no_others_are_told() {
+        assert!(roots(None).len() > 50, "{}", roots(None).len());
+        assert_eq!(roots(Some(vec![TLS_SERVER_ROOTS[0].clone()])).len(), 1);
+        let told = |protocol| Forwarding {
+            protocol,
+            tls_server_name: Some("dns.example".to_owned()),
+            ..Forwarding::default()
         };
-        assert!(told(None, None).contains("set tlsServerName"));
-        assert!(told(Some("dns.example"), Some("nonsense")).contains("set caCertificates"));
-        let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(told(Some("dns.example"), Some(damaged)).contains("must hold certificates in PEM"));
-        assert!(Tls::new(&Forwarding::default()).unwrap().is_none());
+        assert!(Tls::new(&told(Protocol::TLS)).unwrap().is_some());
+        assert!(Tls::new(&told(Protocol::UDP)).unwrap().is_none());
     }
 }

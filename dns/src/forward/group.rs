@@ -3,7 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,8 +24,10 @@ use crate::cache::key;
 use crate::cache::reply::{Bounds, Reply};
 use crate::limit::Client;
 use crate::limit::share::{self, Shares};
+use crate::loops::{Avoid, zone};
 use crate::metrics::Metrics;
 use crate::traced::Trace;
+use crate::wire::TRUNCATED;
 
 /// Tries at least, where one resolver fails to answer: a datagram may be lost.
 const TRIES: usize = 3;
@@ -38,12 +40,13 @@ const PROBE: Duration = Duration::from_millis(400);
 const PROBE_LASTS: Duration = Duration::from_millis(1200);
 /// The question of a probe: `. NS`, which any resolver knows.
 const PROBED: [u8; 4] = [0, 0, 2, 0];
-const TRUNCATED: u8 = 0x02;
 const FORMAT_ERROR: u8 = 1;
 
 /// Resolvers, and how they are asked.
 #[derive(Debug)]
 pub(crate) struct Group {
+    /// Whose names it is asked for.
+    zone: String,
     addresses: Vec<SocketAddr>,
     forwarding: Forwarding,
     /// The same for groups that give the same answers.
@@ -73,9 +76,9 @@ enum Way {
 }
 
 impl Group {
-    /// A group of the resolvers at `addresses`. With `tls` their certificates are judged.
+    /// A group of the resolvers of `stub`, or of all names, at `addresses`. With `tls` their certificates are judged.
     pub(crate) fn new(
-        addresses: Vec<SocketAddr>,
+        (stub, addresses): (Option<&str>, Vec<SocketAddr>),
         forwarding: &Forwarding,
         tls: Option<&Tls>,
         metrics: &Metrics,
@@ -94,6 +97,7 @@ impl Group {
         let Forwarding { protocol, tls_server_name, https_path, ca_certificates, .. } = forwarding;
         (&addresses, protocol, tls_server_name, https_path, ca_certificates).hash(&mut origin);
         Self {
+            zone: zone(stub),
             members: addresses.iter().map(member).collect(),
             addresses,
             forwarding: forwarding.clone(),
@@ -134,11 +138,11 @@ impl Group {
         self.permits.clone().try_acquire_owned().map_err(busy)
     }
 
-    /// The reply to the question that `key` says. Resolvers at the addresses in `avoid` are this server itself.
+    /// The reply to the question that `key` says. Resolvers that `avoid` has are this server itself, or lead back to it.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         key: &[u8],
-        avoid: &[IpAddr],
+        avoid: &Avoid,
         trace: Option<&Trace>,
         bounds: &Bounds,
     ) -> Result<Reply, Error> {
@@ -177,7 +181,7 @@ impl Group {
         if number == 0 { whole } else { whole.min(latest.saturating_duration_since(now)) }
     }
 
-    fn order(&self, avoid: &[IpAddr]) -> Vec<usize> {
+    fn order(&self, avoid: &Avoid) -> Vec<usize> {
         let rests: Vec<bool> =
             self.members.iter().map(|member| member.rests.load(Ordering::Relaxed)).collect();
         if !rests.is_empty() && rests.iter().all(|rests| *rests) {
@@ -185,7 +189,7 @@ impl Group {
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let mut order = pick::order(self.forwarding.policy, &rests, turn, &mut rand::rng());
-        order.retain(|index| !avoid.contains(&self.members[*index].address.ip()));
+        order.retain(|index| !avoid.has(&self.zone, self.members[*index].address));
         order
     }
 
@@ -305,15 +309,18 @@ mod tests {
     use netkeel_telemetry::metrics::Registry;
 
     use super::*;
+    use crate::loops::Loops;
 
     #[test]
     fn a_resolver_that_is_this_server_itself_is_not_asked() {
         let addresses = ["10.0.0.1:53", "10.96.0.10:53"].map(|text| text.parse().unwrap());
         let metrics = Metrics::new(&Registry::new("dns", "0"), addresses[0], "cluster.local.");
-        let group = Group::new(addresses.to_vec(), &Forwarding::default(), None, &metrics);
+        let group = |stub| Group::new((stub, addresses.to_vec()), &Forwarding::default(), None, &metrics);
+        let own = Loops::default().avoid(&[[10, 96, 0, 10].into()]);
         for _ in 0..10 {
-            assert_eq!(group.order(&[[10, 96, 0, 10].into()]), [0]);
+            assert_eq!(group(None).order(&own), [0]);
+            assert_eq!(group(Some("corp.example")).order(&own), [0]);
         }
-        assert_eq!(group.order(&[]).len(), 2);
+        assert_eq!(group(None).order(&Avoid::default()).len(), 2);
     }
 }

@@ -129,7 +129,30 @@ fn within_send(_: mpsc::error::SendError<Question>) -> Error {
 }
 
 /// Questions by the id that they have on the connection.
-type Asked = Mutex<HashMap<u16, Question>>;
+type Asked = Mutex<UnderWay>;
+
+#[derive(Debug)]
+struct UnderWay {
+    by_id: HashMap<u16, Question>,
+    /// With so many those are dropped that nobody waits for any more.
+    full: usize,
+}
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        Self { by_id: HashMap::new(), full: BUSY }
+    }
+}
+
+impl UnderWay {
+    /// Drops questions that nobody waits for, each time that they may be half of all.
+    fn sweep(&mut self) {
+        if self.by_id.len() >= self.full {
+            self.by_id.retain(|_, question| !question.reply.is_closed());
+            self.full = (2 * self.by_id.len()).clamp(BUSY, MOST);
+        }
+    }
+}
 
 /// Carries questions and replies until either side ends, or nothing has come for a while.
 async fn drive(stream: Box<dyn Stream>, questions: mpsc::Receiver<Question>, heard: Arc<AtomicUsize>) {
@@ -165,20 +188,18 @@ async fn send(
 /// Gives `question` an id of its own, to be found by; `None`, which ends the wait, where too many are under way.
 fn enter(asked: &Asked, mut question: Question) -> Option<Vec<u8>> {
     let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-    if asked.len() >= MOST {
-        asked.retain(|_, question| !question.reply.is_closed());
-    }
-    if asked.len() >= MOST {
+    asked.sweep();
+    if asked.by_id.len() >= MOST {
         return None;
     }
     let mut id = rand::random();
-    while asked.contains_key(&id) {
+    while asked.by_id.contains_key(&id) {
         id = rand::random();
     }
     question.packet.get_mut(..2)?.copy_from_slice(&id.to_be_bytes());
     let length = u16::try_from(question.packet.len()).ok()?;
     let frame = [&length.to_be_bytes(), question.packet.as_slice()].concat();
-    asked.insert(id, question);
+    asked.by_id.insert(id, question);
     Some(frame)
 }
 
@@ -188,12 +209,53 @@ async fn replies(mut read: impl AsyncRead + Unpin, asked: &Asked, heard: &Atomic
         let mut reply = vec![0; usize::from(length?)];
         timeout(IDLE, read.read_exact(&mut reply)).await??;
         let id = reply.first_chunk().map(|id| u16::from_be_bytes(*id)).ok_or(ErrorKind::InvalidData)?;
-        let question = asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let question = asked.lock().unwrap_or_else(PoisonError::into_inner).by_id.remove(&id);
         let Some(question) = question else { continue }; // not ours, or given up
         if !answers(&reply, &question.packet) {
             return Err(Error::new(ErrorKind::InvalidData, "a reply to another question"));
         }
         heard.fetch_add(1, Ordering::Relaxed);
         let _ = question.reply.send(reply);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question() -> (Question, oneshot::Receiver<Vec<u8>>) {
+        let (reply, replied) = oneshot::channel();
+        (Question { packet: vec![0; 40], reply }, replied)
+    }
+
+    #[test]
+    fn questions_that_nobody_waits_for_any_more_are_dropped() {
+        let asked = Asked::default();
+        let ids = |asked: &Asked| asked.lock().unwrap().by_id.len();
+        let waited: Vec<_> = (0..100).map(|_| question()).collect();
+        let waited: Vec<_> = waited
+            .into_iter()
+            .map(|(question, replied)| (enter(&asked, question).expect("there is room"), replied))
+            .collect();
+        for _ in 0..10_000 {
+            assert!(enter(&asked, question().0).is_some());
+            assert!(ids(&asked) <= 2 * waited.len() + BUSY, "{} are kept", ids(&asked));
+        }
+        drop(waited);
+        for _ in 0..1000 {
+            assert!(enter(&asked, question().0).is_some());
+        }
+        assert!(ids(&asked) <= BUSY, "{} are kept", ids(&asked));
+    }
+
+    #[test]
+    fn no_more_questions_are_under_way_than_ids_are_quickly_found_for() {
+        let asked = Asked::default();
+        let all: Vec<_> = (0..MOST).map(|_| question()).collect();
+        let (all, waited): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        assert!(all.into_iter().all(|question| enter(&asked, question).is_some()));
+        assert!(enter(&asked, question().0).is_none());
+        drop(waited);
+        assert!(enter(&asked, question().0).is_some());
     }
 }

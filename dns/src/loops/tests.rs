@@ -54,20 +54,37 @@ fn servers_without_a_cluster_do_not_take_each_other_for_themselves() {
     assert!(Loops::default().answer(&name(&question), RecordType::HINFO).is_none());
 }
 
+fn target_of(zone: &str, text: &str) -> Target {
+    Target { address: address(text), zone: super::zone(Some(zone)) }
+}
+
 #[test]
 fn a_resolver_that_says_nothing_stays_as_it_was() {
-    let before = [address("10.0.0.1:53").ip(), address("10.0.0.9:53").ip()];
+    let corp = target_of("corp.example", "10.0.0.1:53");
+    let before = [target("10.0.0.1:53"), target("10.0.0.9:53")];
     let seen = [
         (target("10.0.0.1:53"), None),
+        (target("10.0.0.1:5353"), None),
+        (corp.clone(), None),
         (target("10.0.0.2:53"), None),
         (target("10.0.0.3:53"), Some(true)),
         (target("10.0.0.4:53"), Some(false)),
-        (target("10.0.0.5:53"), Some(true)),
-        (target("10.0.0.5:53"), Some(false)),
     ];
-    let out: Vec<SocketAddr> =
-        judge(&before, &seen).into_iter().filter(|(_, out)| *out).map(|(to, _)| to).collect();
-    assert_eq!(out, ["10.0.0.1:53", "10.0.0.3:53", "10.0.0.5:53"].map(address));
+    let out = judge(&before, &seen);
+    assert_eq!(out, ["10.0.0.1:53", "10.0.0.3:53"].map(target));
+    assert_eq!(judge(std::slice::from_ref(&corp), &seen), [corp, target("10.0.0.3:53")]);
+}
+
+#[test]
+fn a_loop_in_one_zone_leaves_the_resolver_to_the_others() {
+    let loops = Loops::default();
+    loops.out.store(Arc::new(vec![target_of("corp.example", "10.0.0.1:53")]));
+    let avoid = loops.avoid(&[[10, 96, 0, 10].into()]);
+    let corp = super::zone(Some("corp.example"));
+    assert!(avoid.has(&corp, address("10.0.0.1:53")));
+    assert!(!avoid.has(&corp, address("10.0.0.1:5353")), "another port is another resolver");
+    assert!(!avoid.has("", address("10.0.0.1:53")), "another zone is another way");
+    assert!(avoid.has("", address("10.96.0.10:5353")), "what is the cluster's own is so everywhere");
 }
 
 #[test]
@@ -118,7 +135,7 @@ async fn what_is_kept_is_not_fetched_anew_from_who_leads_back() {
     let resolver = tokio::net::UdpSocket::bind(address("127.0.0.1:0")).await.unwrap();
     let at = resolver.local_addr().unwrap();
     let out = Loops::default();
-    out.out.store(Arc::new(vec![at.ip()]));
+    out.out.store(Arc::new(vec![Target { address: at, zone: String::new() }]));
     for (asked, loops) in [("left-out.example.", out), ("asked.example.", Loops::default())] {
         let (live, handler, zone) = over(asked, at);
         let mut query = Message::new(7, MessageType::Query, OpCode::Query);

@@ -66,7 +66,8 @@ pub async fn serve(
     let mut server =
         Server { addresses, handler, metrics, seen: Seen::Unseen, current: None, open: None, stop };
     while !server.stop.is_cancelled() {
-        server.look(read(&folder).await, &folder);
+        let seen = read(&folder).await;
+        server.look(seen, &folder);
         tokio::select! {
             () = sleep(LOOK) => {}
             () = server.stop.cancelled() => {}
@@ -75,15 +76,16 @@ pub async fn serve(
     server.close().await;
 }
 
-async fn read(folder: &Path) -> Seen {
+/// `None` where nobody can say what is there now.
+async fn read(folder: &Path) -> Option<Seen> {
     let [certificates, key] = FILES.map(|file| folder.join(file));
+    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     match (tokio::fs::read(certificates).await, tokio::fs::read(key).await) {
-        (Ok(certificates), Ok(key)) => Seen::Pair([certificates, key]),
+        (Ok(certificates), Ok(key)) => Some(Seen::Pair([certificates, key])),
+        (Err(error), _) | (_, Err(error)) if missing(&error) => Some(Seen::Missing),
         (Err(error), _) | (_, Err(error)) => {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(%error, folder = %folder.display(), "the certificate for DNS over TLS cannot be read");
-            }
-            Seen::Missing
+            tracing::warn!(%error, folder = %folder.display(), "the certificate for DNS over TLS cannot be read: all stays as it is");
+            None
         }
     }
 }
@@ -117,8 +119,9 @@ struct Server {
 }
 
 impl Server {
-    fn look(&mut self, seen: Seen, folder: &Path) {
-        if self.seen != seen {
+    /// Follows what was seen; where that is nothing, all stays as it is.
+    fn look(&mut self, seen: Option<Seen>, folder: &Path) {
+        if let Some(seen) = seen.filter(|seen| self.seen != *seen) {
             self.change(&seen, folder);
             self.seen = seen;
         }

@@ -148,9 +148,11 @@ async fn a_resolver_with_another_name_or_authority_is_not_believed() {
         assert_eq!(code(&server, "a.example.").await, ResponseCode::ServFail, "{protocol:?}");
         let unknown = Resolver::start(protocol, answer).await;
         let mut dns = to(&[&unknown]);
-        dns.forwarding.ca_certificates.clone_from(&impostor.forwarding.ca_certificates);
-        server.change(dns);
-        assert_eq!(code(&server, "a.example.").await, ResponseCode::ServFail, "{protocol:?}");
+        for authorities in [impostor.forwarding.ca_certificates.clone(), None] {
+            dns.forwarding.ca_certificates = authorities;
+            server.change(dns.clone());
+            assert_eq!(code(&server, "a.example.").await, ResponseCode::ServFail, "{protocol:?}");
+        }
         assert_eq!((impostor.asked(), unknown.asked()), (0, 0), "they were told nothing");
     }
 }

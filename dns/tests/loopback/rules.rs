@@ -43,7 +43,7 @@ impl Cluster {
         let (registry, stop) = (Registry::new("dns", "0"), CancellationToken::new());
         api.put(network(&upstream, dns));
         let arguments = ["netkeel-dns", "--listen", "127.0.0.1:0", "--cluster-network", "default"];
-        let config = Args::try_parse_from(arguments).unwrap().config("");
+        let config = Args::try_parse_from(arguments).unwrap().config(vec![]);
         let client = api.client().unwrap();
         let running = start(&config, &client, &registry, &Health::default(), &stop).await.unwrap();
         Self {
@@ -210,4 +210,23 @@ async fn a_spec_that_cannot_be_used_leaves_the_last_good_one_in_force_and_is_tol
         anew.becomes(name, RecordType::A, (ResponseCode::NoError, &["192.0.2.78"])).await;
     }
     anew.becomes("a.secret.example.", RecordType::A, REFUSED).await;
+}
+
+#[tokio::test]
+async fn authorities_that_cannot_be_read_leave_the_last_good_spec_in_force_as_a_whole() {
+    let authorities = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let bad = json!({"hosts": [{"ip": "192.0.2.78", "names": ["printer.example"]}],
+        "forwarding": {"protocol": "TLS", "tlsServerName": "dns.example", "caCertificates": authorities}});
+    let cluster = Cluster::start(json!({})).await;
+    cluster.set(bad.clone());
+    cluster.rejected(true).await;
+    cluster.becomes("printer.example.", RecordType::A, OUTSIDE).await;
+    cluster.set(json!({}));
+    cluster.rejected(false).await;
+
+    let anew = Cluster::start(bad).await;
+    anew.rejected(true).await;
+    anew.becomes("printer.example.", RecordType::A, (ResponseCode::NoError, &["192.0.2.78"])).await;
+    anew.becomes("www.example.", RecordType::A, (ResponseCode::ServFail, &[])).await;
+    assert_eq!(anew.upstream.asked(), 0, "names for TLS are not asked in the clear");
 }

@@ -108,6 +108,20 @@ async fn dns_over_tls_follows_its_certificate() {
     answers(address, &second).await;
     assert!(ask(address, &first).await.is_err(), "the first certificate is not the server's any more");
 
+    // it is there and cannot be read, as a link to itself, for a few looks
+    let [file, aside, link] = ["tls.crt", "aside", "link"].map(|name| folder.path().join(name));
+    fs::copy(&file, &aside).unwrap();
+    std::os::unix::fs::symlink("tls.crt", &link).unwrap();
+    fs::rename(&link, &file).unwrap();
+    assert!(fs::read(&file).is_err());
+    let end = Instant::now() + Duration::from_millis(4500);
+    while Instant::now() < end {
+        assert!(TcpStream::connect(address).await.is_ok(), "the port is closed");
+        sleep(Duration::from_millis(50)).await;
+    }
+    fs::rename(&aside, &file).unwrap();
+    answers(address, &second).await;
+
     fs::write(folder.path().join("tls.key"), "no key").unwrap();
     counted("netkeel_dns_tls_loads_total{result=\"bad\"} 1").await;
     answers(address, &second).await;

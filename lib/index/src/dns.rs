@@ -1,11 +1,15 @@
 //! What `spec.dns` says of other names, ready to be asked; and what in it no schema can refuse, for the servers that keep their last
 //! good configuration then and for the operator that tells the user.
 
+mod trust;
+
 use netkeel_crds::cluster_network::{
     Dns,
-    dns::{MatchKind, Rewrite},
+    dns::{Forwarding, MatchKind, Rewrite},
 };
 use regex::bytes::{Regex, RegexBuilder};
+
+pub use trust::{Trust, Untrusted};
 
 /// Largest compiled form of one expression, in bytes.
 const LARGEST: usize = 256 << 10;
@@ -13,12 +17,11 @@ const LARGEST: usize = 256 << 10;
 /// As many characters as a label can have (RFC 1035 section 2.3.4).
 const LONGEST_LABEL: usize = 63;
 
-/// A rewrite that cannot be done.
+/// A rewrite that cannot be done, or resolvers that cannot be asked over TLS.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("spec.dns.rewrites[{index}].{field}: {problem}")]
+#[error("spec.dns.{place}.{field}: {problem}")]
 pub struct Mistake {
-    /// Which one.
-    pub index: usize,
+    place: String,
     field: &'static str,
     problem: String,
 }
@@ -27,15 +30,23 @@ pub struct Mistake {
 #[must_use]
 pub fn mistakes(dns: &Dns) -> Vec<Mistake> {
     let read = |(index, rewrite)| Rewriting::read(index, rewrite).err();
-    dns.rewrites.iter().enumerate().filter_map(read).collect()
+    let rewrites = dns.rewrites.iter().enumerate().filter_map(read);
+    let untrusted = |(place, forwarding): (String, &Forwarding)| {
+        let untrusted = Trust::read(forwarding).err()?;
+        Some(Mistake { place, field: untrusted.field(), problem: untrusted.to_string() })
+    };
+    let stubs = dns.stub_domains.iter().enumerate();
+    let stubs = stubs.map(|(index, stub)| (format!("stubDomains[{index}].forwarding"), &stub.forwarding));
+    let groups = std::iter::once(("forwarding".to_owned(), &dns.forwarding)).chain(stubs);
+    rewrites.chain(groups.filter_map(untrusted)).collect()
 }
 
-/// `dns` without the rules that cannot be used, for a server that has no good configuration yet.
+/// `dns` without the rewrites that cannot be done, for a server that has no good configuration yet. Resolvers that cannot be asked over
+/// TLS are left as they are: their names must not be asked elsewhere, nor in the clear.
 #[must_use]
 pub fn usable(mut dns: Dns) -> Dns {
-    let bad: Vec<usize> = mistakes(&dns).iter().map(|mistake| mistake.index).collect();
     let mut index = 0..;
-    dns.rewrites.retain(|_| index.next().is_none_or(|index| !bad.contains(&index)));
+    dns.rewrites.retain(|rewrite| Rewriting::read(index.next().unwrap_or_default(), rewrite).is_ok());
     dns
 }
 
@@ -113,7 +124,7 @@ enum Piece {
 impl Rewriting {
     fn read(index: usize, rewrite: &Rewrite) -> Result<Self, Mistake> {
         let value = rewrite.matches.value.clone();
-        let mistake = |field, problem| Mistake { index, field, problem };
+        let mistake = |field, problem| Mistake { place: format!("rewrites[{index}]"), field, problem };
         let (matcher, groups) = match rewrite.matches.kind {
             MatchKind::Exact => (Matcher::Exact(value), None),
             MatchKind::Prefix => (Matcher::Prefix(value), None),
@@ -275,12 +286,45 @@ mod tests {
         ] {
             let dns = dns(&[good, rewrite, good]);
             let found = mistakes(&dns);
-            assert_eq!(found.iter().map(|mistake| mistake.index).collect::<Vec<_>>(), [1]);
+            assert_eq!(found.len(), 1);
             assert!(found[0].to_string().contains(expected), "{}", found[0]);
             assert_eq!(Rewrites::read(&dns).unwrap_err(), found[0]);
         }
         assert_eq!(mistakes(&dns(&[good])), []);
         let bad = ("Regex", "(", "a");
         assert_eq!(usable(dns(&[bad, good, bad, good])), dns(&[good, good]));
+    }
+
+    #[test]
+    fn a_certificate_that_cannot_be_read_is_named_with_its_group_of_resolvers() {
+        let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let none = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
+        let forwarding = |name: &str, authorities: Option<&str>| json!({"protocol": "TLS", "tlsServerName": name, "caCertificates": authorities});
+        let of = |forwarding: &Value, stub: &Value| -> Dns {
+            let stubs = json!([{"zone": "a.example", "upstreams": ["192.0.2.1"]}, {"zone": "b.example", "upstreams": ["192.0.2.2"],
+                "forwarding": stub}]);
+            serde_json::from_value(json!({"forwarding": forwarding, "stubDomains": stubs})).unwrap()
+        };
+        let good = forwarding("dns.example", None);
+        assert_eq!(mistakes(&of(&good, &good)), [], "the public authorities are trusted");
+        for (bad, expected) in [
+            (forwarding("dns.example", Some(damaged)), "caCertificates: certificate 1 cannot be read"),
+            (forwarding("dns.example", Some(&damaged[..40])), "caCertificates: certificate 1 cannot be read"),
+            (forwarding("dns.example", Some(none)), "caCertificates: it holds no certificate"),
+            (forwarding("-", None), "tlsServerName: \"-\" is no name that a certificate can have"),
+        ] {
+            let all = of(&bad, &good);
+            let told: Vec<String> = mistakes(&all).iter().map(ToString::to_string).collect();
+            assert!(
+                told.len() == 1 && told[0].starts_with(&format!("spec.dns.forwarding.{expected}")),
+                "{told:?}"
+            );
+            assert_eq!(usable(all.clone()), all, "names are not asked elsewhere");
+            let told: Vec<String> = mistakes(&of(&good, &bad)).iter().map(ToString::to_string).collect();
+            let expected = format!("spec.dns.stubDomains[1].forwarding.{expected}");
+            assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
+        }
+        let plain = json!({"protocol": "UDP", "caCertificates": damaged});
+        assert_eq!(mistakes(&of(&plain, &plain)), [], "nobody looks at them");
     }
 }

@@ -24,7 +24,7 @@ pub struct Forwarding {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<DomainText>")]
     pub tls_server_name: Option<String>,
-    /// Certificates, in PEM, of the authorities that the resolvers' certificate may come from; by default those of the server's image.
+    /// Certificates, in PEM, of the authorities that the resolvers' certificate may come from; by default the public ones that Mozilla lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65_536), regex(pattern = "-----BEGIN CERTIFICATE-----"))]
     pub ca_certificates: Option<String>,
