@@ -148,7 +148,7 @@ pub fn changes(
             events.map(|event| Change::Network(Box::new(event))).boxed()
         },
     );
-    let pods = pod_changes(client.clone(), pods).boxed();
+    let pods = pod_changes(client.clone(), pods, signs.clone()).boxed();
     let read = |namespace: Namespace| SeenNamespace::read(&namespace);
     let namespaces = netkeel_client::watch_as(Api::all(signs.attend(client)), config(), read)
         .map(|event| Change::Namespace(Box::new(event)));
@@ -157,11 +157,16 @@ pub fn changes(
 }
 
 /// Those of pods that have not ended, while `wanted` says so; each time it comes to do so they begin with a list.
-fn pod_changes(client: Client, wanted: watch::Receiver<bool>) -> impl Stream<Item = Change> + Send {
+fn pod_changes(
+    client: Client,
+    wanted: watch::Receiver<bool>,
+    signs: Signs,
+) -> impl Stream<Item = Change> + Send {
     let events = move || {
         let config = watcher::Config::default().page_size(POD_PAGE);
         let config = config.fields("status.phase!=Succeeded,status.phase!=Failed");
-        netkeel_client::watch_as(Api::all(client.clone()), config, |pod: SlimPod| SeenPod::read(&pod)).boxed()
+        let read = |pod: SlimPod| SeenPod::read(&pod);
+        netkeel_client::watch_as(Api::all(signs.attend(&client)), config, read).boxed()
     };
     stream::unfold((wanted, events, None), |(mut wanted, start, running)| async move {
         let mut running: Option<BoxStream<'static, Event<SeenPod>>> = running;
@@ -181,4 +186,43 @@ fn pod_changes(client: Client, wanted: watch::Receiver<bool>) -> impl Stream<Ite
             return Some((Change::Pod(Box::new(event)), (wanted, start, Some(events))));
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use netkeel_testkit::api::FakeApi;
+
+    use super::*;
+
+    /// Waits until the age of `signs` is as expected.
+    async fn becomes(signs: &Signs, expected: impl Fn(Duration) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !expected(signs.age()) {
+            assert!(Instant::now() < deadline, "{:?}", signs.age());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_on_the_watch_of_pods_is_seen_while_they_are_followed() {
+        let (api, signs, wanted) =
+            (FakeApi::start().await.unwrap(), Signs::default(), watch::Sender::new(true));
+        let pods = pod_changes(api.client().unwrap(), wanted.subscribe(), signs.clone());
+        let mut pods = std::pin::pin!(pods);
+        assert!(pods.next().await.is_some_and(|change| change.is_list()));
+        let mut following = async || {
+            while pods.next().await.is_some() {}
+        };
+        tokio::select! {
+            () = following() => panic!("it ends"),
+            () = async {
+                api.set_silent(true);
+                becomes(&signs, |age| age > Duration::from_millis(500)).await;
+                wanted.send_replace(false);
+                becomes(&signs, |age| age == Duration::ZERO).await;
+            } => {}
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use kube::Client;
 use kube::client::Body;
 
-/// The last signs of life on a program's watches. Clones share them.
+/// The last signs of life on a program's watches. Clones share them. A watch that has been given up counts no more.
 #[derive(Clone, Debug, Default)]
-pub struct Signs(Arc<Mutex<Vec<Sign>>>);
+pub struct Signs(Arc<Mutex<Vec<Weak<Sign>>>>);
 
 impl Signs {
-    /// A client for one watch, whose signs of life count from now on.
+    /// A client for one watch, whose signs of life count from now on, as long as there is the client or an answer that it got.
     #[must_use]
     pub fn attend(&self, client: &Client) -> Client {
-        let sign = Sign { began: Instant::now(), last: Arc::default() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(sign.clone());
+        let sign = Arc::new(Sign { began: Instant::now(), last: AtomicU64::new(0) });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&sign));
         let inner = client.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
             let (inner, sign) = (inner.clone(), sign.clone());
@@ -36,17 +36,18 @@ impl Signs {
     /// For how long the watch has been silent that has been so for longest.
     #[must_use]
     pub fn age(&self) -> Duration {
-        let signs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        signs.iter().map(Sign::age).max().unwrap_or_default()
+        let mut signs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        signs.retain(|sign| sign.strong_count() > 0);
+        signs.iter().filter_map(Weak::upgrade).map(|sign| sign.age()).max().unwrap_or_default()
     }
 }
 
 /// When one watch was last heard.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Sign {
     began: Instant,
     /// Milliseconds after `began`.
-    last: Arc<AtomicU64>,
+    last: AtomicU64,
 }
 
 impl Sign {
@@ -63,7 +64,7 @@ impl Sign {
 /// An answer whose parts, and whose end, are signs of life. That it begins is none: a server that is stuck may still begin.
 struct Heard {
     body: Body,
-    sign: Option<Sign>,
+    sign: Option<Arc<Sign>>,
 }
 
 impl HttpBody for Heard {

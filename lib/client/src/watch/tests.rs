@@ -75,9 +75,31 @@ async fn the_oldest_of_all_watches_counts_and_failures_are_no_signs_of_life() {
     other.list(&kube::api::ListParams::default()).await.unwrap();
     assert!(signs.age() < Duration::from_millis(300), "{:?}", signs.age());
     tokio::time::sleep(Duration::from_millis(300)).await;
-    for services in [one, other] {
-        let services = Api::<Service>::namespaced(services.into_client(), "shop");
+    for services in [&one, &other] {
+        let services = Api::<Service>::namespaced(services.clone().into_client(), "shop");
         assert!(services.get("missing").await.is_err());
     }
     assert!(signs.age() >= Duration::from_millis(300), "{:?}", signs.age());
+}
+
+#[tokio::test]
+async fn a_watch_that_is_given_up_is_not_missed() {
+    let api = FakeApi::start().await.unwrap();
+    let signs = Signs::default();
+    let [one, other] = [0, 1].map(|_| Api::<Service>::all(signs.attend(&api.client().unwrap())));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    one.list(&kube::api::ListParams::default()).await.unwrap();
+    assert!(signs.age() >= Duration::from_millis(300));
+    drop(other);
+    // the task behind a client ends in a moment
+    let end = Instant::now() + Duration::from_secs(10);
+    while signs.age() >= Duration::from_millis(300) {
+        assert!(Instant::now() < end, "{:?}", signs.age());
+        one.list(&kube::api::ListParams::default()).await.unwrap();
+    }
+    drop(one);
+    while signs.age() > Duration::ZERO {
+        assert!(Instant::now() < end, "{:?}", signs.age());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
