@@ -83,8 +83,9 @@ pub(super) fn write(
     out: &mut (impl Write + Seek),
 ) -> Result<u64, Refused> {
     let blank = head(version, 0, &[0; 32]);
+    let left = limit.checked_sub(blank.len() as u64).ok_or(Refused::Oversized)?;
     out.write_all(blank.as_bytes())?;
-    let (length, sum) = write_objects(contents, limit, out)?;
+    let (length, sum) = write_objects(contents, left, out)?;
     out.rewind()?;
     out.write_all(head(version, length, &sum).as_bytes())?;
     Ok(length + blank.len() as u64)

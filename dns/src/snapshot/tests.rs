@@ -114,8 +114,12 @@ fn deep_nesting_ends_in_an_error() {
 
 #[test]
 fn more_than_the_limit_is_not_written() {
-    let written = format::write(&contents(), VERSION, 100, &mut Cursor::new(vec![]));
-    assert_eq!(written.unwrap_err().reason(), "oversized");
+    let whole = bytes_of(&contents(), VERSION).len() as u64;
+    let written = |limit| format::write(&contents(), VERSION, limit, &mut Cursor::new(vec![]));
+    for limit in [0, 100, whole - 1] {
+        assert_eq!(written(limit).unwrap_err().reason(), "oversized", "{limit}");
+    }
+    assert_eq!(written(whole).unwrap(), whole, "as long as a file may be that is read");
 }
 
 #[test]
