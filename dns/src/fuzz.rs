@@ -7,19 +7,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netkeel_crds::cluster_network::Dns;
+use netkeel_crds::cluster_network::dns::Cache;
 use netkeel_telemetry::metrics::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use crate::cache::reply::{Bounds, Reply, Told};
+use crate::cache::{Entry, Given, key};
 use crate::handler::{Handler, Outcome};
 use crate::live::{Base, Live};
-use crate::message::{Refusal, Transport, UDP_LIMIT, read};
+use crate::message::{Transport, UDP_LIMIT, read};
 use crate::metrics::Metrics;
+use crate::resolve::{Resolved, conclude, resolve};
+use crate::snapshot::tests::{bytes_of, contents, refused, with_true_head};
 use crate::zone::{ObjectKey, Service, Settings, Slice, Zone};
 use crate::{fast, forward::upstreams, name, wire};
 
@@ -226,42 +231,114 @@ fn quick_and_cut_replies_are_within_bounds() {
     });
 }
 
-/// Replies of resolvers: to the question or to another, of any length.
-fn replies() -> impl Strategy<Value = Vec<u8>> {
-    let records = vec((names(), any::<u32>(), 0_u8..4, names()), 0..20);
-    (questions(), records, vec(damage(), 0..4)).prop_map(|(mut message, records, damage)| {
-        message.metadata.message_type = MessageType::Response;
-        message.answers = records
-            .into_iter()
-            .map(|(owner, ttl, kind, name)| {
-                let data = match kind {
-                    0 => RData::A(A::new(192, 0, 2, 1)),
-                    1 => RData::CNAME(CNAME(name)),
-                    2 => RData::TXT(TXT::new(vec!["x".repeat(200)])),
-                    _ => RData::SOA(SOA::new(name.clone(), name, 1, 2, 3, 4, 5)),
-                };
-                Record::from_rdata(owner, ttl, data)
-            })
-            .collect();
-        damaged(message.to_vec().unwrap_or_default(), &damage)
-    })
+/// Records as resolvers send them.
+fn records() -> impl Strategy<Value = Vec<Record>> {
+    let record = |(owner, ttl, kind, name): (Name, u32, u8, Name)| {
+        let data = match kind {
+            0 => RData::A(A::new(192, 0, 2, 1)),
+            1 => RData::CNAME(CNAME(name)),
+            2 => RData::TXT(TXT::new(vec!["x".repeat(200)])),
+            _ => RData::SOA(SOA::new(name.clone(), name, 1, 2, 3, 4, 5)),
+        };
+        Record::from_rdata(owner, ttl, data)
+    };
+    vec((names(), any::<u32>(), 0_u8..4, names()).prop_map(record), 0..20)
+}
+
+/// What a resolver says, if it is asked for this name.
+#[derive(Clone, Debug)]
+enum Said {
+    /// A reply to that question or another one: answers, authorities and damage.
+    Reply(Option<Name>, u8, Vec<Record>, Vec<Record>, Vec<Damage>),
+    Bytes(Vec<u8>),
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let other = prop::option::weighted(0.1, names());
+    let reply = (other, 0_u8..6, records(), records(), vec(damage(), 0..4)).prop_map(
+        |(other, code, answers, authorities, damage)| Said::Reply(other, code, answers, authorities, damage),
+    );
+    prop_oneof![8 => reply, 1 => vec(any::<u8>(), 0..600).prop_map(Said::Bytes)]
+}
+
+impl Said {
+    fn to(self, name: &Name, rtype: RecordType) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Reply(other, code, answers, authorities, damage) => {
+                let mut reply = Message::response(7, OpCode::Query);
+                reply.metadata.response_code = ResponseCode::from(0, code);
+                reply.add_query(Query::query(other.unwrap_or_else(|| name.clone()), rtype));
+                (reply.answers, reply.authorities) = (answers, authorities);
+                damaged(reply.to_vec().unwrap_or_default(), &damage)
+            }
+        }
+    }
 }
 
 #[test]
-fn whatever_a_resolver_says_is_fitted_to_the_client() {
-    target(&(questions(), replies()), |(message, upstream)| {
+fn whatever_a_resolver_says_is_passed_over_or_fitted_to_the_client() {
+    let (handler, bounds) = (handler(), Bounds::of(&Cache::default()));
+    let (zone, live, client) = (handler.zone(), handler.live(), IpAddr::from([10, 0, 0, 1]));
+    let inputs = (questions(), said(), any::<u32>(), any::<usize>());
+    target(&inputs, |(message, said, age, turn)| {
         let packet = message.to_vec().unwrap_or_default();
         for (transport, most) in [(Transport::Udp, usize::from(UDP_LIMIT)), (Transport::Tcp, 65_535)] {
-            match read(&packet, transport) {
-                Ok(question) => {
-                    let reply = question.relay(upstream.clone());
-                    prop_assert!(reply.len() >= wire::HEADER && reply.len() <= most, "{} bytes", reply.len());
-                    prop_assert_eq!(&reply[..2], &packet[..2]);
-                }
-                Err(Refusal::Reply(reply, _)) => is_reply(&reply, &packet, most)?,
-                Err(Refusal::Ignore) => {}
+            let Ok(question) = read(&packet, transport) else { continue };
+            let Resolved::Ask(ask) = resolve(&zone, &live.rules, &question, (client, false)) else {
+                continue;
+            };
+            let (key, upstream) = (question.key(&ask.name), said.clone().to(&ask.name, question.rtype));
+            let Some(reply) = Reply::read(&upstream, &key::question(&key), &bounds) else { continue };
+            let entry = Arc::new(Entry::new(&key, 0, reply, 0));
+            for told in [Told::Aged(age), Told::Stale(30)] {
+                let bytes = Given { entry: entry.clone(), told }.bytes(turn);
+                prop_assert_eq!(bytes.len(), entry.reply.size());
+                let (_, reply) = conclude(&question, ask.clone(), bytes);
+                prop_assert!(reply.len() >= wire::HEADER && reply.len() <= most, "{} bytes", reply.len());
+                prop_assert_eq!(&reply[..2], &packet[..2]);
+                prop_assert!(reply[2] & 0x80 != 0);
             }
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_packet_is_a_reason_to_panic() {
+    let asked = key::question(&key::key(&Name::from_ascii("www.example.").unwrap(), RecordType::A, 0));
+    target(&(packets(), packets()), |(packet, other)| {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            if let Ok(question) = read(&packet, transport) {
+                question.relay(packet.clone());
+                question.relay(other.clone());
+                question.error(ResponseCode::ServFail);
+            }
+        }
+        if let Some(reply) = Reply::read(&other, &asked, &Bounds::of(&Cache::default())) {
+            reply.put(&mut Vec::new(), Told::Aged(1), 1);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_snapshot_that_another_one_wrote_does_harm() {
+    let whole = bytes_of(&contents(), env!("CARGO_PKG_VERSION"));
+    let head = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let lines: Vec<&[u8]> = whole[head..].split_inclusive(|byte| *byte == b'\n').collect();
+    let objects = text(
+        "(\\{\"(Service|External|Namespace|Slice|Network)\":|\\[|\\]|\\{|\\}|\"[a-z.]{0,9}\"|null|,|:|[0-9]{1,20}|\n){0,60}",
+    );
+    let one = (any::<prop::sample::Index>(), vec(damage(), 0..3));
+    target(&(vec(one, 0..5), objects, vec(damage(), 0..4)), |(some, objects, damage)| {
+        let some = some.iter().flat_map(|(line, damage)| damaged(line.get(&lines).to_vec(), damage));
+        for body in [some.collect(), objects.into_bytes()] {
+            let result = refused(&with_true_head(&body));
+            prop_assert!(matches!(result, "read" | "undecodable"), "{}", result);
+        }
+        let other = damaged(whole.clone(), &damage);
+        prop_assert!(other == whole || refused(&other) != "read");
         Ok(())
     });
 }

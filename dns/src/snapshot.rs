@@ -87,4 +87,4 @@ fn write(draft: &Path, contents: &Contents) -> Result<u64, Refused> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -203,19 +203,4 @@ proptest! {
         as_before.sort_by_key(ToString::to_string);
         prop_assert_eq!(turned, as_before, "a turn changes the order alone");
     }
-
-    #[test]
-    fn no_packet_is_a_reason_to_panic(packet in vec(any::<u8>(), 0..300), at in 0..200_usize, byte: u8) {
-        let mut known = message(ResponseCode::NoError, vec![a("www.example.", 60, 1), cname("www.example.", 3, "b.")], vec![soa(1, 1)]);
-        known.set_edns(Edns::new());
-        let mut known = known.to_vec().unwrap();
-        if let Some(place) = known.get_mut(at) {
-            *place = byte;
-        }
-        for packet in [packet, known] {
-            if let Some(reply) = Reply::read(&packet, &asked(), &BOUNDS) {
-                reply.put(&mut Vec::new(), Told::Aged(1), 1);
-            }
-        }
-    }
 }
