@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::traced::Trace;
 use dial::Tls;
 pub use dial::TlsError;
+pub(crate) use exchange::Datagrams;
 use group::Group;
 
 /// How long the resolvers are waited for where there is an answer that is over (RFC 8767 section 5).

@@ -11,18 +11,49 @@ use crate::wire::HEADER;
 /// Room for a reply: more than is ever asked for, in bytes.
 const ROOM: usize = 4096;
 
-/// The reply of the resolver at `address`, from a port of its own that the kernel picks by chance. Whatever else comes there is passed over.
+/// A socket that talks to one address alone, from a port of its own that the kernel picks by chance.
+#[derive(Debug)]
+pub(crate) struct Datagrams {
+    socket: UdpSocket,
+    peer: SocketAddr,
+}
+
+impl Datagrams {
+    pub(crate) async fn to(peer: SocketAddr) -> Result<Self> {
+        let any: SocketAddr = match peer {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        Self::connect(UdpSocket::bind(any).await?, peer).await
+    }
+
+    async fn connect(socket: UdpSocket, peer: SocketAddr) -> Result<Self> {
+        socket.connect(peer).await?;
+        Ok(Self { peer: socket.peer_addr()?, socket })
+    }
+
+    pub(crate) async fn send(&self, packet: &[u8]) -> Result<()> {
+        self.socket.send(packet).await.map(drop)
+    }
+
+    /// Length of the next datagram of the peer. What came from others before the socket was connected is passed over.
+    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> Result<usize> {
+        loop {
+            let (length, from) = self.socket.recv_from(buffer).await?;
+            if (from.ip(), from.port()) == (self.peer.ip(), self.peer.port()) {
+                return Ok(length);
+            }
+        }
+    }
+}
+
+/// The reply of the resolver at `address`. Whatever else comes there is passed over.
 pub(super) async fn by_datagram(address: SocketAddr, query: &[u8]) -> Result<Vec<u8>> {
-    let any: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(address).await?;
-    socket.send(query).await?;
+    let datagrams = Datagrams::to(address).await?;
+    datagrams.send(query).await?;
     let mut buffer = [0; ROOM];
     loop {
-        let length = socket.recv(&mut buffer).await?;
+        let length = datagrams.receive(&mut buffer).await?;
         if answers(&buffer[..length], query) {
             return Ok(buffer[..length].to_vec());
         }
@@ -86,5 +117,21 @@ mod tests {
             assert_eq!(answers(&reply.to_vec().unwrap(), &query), expected, "{reply:?}");
         }
         assert!(!answers(&query[..5], &query));
+    }
+
+    #[tokio::test]
+    async fn what_others_sent_before_the_socket_was_connected_is_passed_over() {
+        let any: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        let [socket, resolver, other] =
+            [UdpSocket::bind(any).await, UdpSocket::bind(any).await, UdpSocket::bind(any).await]
+                .map(Result::unwrap);
+        let address = socket.local_addr().unwrap();
+        other.send_to(b"forged", address).await.unwrap();
+        socket.readable().await.unwrap();
+        let datagrams = Datagrams::connect(socket, resolver.local_addr().unwrap()).await.unwrap();
+        resolver.send_to(b"true", address).await.unwrap();
+        let mut buffer = [0; 16];
+        let length = datagrams.receive(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"true");
     }
 }

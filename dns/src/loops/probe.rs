@@ -1,13 +1,14 @@
 //! One question that looks for a loop.
 
 use std::io::{Error, ErrorKind, Result};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, Record, RecordType};
-use tokio::net::UdpSocket;
 use tokio::time::timeout;
+
+use crate::forward::Datagrams;
 
 /// What the resolver at `address` answers of `name`; an error where it does not within `patience`.
 pub(super) async fn ask(address: SocketAddr, name: &Name, patience: Duration) -> Result<Vec<Record>> {
@@ -18,16 +19,11 @@ pub(super) async fn ask(address: SocketAddr, name: &Name, patience: Duration) ->
 }
 
 async fn exchange(address: SocketAddr, query: &Message) -> Result<Vec<Record>> {
-    let any: SocketAddr = match address {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(address).await?;
-    socket.send(&query.to_vec().map_err(Error::other)?).await?;
+    let datagrams = Datagrams::to(address).await?;
+    datagrams.send(&query.to_vec().map_err(Error::other)?).await?;
     let mut buffer = [0; 1500];
     loop {
-        let length = socket.recv(&mut buffer).await?;
+        let length = datagrams.receive(&mut buffer).await?;
         let Ok(reply) = Message::from_vec(&buffer[..length]) else { continue };
         let metadata = &reply.metadata;
         if metadata.id == query.metadata.id && metadata.message_type == MessageType::Response {
