@@ -46,7 +46,7 @@ impl Cache {
         if let Some(before) = before.filter(|before| before.limits == limits) {
             return Some(before.clone());
         }
-        metrics.empty();
+        let kept = before.map(|before| before.retire()).unwrap_or_default();
         if limits.entries == 0 {
             return None;
         }
@@ -64,11 +64,24 @@ impl Cache {
             metrics: metrics.clone(),
         };
         let (now, stale) = (cache.time(Instant::now()), stale(told));
-        for shard in before.iter().flat_map(|before| &before.shards) {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.entries().for_each(|entry| cache.put(entry.clone(), now, stale));
+        for entry in kept {
+            cache.put(entry, now, stale);
         }
         Some(Arc::new(cache))
+    }
+
+    /// Gives all that is kept to another one, which counts it from then on. What is put here afterwards, by questions that were under way, is
+    /// not counted.
+    fn retire(&self) -> Vec<Arc<Entry>> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let moved = shard.retire();
+            all.extend(shard.entries().cloned());
+            drop(shard);
+            self.metrics.moved(moved.added, moved.evicted);
+        }
+        all
     }
 
     /// The time that entries are measured by, in milliseconds.

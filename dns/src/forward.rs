@@ -132,39 +132,50 @@ impl Forwarder {
         Self { all, zones, fetcher: Arc::new(fetcher) }
     }
 
-    /// What is kept of the question under `key` and can be given at once. It may be fetched anew for the next time, not from those who `avoid` names.
-    pub(crate) fn known(&self, key: &[u8], now: Instant, avoid: impl FnOnce() -> Avoid) -> Option<Given> {
+    /// What is kept of the question under `key` and can be given at once; [`Forwarder::gives`] is to be told if it is.
+    pub(crate) fn known(&self, key: &[u8], now: Instant) -> Option<Given> {
         let Fetcher { cache, told, .. } = &*self.fetcher;
         let (cache, group) = (cache.as_ref()?, self.group(key));
         let (entry, time) = (cache.get(key, group.origin())?, cache.time(now));
         match entry.age(time, crate::cache::stale(told)) {
-            Age::Fresh(age) => {
-                if told.prefetch && entry.hit(time) {
-                    if self.fetcher.refresh(key, group, avoid) {
-                        self.fetcher.metrics.caching().prefetched();
-                    } else {
-                        entry.not_fetched();
-                    }
-                }
-                Some(Given { entry, told: Told::Aged(age) })
-            }
+            Age::Fresh(age) => Some(Given { entry, told: Told::Aged(age) }),
             Age::Stale => {
-                let rests = entry.rests(time);
-                if !rests && told.serve_stale.mode == StaleMode::Verify && !group.is_down() {
-                    return None;
-                }
-                if !rests {
-                    self.fetcher.refresh(key, group, avoid);
-                }
-                Some(self.fetcher.stale(entry))
+                let waits = told.serve_stale.mode == StaleMode::Verify && !group.is_down();
+                (entry.rests(time) || !waits).then(|| self.fetcher.stale(entry))
             }
             Age::Dead => None,
+        }
+    }
+
+    /// Counts what is given of the question under `key`, and fetches it anew for the next time where that is due, not from those who `avoid`
+    /// names.
+    pub(crate) fn gives(&self, key: &[u8], given: &Given, now: Instant, avoid: impl FnOnce() -> Avoid) {
+        let Fetcher { cache, told, metrics, .. } = &*self.fetcher;
+        let (Some(cache), Given { entry, told: as_what }) = (cache, given) else { return };
+        let (group, time) = (self.group(key), cache.time(now));
+        metrics.caching().looked_up(Some(entry.reply.kind() != Kind::Positive));
+        match as_what {
+            Told::Aged(_) if told.prefetch && entry.hit(time) => {
+                if self.fetcher.refresh(key, group, avoid) {
+                    metrics.caching().prefetched();
+                } else {
+                    entry.not_fetched();
+                }
+            }
+            Told::Aged(_) => {}
+            Told::Stale(_) => {
+                metrics.caching().stale();
+                if !entry.rests(time) {
+                    self.fetcher.refresh(key, group, avoid);
+                }
+            }
         }
     }
 
     /// What is kept of the question under `key` and over, where no resolver can be asked.
     pub(crate) fn over(&self, key: &[u8]) -> Option<Given> {
         let over = self.fetcher.over(key, self.group(key).origin())?;
+        self.fetcher.metrics.caching().stale();
         Some(self.fetcher.stale(over))
     }
 
@@ -187,7 +198,10 @@ impl Forwarder {
         match (told, over) {
             (Ok(Some(entry)), None) => Ok(Given { entry, told: Told::Aged(0) }),
             (Ok(Some(entry)), Some(_)) if says(&entry) => Ok(Given { entry, told: Told::Aged(0) }),
-            (_, Some(over)) => Ok(fetcher.stale(over)),
+            (_, Some(over)) => {
+                fetcher.metrics.caching().stale();
+                Ok(fetcher.stale(over))
+            }
             (Err(error), None) => {
                 if matches!(error, Error::Busy(_)) {
                     fetcher.metrics.rejected();
@@ -198,10 +212,10 @@ impl Forwarder {
         }
     }
 
-    /// Counts that the cache was asked, and what it gave.
-    pub(crate) fn looked_up(&self, given: Option<&Given>) {
+    /// Counts that the cache was asked and had no answer.
+    pub(crate) fn misses(&self) {
         if let Some(cache) = &self.fetcher.cache {
-            cache.metrics().looked_up(given.map(|given| given.entry.reply.kind() != Kind::Positive));
+            cache.metrics().looked_up(None);
         }
     }
 
@@ -338,7 +352,6 @@ impl Fetcher {
     }
 
     fn stale(&self, entry: Arc<Entry>) -> Given {
-        self.metrics.caching().stale();
         Given { entry, told: Told::Stale(self.told.serve_stale.response_ttl_seconds) }
     }
 }

@@ -144,8 +144,11 @@ impl Live {
     /// What is kept of the question under `key`. Its name is none of the zone's. It may be fetched anew for the next time, not from those
     /// that `avoid` names.
     pub(crate) fn known(&self, key: &[u8], since: Instant, avoid: impl FnOnce() -> Avoid) -> Option<Given> {
-        let given = self.forwarder.known(key, since, avoid);
-        self.forwarder.looked_up(given.as_ref());
+        let given = self.forwarder.known(key, since);
+        match &given {
+            Some(given) => self.forwarder.gives(key, given, since, avoid),
+            None => self.forwarder.misses(),
+        }
         given
     }
 
@@ -160,9 +163,9 @@ impl Live {
         if !self.plain || question.is_reverse() {
             return None;
         }
-        let given = self.forwarder.known(question.key(), since, avoid)?;
+        let given = self.forwarder.known(question.key(), since)?;
         let answered = quick::answer(question, &given, turn, reply)?;
-        self.forwarder.looked_up(Some(&given));
+        self.forwarder.gives(question.key(), &given, since, avoid);
         Some(answered)
     }
 

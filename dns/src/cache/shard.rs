@@ -71,6 +71,8 @@ pub(super) struct Shard {
     bytes: usize,
     dropped: VecDeque<u64>,
     known: HashSet<u64, ByHash>,
+    /// Whether another one has taken its place.
+    retired: bool,
 }
 
 /// How many answers came and went: positive ones and others.
@@ -98,6 +100,7 @@ impl Shard {
             bytes: 0,
             dropped: VecDeque::new(),
             known: HashSet::default(),
+            retired: false,
         }
     }
 
@@ -128,6 +131,15 @@ impl Shard {
             moved.evicted[class(&gone)] += 1;
         }
         self.forget();
+        if self.retired { Moved::default() } else { moved }
+    }
+
+    /// Counts what is kept as gone, and nothing from now on.
+    pub(super) fn retire(&mut self) -> Moved {
+        let mut moved = Moved::default();
+        if !std::mem::replace(&mut self.retired, true) {
+            self.entries().for_each(|entry| moved.added[class(entry)] -= 1);
+        }
         moved
     }
 

@@ -101,7 +101,7 @@ proptest! {
                 live.forwarder.keep(&key_of(&text), &packet, now);
                 naive.insert(name, (now, ttl.clamp(10, if positive { 30 } else { 20 })));
             }
-            let given = live.forwarder.known(&key_of(&text), now, Avoid::default);
+            let given = live.known(&key_of(&text), now, Avoid::default);
             let expected = naive.get(&name).and_then(|(since, ttl): &(Instant, u32)| {
                 let age = u32::try_from((now - *since).as_secs()).unwrap();
                 (age < *ttl).then(|| (age, *ttl - age))
@@ -185,7 +185,7 @@ fn what_is_over_is_given_when_all_resolvers_rest_and_ends_at_last() {
     live.forwarder.keep(&key_of("a.example."), &reply("a.example.", RecordType::A, 60, 1), began);
     let told = |seconds| {
         let now = began + Duration::from_secs(seconds);
-        live.forwarder.known(&key_of("a.example."), now, Avoid::default).map(|given| given.told)
+        live.known(&key_of("a.example."), now, Avoid::default).map(|given| given.told)
     };
     assert_eq!(told(59), Some(Told::Aged(59)));
     assert_eq!(told(60), Some(Told::Stale(30)));
@@ -229,7 +229,7 @@ async fn an_answer_that_could_not_be_fetched_anew_is_fetched_the_next_time() {
     let ask = |name| {
         for _ in 0..2 {
             let later = now + Duration::from_secs(59);
-            assert!(live.forwarder.known(&key_of(name), later, Avoid::default).is_some());
+            assert!(live.known(&key_of(name), later, Avoid::default).is_some());
         }
     };
     let fetched = || {
@@ -249,4 +249,61 @@ async fn an_answer_that_could_not_be_fetched_anew_is_fetched_the_next_time() {
         }
     }
     panic!("it is not tried again");
+}
+
+/// What the metrics say of the cache under a name.
+fn counted(registry: &Registry, name: &str) -> i64 {
+    let text = registry.encode();
+    let lines = text.lines().filter(|line| line.starts_with(&format!("coredns_cache_{name}{{")));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<i64>().ok()).sum()
+}
+
+#[test]
+fn what_the_quick_way_finds_and_cannot_give_is_counted_once() {
+    let registry = Registry::new("dns", "0");
+    let mut dns = Dns::default();
+    (dns.cache.serve_stale.mode, dns.cache.min_ttl_seconds) = (StaleMode::Immediate, 0);
+    let (live, zone, metrics) = live_in(dns, &registry);
+    let now = Instant::now();
+    live.forwarder.keep(&key_of("many.example."), &reply("many.example.", RecordType::A, 0, 60), now);
+    let handler = Handler::new(
+        Arc::new(ArcSwap::from_pointee(zone.clone())),
+        Arc::new(ArcSwap::from_pointee(live)),
+        metrics,
+    );
+    let packet = query("many.example.", RecordType::A).to_vec().unwrap();
+    let client = SocketAddr::from(([10, 0, 0, 1], 4000));
+    let quick = handler.quick(&zone, &handler.live(), (&packet, client), (0, now), &mut Vec::new());
+    assert!(quick.is_none(), "60 addresses do not fit");
+    assert!(matches!(handler.start(&packet, Transport::Udp, client), Outcome::Reply(_)));
+    let all = ["requests_total", "hits_total", "misses_total", "served_stale_total"];
+    assert_eq!(all.map(|name| counted(&registry, name)), [1, 1, 0, 1]);
+}
+
+#[test]
+fn the_number_of_answers_stays_true_when_the_cache_is_changed_with_questions_under_way() {
+    let registry = Registry::new("dns", "0");
+    let (before, _, metrics) = live_in(Dns::default(), &registry);
+    let base = Base {
+        settings: Settings::new(Name::from_ascii("cluster.local.").unwrap()),
+        listen: vec![],
+        of_node: vec![],
+    };
+    let keep = |live: &Live, name: &str, count| {
+        live.forwarder.keep(&key_of(name), &reply(name, RecordType::A, 60, count), Instant::now());
+    };
+    keep(&before, "a.example.", 1);
+    keep(&before, "none.example.", 0);
+    let mut dns = Dns::default();
+    dns.cache.max_entries = 5000;
+    let after = before.next(dns.clone(), &base, &metrics).unwrap();
+    assert_eq!(counted(&registry, "entries"), 2);
+    keep(&before, "late.example.", 1);
+    assert_eq!(counted(&registry, "entries"), 2, "nobody is given that one any more");
+    keep(&after, "b.example.", 1);
+    assert_eq!(counted(&registry, "entries"), 3);
+    dns.cache.max_entries = 0;
+    let _none = after.next(dns, &base, &metrics).unwrap();
+    keep(&after, "later.example.", 1);
+    assert_eq!(counted(&registry, "entries"), 0);
 }

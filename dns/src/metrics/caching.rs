@@ -51,13 +51,6 @@ impl Caching {
         }
     }
 
-    /// Nothing is kept any more.
-    pub(crate) fn empty(&self) {
-        for entries in &self.entries {
-            entries.set(0);
-        }
-    }
-
     /// So many answers came, less those that went, and so many of those for want of room.
     pub(crate) fn moved(&self, added: [i64; 2], evicted: [u64; 2]) {
         for (gauge, added) in self.entries.iter().zip(added).filter(|(_, added)| *added != 0) {
