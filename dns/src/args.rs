@@ -85,9 +85,9 @@ pub struct Config {
 }
 
 impl Args {
-    /// The configuration. `resolv_conf` is the text that names the upstream resolvers where none is given.
+    /// The configuration. The resolvers of the node are asked where no others are given.
     #[must_use]
-    pub fn config(self, resolv_conf: &str) -> Config {
+    pub fn config(self, of_node: Vec<SocketAddr>) -> Config {
         let settings = Settings {
             ttl: self.ttl,
             dns_service: self.service,
@@ -102,7 +102,7 @@ impl Args {
         };
         Config {
             dns,
-            base: Base { settings, listen: self.listen, of_node: upstreams::from_resolv_conf(resolv_conf) },
+            base: Base { settings, listen: self.listen, of_node },
             cluster_network: self.cluster_network,
             tls: self.tls.map(|folder| (folder, self.tls_port)),
             admin: self.admin,
@@ -139,13 +139,14 @@ fn service(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn config(arguments: &[&str], resolv_conf: &str) -> Config {
-        Args::try_parse_from([&["netkeel-dns"], arguments].concat()).unwrap().config(resolv_conf)
+    fn config(arguments: &[&str], of_node: &[&str]) -> Config {
+        let of_node = of_node.iter().map(|address| address.parse().unwrap()).collect();
+        Args::try_parse_from([&["netkeel-dns"], arguments].concat()).unwrap().config(of_node)
     }
 
     #[test]
     fn without_arguments_the_server_fits_a_usual_cluster() {
-        let config = config(&[], "nameserver 10.0.0.2\nnameserver 127.0.0.53\n");
+        let config = config(&[], &["10.0.0.2:53", "127.0.0.53:53"]);
         assert_eq!(config.base.settings.domain.to_ascii(), "cluster.local.");
         assert_eq!(config.base.settings.dns_service, "kube-dns.kube-system");
         assert_eq!(config.base.listen, ["0.0.0.0:53".parse().unwrap()]);
@@ -160,8 +161,7 @@ mod tests {
 
     #[test]
     fn upstreams_that_are_given_replace_those_of_the_node() {
-        let config =
-            config(&["--upstream", "10.0.0.9", "--upstream", "10.0.0.8:5353"], "nameserver 10.0.0.2\n");
+        let config = config(&["--upstream", "10.0.0.9", "--upstream", "10.0.0.8:5353"], &["10.0.0.2:53"]);
         assert_eq!(
             config.base.upstreams(&config.dns),
             ["10.0.0.9:53", "10.0.0.8:5353"].map(|text| text.parse().unwrap())
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn dns_over_tls_is_served_where_a_folder_is_named() {
-        assert_eq!(config(&[], "").tls, None);
-        let tls = |arguments: &[&str]| config(&[&["--tls", "/tls"], arguments].concat(), "").tls;
+        assert_eq!(config(&[], &[]).tls, None);
+        let tls = |arguments: &[&str]| config(&[&["--tls", "/tls"], arguments].concat(), &[]).tls;
         assert_eq!(tls(&[]), Some(("/tls".into(), 853)));
         assert_eq!(tls(&["--tls-port", "8853"]), Some(("/tls".into(), 8853)));
     }

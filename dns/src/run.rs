@@ -63,8 +63,8 @@ pub enum Error {
 pub async fn run(args: Args) -> Result<(), Error> {
     let (resolv_conf, systemd) =
         (std::fs::read_to_string(RESOLV_CONF), std::fs::read_to_string(SYSTEMD).ok());
-    let mut config = args.config("");
-    config.base.of_node = upstreams::of_node(resolv_conf.as_deref().unwrap_or_default(), systemd.as_deref());
+    let of_node = upstreams::of_node(resolv_conf.as_deref().unwrap_or_default(), systemd.as_deref());
+    let config = args.config(of_node);
     let telemetry = netkeel_telemetry::init("netkeel-dns", &Options::from_env(VERSION))?;
     if let Err(error) = telemetry.set_traces_endpoint(config.traces_endpoint.as_deref()) {
         tracing::warn!(error = &error as &dyn std::error::Error, "no traces are sent");

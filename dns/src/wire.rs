@@ -3,10 +3,14 @@
 
 use std::net::IpAddr;
 
+/// The type of an OPT record (RFC 6891 section 6.1.1).
+pub(crate) const OPT_TYPE: u16 = 41;
 /// Encoded size of an OPT record without options, in bytes.
 pub(crate) const OPT: u16 = 11;
 /// Size of a message's header, in bytes; the question begins behind it.
 pub(crate) const HEADER: usize = 12;
+/// In the third byte of a header: the message was cut (TC).
+pub(crate) const TRUNCATED: u8 = 0x02;
 /// The question's name, as a compression pointer.
 const OWNER: [u8; 2] = [0xc0, 12];
 /// Times of a SOA record in seconds: refresh, retry, expire.
@@ -44,13 +48,14 @@ pub(crate) const fn address_size(is_v4: bool) -> usize {
 /// Appends the OPT record of a reply without options and with a code below 16; `payload` is the largest datagram that is taken, in bytes.
 pub(crate) fn put_opt(bytes: &mut Vec<u8>, payload: u16, version: u8, dnssec: bool) {
     let [high, low] = payload.to_be_bytes();
-    bytes.extend([0, 0, 41, high, low, 0, version, u8::from(dnssec) << 7, 0, 0, 0]);
+    bytes.extend(OPT_BEGINS);
+    bytes.extend([high, low, 0, version, u8::from(dnssec) << 7, 0, 0, 0]);
 }
 
 /// Longest name in a packet, in bytes (RFC 1035 section 3.1).
 const NAME: usize = 255;
 /// An OPT record as it begins: at the root, of type 41.
-const OPT_BEGINS: [u8; 3] = [0, 0, 41];
+const OPT_BEGINS: [u8; 3] = [0, 0, OPT_TYPE.to_be_bytes()[1]];
 
 /// Writes the reply that a question should come over TCP into `reply`: no answer, marked as cut, never longer than the question. Nothing
 /// is written where `packet` is no question.
@@ -59,7 +64,7 @@ pub(crate) fn put_cut(packet: &[u8], payload: u16, reply: &mut Vec<u8>) {
     let Some(end) = question_end(packet) else { return };
     reply.extend_from_slice(&packet[..end]);
     // A reply, cut; "recursion desired" and "checking disabled" as asked, and recursion available.
-    reply[2] = 0x82 | packet[2] & 0x01;
+    reply[2] = 0x80 | TRUNCATED | packet[2] & 0x01;
     reply[3] = 0x80 | packet[3] & 0x10;
     reply[6..HEADER].fill(0);
     let rest = &packet[end..];
@@ -70,7 +75,7 @@ pub(crate) fn put_cut(packet: &[u8], payload: u16, reply: &mut Vec<u8>) {
 }
 
 /// Where the question ends in a packet that asks one.
-fn question_end(packet: &[u8]) -> Option<usize> {
+pub(crate) fn question_end(packet: &[u8]) -> Option<usize> {
     let header = packet.first_chunk::<HEADER>()?;
     if header[2] & 0xf8 != 0 || header[4..6] != [0, 1] {
         return None;

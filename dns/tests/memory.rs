@@ -85,7 +85,7 @@ fn pods() -> Lists {
 /// The zone that a follower makes of them.
 fn zone(Lists { services, slices, pods }: Lists) -> Arc<ArcSwap<Zone>> {
     let metrics = Metrics::new(&Registry::new("dns", "0"), ([127, 0, 0, 1], 53).into(), "cluster.local.");
-    let config = Args::try_parse_from(["netkeel-dns"]).expect("the defaults").config("");
+    let config = Args::try_parse_from(["netkeel-dns"]).expect("the defaults").config(vec![]);
     let zone = Zone::new(config.base.settings(&config.dns, vec![]), 1);
     let dns = Dns { search_path: SearchPath::ServerSide, ..config.dns };
     let live = Live::new(dns, &config.base, &metrics);

@@ -6,9 +6,7 @@ use super::Given;
 use crate::fast::Answered;
 use crate::message::UDP_LIMIT;
 use crate::plain::{AUTHENTIC, CHECKING_DISABLED, Question, RECURSION_DESIRED};
-use crate::wire::{HEADER, OPT, put_opt};
-
-const TRUNCATED: u8 = 0x02;
+use crate::wire::{HEADER, OPT, TRUNCATED, put_opt};
 
 /// Writes the reply, unless it does not fit, was cut, or says what is counted in the general way only.
 pub(crate) fn answer(

@@ -5,14 +5,12 @@ use std::ops::Range;
 
 use netkeel_crds::cluster_network::dns::Cache;
 
-use crate::wire::{HEADER, address_size};
+use crate::wire::{HEADER, OPT_TYPE, TRUNCATED, address_size};
 
-const TRUNCATED: u8 = 0x02;
 const AUTHORITATIVE: u8 = 0x04;
 const A: u16 = 1;
 const SOA: u16 = 6;
 const AAAA: u16 = 28;
-const OPT: u16 = 41;
 const TSIG: u16 = 250;
 const ANY: u16 = 255;
 const NO_ERROR: u8 = 0;
@@ -202,7 +200,7 @@ fn records(packet: &[u8], start: usize, counts: [u16; 3]) -> Option<(Vec<Record>
     for (section, count) in counts.into_iter().enumerate() {
         for _ in 0..count {
             let record = record(packet, at, section)?;
-            if matches!(record.rtype, OPT | TSIG) {
+            if matches!(record.rtype, OPT_TYPE | TSIG) {
                 // the upper bits of the response code must be none: what they say is no answer
                 let plain = section == 2 && (record.rtype == TSIG || packet[record.ttl_at] == 0);
                 return plain.then_some((found, extra));

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::UdpSocket;
 
 use crate::cache::reply::same_question;
-use crate::wire::HEADER;
+use crate::wire::{HEADER, question_end};
 
 /// Room for a reply: more than is ever asked for, in bytes.
 const ROOM: usize = 4096;
@@ -66,21 +66,12 @@ pub(super) fn answers(reply: &[u8], query: &[u8]) -> bool {
     if reply.len() < HEADER || query.len() < HEADER || reply[..2] != query[..2] || reply[2] & 0x80 == 0 {
         return false;
     }
-    let end = question_end(query);
+    let Some(end) = question_end(query) else { return false };
     match reply[4..6] {
         [0, 0] => reply[3] & 0x0f != 0,
         [0, 1] => reply.get(HEADER..end).is_some_and(|theirs| same_question(theirs, &query[HEADER..end])),
         _ => false,
     }
-}
-
-/// Where the one question of a query of our own ends: its name is not compressed.
-fn question_end(query: &[u8]) -> usize {
-    let mut at = HEADER;
-    while let Some(length) = query.get(at).filter(|length| **length != 0) {
-        at += usize::from(*length) + 1;
-    }
-    (at + 5).min(query.len())
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::cache::reply::{Bounds, Reply};
 use crate::loops::{Avoid, zone};
 use crate::metrics::Metrics;
 use crate::traced::Trace;
+use crate::wire::TRUNCATED;
 
 /// Tries at least, where one resolver fails to answer: a datagram may be lost.
 const TRIES: usize = 3;
@@ -37,7 +38,6 @@ const PROBE: Duration = Duration::from_millis(400);
 const PROBE_LASTS: Duration = Duration::from_millis(1200);
 /// The question of a probe: `. NS`, which any resolver knows.
 const PROBED: [u8; 4] = [0, 0, 2, 0];
-const TRUNCATED: u8 = 0x02;
 const FORMAT_ERROR: u8 = 1;
 
 /// Resolvers, and how they are asked.

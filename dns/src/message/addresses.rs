@@ -7,9 +7,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, Record};
 
 use super::emit;
-use crate::wire::{OPT, address_size, put_address, put_opt};
-
-const TRUNCATED: u8 = 0x02;
+use crate::wire::{OPT, TRUNCATED, address_size, put_address, put_opt};
 
 /// The reply in at most `limit` bytes; `None`, with `reply` unchanged, where it holds anything else.
 pub(super) fn encode(reply: &mut Message, limit: u16) -> Option<Vec<u8>> {

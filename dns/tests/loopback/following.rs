@@ -44,7 +44,7 @@ async fn start_as(
 ) -> Running {
     let listen = listen.to_string();
     let arguments = [&["netkeel-dns", "--listen", &listen], more].concat();
-    let config = Args::try_parse_from(arguments).unwrap().config("");
+    let config = Args::try_parse_from(arguments).unwrap().config(vec![]);
     start(&config, &api.client().unwrap(), &Registry::new("dns", "0"), health, stop).await.unwrap()
 }
 

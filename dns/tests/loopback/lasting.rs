@@ -35,7 +35,7 @@ impl Server {
             (Registry::new("dns", "0"), Health::default(), CancellationToken::new());
         let listen = listen.to_string();
         let all = [&["netkeel-dns", "--cluster-network", "default", "--listen", &listen], arguments].concat();
-        let config = Args::try_parse_from(all).unwrap().config("");
+        let config = Args::try_parse_from(all).unwrap().config(vec![]);
         let running = start(&config, &api.client().unwrap(), &registry, &health, &stop).await.unwrap();
         let address = running.addresses[0];
         Self { address, registry, health, running, stop: stop.drop_guard() }
@@ -118,7 +118,7 @@ async fn waits(api: &FakeApi, folder: &Path, result: &str) {
     let (registry, health, stop) = (Registry::new("dns", "0"), Health::default(), CancellationToken::new());
     let (address, state) = (listen.to_string(), folder.to_str().unwrap());
     let arguments = ["netkeel-dns", "--cluster-network", "default", "--listen", &address, "--state", state];
-    let (config, client) = (Args::try_parse_from(arguments).unwrap().config(""), api.client().unwrap());
+    let (config, client) = (Args::try_parse_from(arguments).unwrap().config(vec![]), api.client().unwrap());
     let starting = start(&config, &client, &registry, &health, &stop);
     assert!(
         tokio::time::timeout(Duration::from_millis(400), starting).await.is_err(),

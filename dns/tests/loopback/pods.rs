@@ -38,7 +38,7 @@ impl Server {
         api.put(pod("shop", "client", "127.0.0.1"));
         network(&api, dns);
         let arguments = ["netkeel-dns", "--listen", "127.0.0.1:0", "--cluster-network", "default"];
-        let config = Args::try_parse_from(arguments).unwrap().config("");
+        let config = Args::try_parse_from(arguments).unwrap().config(vec![]);
         let stop = CancellationToken::new();
         let registry = Registry::new("dns", "0");
         let running =

@@ -43,7 +43,7 @@ impl Cluster {
         let (registry, stop) = (Registry::new("dns", "0"), CancellationToken::new());
         api.put(network(&upstream, dns));
         let arguments = ["netkeel-dns", "--listen", "127.0.0.1:0", "--cluster-network", "default"];
-        let config = Args::try_parse_from(arguments).unwrap().config("");
+        let config = Args::try_parse_from(arguments).unwrap().config(vec![]);
         let client = api.client().unwrap();
         let running = start(&config, &client, &registry, &Health::default(), &stop).await.unwrap();
         Self {
