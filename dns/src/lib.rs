@@ -27,6 +27,7 @@ mod run;
 mod search;
 pub mod server;
 mod shards;
+mod slice;
 pub mod snapshot;
 mod status;
 mod traced;

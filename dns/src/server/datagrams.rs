@@ -18,6 +18,7 @@ use crate::limit::rate::Rate;
 use crate::limit::{Gate, Verdict};
 use crate::message::{Transport, UDP_LIMIT};
 use crate::metrics::Reason;
+use crate::slice;
 use crate::wire::{HEADER, put_cut};
 
 /// After so many full batches the socket's queue is looked at. When a batch is not full, there is none.
@@ -49,6 +50,9 @@ struct Thread {
 
 impl Thread {
     fn run(&self, stop: &CancellationToken) {
+        if let Err(error) = slice::short() {
+            tracing::info!(%error, "datagrams wait for other threads of this processor");
+        }
         let (mut batch, mut turn, common) = (Batch::new(), 0_usize, self.handler.common());
         let (mut quick, mut gate, mut full) = (Vec::new(), Gate::new(self.handler.limits()), 0);
         while !stop.is_cancelled() {

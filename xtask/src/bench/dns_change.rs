@@ -17,6 +17,8 @@ use super::loads::Attached;
 use super::policy_update::{millis, percentile};
 
 const STARTS: usize = 5;
+/// Of the server whose start is watched; those before are taken.
+const PORT: &str = "5304";
 /// How long a start is watched.
 const START: Duration = Duration::from_secs(4);
 const CHANGES: u32 = 300;
@@ -49,8 +51,8 @@ fn prober(bed: &Bed, port: &str, name: &str) -> Result<Attached> {
 /// Milliseconds from one start, with the command around it, to the first answer.
 fn start(bed: &Bed) -> Result<f64> {
     let last = SERVICES - 1;
-    let prober = prober(bed, "5303", &format!("{}.{}.svc.cluster.local", name(last), namespace(last)))?;
-    let mut command = command(bed, "5303", "5313")?;
+    let prober = prober(bed, PORT, &format!("{}.{}.svc.cluster.local", name(last), namespace(last)))?;
+    let mut command = command(bed, PORT, "5313")?;
     bed.settle()?;
     let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let server = Attached::start(&mut command)?;

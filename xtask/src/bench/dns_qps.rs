@@ -119,7 +119,11 @@ fn half_load(bed: &Bed, servers: &[Server; 2], turns: &[Vec<Turn>; 2], questions
             let most = median(&turns[index].iter().map(|turn| turn.per_second).collect::<Vec<_>>());
             let rate = format!("{:.0}", most / 2.0);
             let fared = dns_abuse::fares(bed, &servers[index], questions, (questions, Some(&rate)))?;
-            ensure!(fared.success > 99.0, "{}: {:.1} % answered", servers[index].name, fared.success);
+            if fared.success < 100.0 {
+                bed.progress
+                    .say(format!("{} answered {:.2} % within a second", servers[index].name, fared.success));
+            }
+            ensure!(index == 1 || fared.success >= 99.9, "too few answers to say what they take");
             took[index].push(fared.p99);
         }
     }
