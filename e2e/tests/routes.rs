@@ -43,7 +43,8 @@ fn pods_learn_what_the_tunnel_takes(
         from.udp_of(&to.address, ECHO_PORT, full)?.none_failed().context("with the tunnel")?;
     }
     let after = mode.tunnelled()?;
-    ensure!(before.iter().zip(&after).all(|(before, after)| after - before > 1000), "{before:?} {after:?}");
+    // Each node sends 16 MiB and more, in packets of 64 KiB at the most, as long as the kernel has not cut them.
+    ensure!(before.iter().zip(&after).all(|(before, after)| after - before > 256), "{before:?} {after:?}");
     mode.set("None")?;
     one.transfer(&other.address, ECHO_PORT, 8 << 20).context("without the tunnel again")?;
     let rate = goes_on.end()?.rate().context("the connection that went on")?;

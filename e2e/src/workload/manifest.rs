@@ -58,12 +58,18 @@ impl<'a> Pod<'a> {
     }
 }
 
+/// The readiness of a server: without it a pod counts as ready when its program has started, which may be before it listens.
+#[must_use]
+pub fn serves() -> Value {
+    json!({"tcpSocket": {"port": ECHO_PORT}, "periodSeconds": 1})
+}
+
 /// A Deployment of servers that are spread over the nodes and say when they serve.
 #[must_use]
 pub fn deployment(name: &str, replicas: usize) -> Value {
     let labels = json!({"app": name});
     let mut spec = template();
-    spec["containers"][0]["readinessProbe"] = json!({"tcpSocket": {"port": ECHO_PORT}, "periodSeconds": 1});
+    spec["containers"][0]["readinessProbe"] = serves();
     spec["topologySpreadConstraints"] = json!([{
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
