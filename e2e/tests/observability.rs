@@ -281,7 +281,8 @@ fn sum(cluster: &Cluster, what: &str) -> Result<f64> {
 fn a_dead_collector_changes_nothing_but_counters() -> Result<()> {
     let cluster = cluster()?;
     let workload = Workload::new(cluster, "untraced")?;
-    let before = sum(cluster, "dropped")?;
+    let scraped = || sum(cluster, "dropped");
+    let before = wait_until("the counters are scraped", Duration::from_secs(90), scraped)?;
     cluster.stop_jaeger()?;
     let edited = edit(cluster, "").and_then(|(generation, destination)| {
         workload.pod("a", "n1")?;

@@ -136,6 +136,8 @@ fn a_service_without_endpoints_refuses_at_once_and_serves_when_they_come_back() 
     let address = service("empty", 1).unwrap();
     workload().scale("empty", 0).unwrap();
     workload().wait_endpoints("empty", 0).unwrap();
+    // One that ends still serves, and is asked while there is no other (KEP-1669).
+    workload().kubectl(&["wait", "--for=delete", "pod", "-l", "app=empty", "--timeout=60s"]).unwrap();
     refused(&address).unwrap();
     let udp = pod_clients()[0].udp(&address, ECHO_PORT, 3, true).unwrap();
     assert_eq!(udp.refused(), 3, "UDP: {:?}", udp.errors);
