@@ -9,6 +9,8 @@ mod tests;
 use netkeel_crds::ClusterNetwork;
 use serde_json::{Value, json};
 
+use crate::plan::{Part, PartName};
+
 /// Label that marks what is ours.
 pub const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "netkeel");
 
@@ -30,4 +32,12 @@ fn owners(network: &ClusterNetwork) -> Value {
         "name": network.metadata.name,
         "uid": network.metadata.uid,
     }])
+}
+
+/// The object of that name. `metadata` is what it has besides its name and namespace.
+fn part(name: PartName, mut metadata: Value, spec: &Value) -> Part {
+    metadata["name"] = name.name.into();
+    metadata["namespace"] = name.namespace.as_str().into();
+    let body = json!({"apiVersion": name.api_version, "kind": name.kind, "metadata": metadata, "spec": spec});
+    Part { name, body }
 }

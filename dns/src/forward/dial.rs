@@ -39,7 +39,7 @@ impl std::fmt::Debug for Tls {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TlsError {
     /// What they are told to show cannot be judged.
-    #[error("{0}")]
+    #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// TLS itself.
     #[error("TLS cannot be set up")]

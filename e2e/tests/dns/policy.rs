@@ -43,8 +43,8 @@ fn a_policy_that_denies_everything_cuts_dns_off_only_where_that_is_asked_for() -
     let resolves = || Ok::<_, anyhow::Error>(client.resolve(NAME, "A", false)?.code == "NOERROR");
     let _settings = AsItWas;
     let _denied = Denied::apply()?;
-    // The second of both shows that the policy is in force, and the first that it was of no consequence before.
     ensure!(resolves()?, "a policy for all pods of kube-system cut DNS off");
+    // Shows that the policy is in force, which it need not have been before; what "Exempt" does then comes last.
     set(&json!({"networkPolicies": "Enforced"}))?;
     wait_until("DNS is cut off", SOON, || {
         ensure!(!resolves().unwrap_or(false), "names are answered");

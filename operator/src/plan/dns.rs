@@ -67,8 +67,7 @@ fn service(network: &ClusterNetwork, address: IpAddr, seen: &Observed, out: &mut
         out.steps.push(Step::Apply(Box::new(render::dns::service(network, address))));
         return;
     }
-    let servers = Placed::of(network, seen).present;
-    if servers.is_some_and(|servers| has_taken_over(network, servers, seen)) {
+    if Placed::of(network, seen).has_taken_over(network, seen) {
         // Only what it always has: later passes, which apply, could not take away what this writes.
         let mut plain = network.clone();
         plain.spec.dns.tls = None;
@@ -84,13 +83,13 @@ pub(crate) fn is_handed_over(seen: &Observed) -> bool {
 /// The servers where `placement` wants them. Those of the other placement go once these have taken over: the Service is never without any.
 fn servers(network: &ClusterNetwork, seen: &Observed, settings: &Settings, out: &mut Outcome) {
     use render::dns::{daemon_set, daemon_set_name, deployment, deployment_name};
-    let Placed { present, former } = Placed::of(network, seen);
     let (part, other) = match network.spec.dns.placement {
         Placement::Replicas => (deployment(network, seen, settings), daemon_set_name()),
         Placement::EveryNode => (daemon_set(network, seen, settings), deployment_name()),
     };
     out.steps.push(Step::Apply(Box::new(part)));
-    if former.is_some() && present.is_some_and(|present| has_taken_over(network, present, seen)) {
+    let placed = Placed::of(network, seen);
+    if placed.former.is_some() && placed.has_taken_over(network, seen) {
         out.steps.push(Step::Delete(other));
     }
 }
@@ -109,16 +108,17 @@ impl Placed {
             Placement::EveryNode => Self { present: nodes, former: replicas },
         }
     }
-}
 
-/// Whether all servers are ready that can be: on a node that is not Ready none can.
-fn has_taken_over(network: &ClusterNetwork, servers: Workload, seen: &Observed) -> bool {
-    let nodes = seen.nodes.iter().filter(|node| node.ready).count();
-    let possible = match network.spec.dns.placement {
-        Placement::Replicas => servers.wanted,
-        Placement::EveryNode => servers.wanted.min(u32::try_from(nodes).unwrap_or(u32::MAX)),
-    };
-    servers.ready >= possible.max(1)
+    /// Whether all servers of the placement that is wanted are ready that can be: on a node that is not Ready none can.
+    fn has_taken_over(&self, network: &ClusterNetwork, seen: &Observed) -> bool {
+        let Some(servers) = self.present else { return false };
+        let nodes = seen.nodes.iter().filter(|node| node.ready).count();
+        let possible = match network.spec.dns.placement {
+            Placement::Replicas => servers.wanted,
+            Placement::EveryNode => servers.wanted.min(u32::try_from(nodes).unwrap_or(u32::MAX)),
+        };
+        servers.ready >= possible.max(1)
+    }
 }
 
 /// What the servers cannot use of `spec.dns`, though the schema lets it pass. They go on answering as the last good one says.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::labels;
+use super::{labels, part};
 use crate::{
     plan::{Part, PartName},
     settings::Settings,
@@ -33,28 +33,18 @@ pub fn name(settings: &Settings) -> PartName {
 /// The agents of all nodes. Nobody owns them: a garbage collector would take them away before they have cleaned up.
 #[must_use]
 pub fn daemon_set(settings: &Settings) -> Part {
-    let name = name(settings);
-    let body = json!({
-        "apiVersion": name.api_version,
-        "kind": name.kind,
-        "metadata": {
-            "name": name.name,
-            "namespace": name.namespace,
-            "labels": labels("agent"),
-        },
-        "spec": {
-            "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-agent"}},
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
-            "template": {
-                "metadata": {
-                    "labels": labels("agent"),
-                    "annotations": {"kubectl.kubernetes.io/default-container": "agent", "prometheus.io/port": "9470", "prometheus.io/scrape": "true"},
-                },
-                "spec": pod(settings),
+    let spec = json!({
+        "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-agent"}},
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+        "template": {
+            "metadata": {
+                "labels": labels("agent"),
+                "annotations": {"kubectl.kubernetes.io/default-container": "agent", "prometheus.io/port": "9470", "prometheus.io/scrape": "true"},
             },
+            "spec": pod(settings),
         },
     });
-    Part { name, body }
+    part(name(settings), json!({"labels": labels("agent")}), &spec)
 }
 
 fn pod(settings: &Settings) -> Value {

@@ -9,7 +9,7 @@ use netkeel_crds::{ClusterNetwork, cluster_network::dns::Placement};
 use netkeel_index::convert::PREFER_SAME_NODE;
 use serde_json::{Value, json};
 
-use super::{labels, owners};
+use super::{labels, owners, part};
 use crate::{
     observed::Observed,
     plan::{Part, PartName},
@@ -62,24 +62,14 @@ pub fn policy_name() -> PartName {
 /// Allows the servers everything. What one policy allows no other takes away, so that one which selects all pods of the namespace leaves them alone.
 #[must_use]
 pub fn policy(network: &ClusterNetwork) -> Part {
-    let name = policy_name();
-    let body = json!({
-        "apiVersion": name.api_version,
-        "kind": name.kind,
-        "metadata": {
-            "name": name.name,
-            "namespace": name.namespace,
-            "labels": labels("dns"),
-            "ownerReferences": owners(network),
-        },
-        "spec": {
-            "podSelector": {"matchLabels": selector()},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{}],
-            "egress": [{}],
-        },
+    let metadata = json!({"labels": labels("dns"), "ownerReferences": owners(network)});
+    let spec = json!({
+        "podSelector": {"matchLabels": selector()},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{}],
+        "egress": [{}],
     });
-    Part { name, body }
+    part(policy_name(), metadata, &spec)
 }
 
 fn dns_labels() -> Value {
@@ -97,92 +87,65 @@ pub fn selector() -> Value {
 /// The Service in front of the servers.
 #[must_use]
 pub fn service(network: &ClusterNetwork, address: IpAddr) -> Part {
-    let name = service_name();
     let mut labels = dns_labels();
     labels["kubernetes.io/cluster-service"] = "true".into();
     labels["kubernetes.io/name"] = "CoreDNS".into(); // the name by which `kubectl cluster-info` finds it
-    let mut body = json!({
-        "apiVersion": name.api_version,
-        "kind": name.kind,
-        "metadata": {
-            "name": name.name,
-            "namespace": name.namespace,
-            "labels": labels,
-            "annotations": {"prometheus.io/port": "9472", "prometheus.io/scrape": "true"},
-            // No owner: one that was handed over and taken back must outlive the network. The removal deletes it.
-        },
-        "spec": {
-            "clusterIP": address.to_string(),
-            "ipFamilyPolicy": "PreferDualStack",
-            "selector": selector(),
-            "ports": [
-                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
-                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
-                {"name": "metrics", "port": 9472, "protocol": "TCP", "targetPort": 9472},
-            ],
-        },
+    // No owner: one that was handed over and taken back must outlive the network. The removal deletes it.
+    let metadata = json!({
+        "labels": labels,
+        "annotations": {"prometheus.io/port": "9472", "prometheus.io/scrape": "true"},
+    });
+    let mut spec = json!({
+        "clusterIP": address.to_string(),
+        "ipFamilyPolicy": "PreferDualStack",
+        "selector": selector(),
+        "ports": [
+            {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+            {"name": "metrics", "port": 9472, "protocol": "TCP", "targetPort": 9472},
+        ],
     });
     if network.spec.dns.placement == Placement::EveryNode {
-        body["spec"]["trafficDistribution"] = PREFER_SAME_NODE.into();
+        spec["trafficDistribution"] = PREFER_SAME_NODE.into();
     }
     if network.spec.dns.tls.is_some() {
-        tls::add_to_service(&mut body);
+        tls::add_to_service(&mut spec);
     }
-    Part { name, body }
+    part(service_name(), metadata, &spec)
 }
 
 /// So many servers as `replicas` says.
 #[must_use]
 pub fn deployment(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Part {
-    let name = deployment_name();
-    let body = json!({
-        "apiVersion": name.api_version,
-        "kind": name.kind,
-        "metadata": {
-            "name": name.name,
-            "namespace": name.namespace,
-            "labels": dns_labels(),
-            "ownerReferences": owners(network),
-        },
-        "spec": {
-            "replicas": network.spec.dns.replicas,
-            "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
-            // A new server answers before an old one goes, with one replica too.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {
-                "metadata": {"labels": dns_labels()},
-                "spec": replica(network, seen, settings),
-            },
-        },
+    let spec = json!({
+        "replicas": network.spec.dns.replicas,
+        "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns"}},
+        "strategy": rolling(),
+        "template": {"metadata": {"labels": dns_labels()}, "spec": replica(network, seen, settings)},
     });
-    Part { name, body }
+    part(deployment_name(), of_servers(network), &spec)
 }
 
-/// A server on each node that has an agent. During an update the new one is ready before the old one goes.
+/// A server on each node that has an agent.
 #[must_use]
 pub fn daemon_set(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Part {
-    let name = daemon_set_name();
     let mut labels = dns_labels();
     labels[EVERY_NODE.0] = EVERY_NODE.1.into();
-    let body = json!({
-        "apiVersion": name.api_version,
-        "kind": name.kind,
-        "metadata": {
-            "name": name.name,
-            "namespace": name.namespace,
-            "labels": dns_labels(),
-            "ownerReferences": owners(network),
-        },
-        "spec": {
-            "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns", EVERY_NODE.0: EVERY_NODE.1}},
-            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": of_node(network, seen, settings),
-            },
-        },
+    let spec = json!({
+        "selector": {"matchLabels": {"app.kubernetes.io/name": "netkeel-dns", EVERY_NODE.0: EVERY_NODE.1}},
+        "updateStrategy": rolling(),
+        "template": {"metadata": {"labels": labels}, "spec": of_node(network, seen, settings)},
     });
-    Part { name, body }
+    part(daemon_set_name(), of_servers(network), &spec)
+}
+
+fn of_servers(network: &ClusterNetwork) -> Value {
+    json!({"labels": dns_labels(), "ownerReferences": owners(network)})
+}
+
+/// A new server answers before an old one goes, with one replica, and on each node, too.
+fn rolling() -> Value {
+    json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}})
 }
 
 fn replica(network: &ClusterNetwork, seen: &Observed, settings: &Settings) -> Value {

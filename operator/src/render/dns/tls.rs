@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 const PORT: u16 = 853;
 const FOLDER: &str = "/etc/netkeel/tls";
 
-/// The port of the Service.
+/// The port of the Service, into its spec.
 pub(super) fn add_to_service(service: &mut Value) {
     push(
-        &mut service["spec"]["ports"],
+        &mut service["ports"],
         json!({"name": "dns-over-tls", "port": PORT, "protocol": "TCP", "targetPort": PORT}),
     );
 }
