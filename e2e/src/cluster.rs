@@ -1,6 +1,7 @@
 //! The cluster as tests and `cargo xtask cluster` use it.
 //! Its folder is `/var/tmp/netkeel/<name>`; its processes are exactly those in the cgroup `netkeel/<name>`.
 
+mod kubectl;
 mod options;
 pub(crate) mod start;
 
@@ -48,6 +49,7 @@ pub struct Cluster {
     name: String,
     folder: PathBuf,
     state: State,
+    kubectl: kubectl::Kubectl,
 }
 
 impl Cluster {
@@ -70,7 +72,8 @@ impl Cluster {
         let folder = folder(name);
         let text = fs::read_to_string(folder.join("cluster.json"))
             .with_context(|| format!("no cluster {name} is up: cargo xtask cluster up --name {name}"))?;
-        Ok(Self { name: name.into(), state: serde_json::from_str(&text)?, folder })
+        let state = serde_json::from_str(&text)?;
+        Ok(Self { name: name.into(), state, folder, kubectl: kubectl::Kubectl::default() })
     }
 
     /// Ends everything that belongs to the cluster and removes its folder. Also for what is left of one that crashed.
@@ -131,42 +134,6 @@ impl Cluster {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("pki/admin.kubeconfig")
-    }
-
-    /// kubectl in the fabric's network namespace, arguments to be added.
-    ///
-    /// # Errors
-    /// The fabric does not run.
-    pub fn kubectl_command(&self) -> Result<Command> {
-        let mut command = self.fabric_command(&self.state.kubectl)?;
-        // A fifth of what its start costs: tests start it some thousand times.
-        command.env("GOMAXPROCS", "1").env("GOGC", "800");
-        Ok(command)
-    }
-
-    /// Runs kubectl and returns what it printed.
-    ///
-    /// # Errors
-    /// kubectl fails; the error has its stderr.
-    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        process::text(self.kubectl_command()?.args(arguments))
-    }
-
-    /// Runs kubectl with `-o json` and returns the object.
-    ///
-    /// # Errors
-    /// As [`Cluster::kubectl`], or what it printed is not JSON.
-    pub fn kubectl_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
-        let text = self.kubectl(&[arguments, &["-o", "json"]].concat())?;
-        serde_json::from_str(&text).with_context(|| format!("kubectl {}", arguments.join(" ")))
-    }
-
-    /// Applies a manifest.
-    ///
-    /// # Errors
-    /// As [`Cluster::kubectl`].
-    pub fn apply(&self, manifest: &str) -> Result<String> {
-        process::text_with_input(self.kubectl_command()?.args(["apply", "-f", "-"]), manifest)
     }
 
     /// helm in the fabric's network namespace, arguments to be added.

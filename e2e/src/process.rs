@@ -58,7 +58,7 @@ pub fn describe(command: &Command) -> String {
 /// The command cannot be started or fails; the error has its last lines of stderr.
 pub fn run(command: &mut Command) -> Result<Output> {
     let output = command.stdin(Stdio::null()).output().with_context(|| describe(command))?;
-    checked(command, output)
+    checked(&describe(command), output)
 }
 
 /// Runs the command and returns its standard output as text.
@@ -82,7 +82,15 @@ pub fn text_with_input(command: &mut Command, input: &str) -> Result<String> {
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().with_context(|| describe(command))?;
     drop(writer.join());
-    Ok(String::from_utf8_lossy(&checked(command, output)?.stdout).into_owned())
+    text_of(&describe(command), output)
+}
+
+/// The standard output of what ran as text.
+///
+/// # Errors
+/// It failed; the error has its last lines of stderr.
+pub(crate) fn text_of(what: &str, output: Output) -> Result<String> {
+    Ok(String::from_utf8_lossy(&checked(what, output)?.stdout).into_owned())
 }
 
 /// Runs a command that takes minutes: its output goes to the terminal and every half minute a line says that it still runs.
@@ -107,7 +115,7 @@ pub fn run_long(command: &mut Command, what: &str, progress: &Progress) -> Resul
     }
 }
 
-fn checked(command: &Command, output: Output) -> Result<Output> {
+fn checked(what: &str, output: Output) -> Result<Output> {
     if output.status.success() {
         return Ok(output);
     }
@@ -115,7 +123,7 @@ fn checked(command: &Command, output: Output) -> Result<Output> {
     let said = if stderr.trim().is_empty() { String::from_utf8_lossy(&output.stdout) } else { stderr };
     let lines: Vec<&str> = said.trim().lines().collect();
     let last = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n");
-    bail!("{} failed ({}): {last}", describe(command), output.status)
+    bail!("{what} failed ({}): {last}", output.status)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::kubectl::Kubectl;
 use super::{Cluster, NODE_PROGRAM, Node, Options, State, folder};
 use crate::binaries::Binaries;
 use crate::config::{Plan, addresses, group, node_name};
@@ -81,7 +82,8 @@ fn start(plan: &Plan<'_>, progress: &Progress) -> Result<Cluster> {
         helm: plan.binaries.helm(),
         ip_family: plan.ip_family,
     };
-    let cluster = Cluster { name: plan.cluster.into(), folder: plan.folder.into(), state };
+    let kubectl = Kubectl::default();
+    let cluster = Cluster { name: plan.cluster.into(), folder: plan.folder.into(), state, kubectl };
     let dead: Vec<String> = dead.into_iter().map(node_name).collect();
     progress.say(if dead.is_empty() {
         "all nodes run".into()
@@ -122,7 +124,7 @@ fn ready(cluster: &Cluster, started: &[&str], progress: &Progress) -> Result<()>
 }
 
 /// The end of a program's log, for an error.
-fn log_hint(cluster: &Cluster, member: &str, program: &str) -> String {
+pub(super) fn log_hint(cluster: &Cluster, member: &str, program: &str) -> String {
     let path = cluster.folder.join(member).join("log").join(format!("{program}.log"));
     let text = fs::read_to_string(&path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();

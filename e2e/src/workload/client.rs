@@ -252,11 +252,20 @@ impl<'a> Client<'a> {
 
     /// Runs any program there and returns what it printed.
     pub fn text(&self, command: &[&str]) -> Result<String> {
-        process::text(self.command()?.args(command))
+        match &self.place {
+            Place::Pod { namespace, name } => self.cluster.kubectl(&exec(namespace, name, command)),
+            Place::Node(_) | Place::Outside => process::text(self.command()?.args(command)),
+        }
     }
 
     fn run<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
-        parse(&self.peer(arguments)?.output()?)
+        parse(&match &self.place {
+            Place::Pod { namespace, name } => {
+                let command = [&[PROGRAM], arguments].concat();
+                self.cluster.kubectl_output(&exec(namespace, name, &command), "")?
+            }
+            Place::Node(_) | Place::Outside => self.peer(arguments)?.output()?,
+        })
     }
 
     fn background<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<Flow<T>> {
@@ -278,7 +287,7 @@ impl<'a> Client<'a> {
             Place::Outside => self.cluster.outside_command(Path::new("/usr/bin/env")),
             Place::Pod { namespace, name } => {
                 let mut command = self.cluster.kubectl_command()?;
-                command.args(["exec", "-n", namespace, name, "--"]);
+                command.args(exec(namespace, name, &[]));
                 Ok(command)
             }
         }
@@ -301,6 +310,10 @@ impl fmt::Display for Client<'_> {
             Place::Outside => f.write_str("outside"),
         }
     }
+}
+
+fn exec<'a>(namespace: &'a str, pod: &'a str, command: &[&'a str]) -> Vec<&'a str> {
+    [&["exec", "-n", namespace, pod, "--"], command].concat()
 }
 
 pub(super) fn at(to: &str, port: u16) -> String {
