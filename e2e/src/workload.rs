@@ -18,7 +18,7 @@ use crate::{Cluster, wait_until};
 pub use client::{Answer, Client};
 pub use install::shared;
 pub use manifest::Pod;
-pub use manifest::{ECHO_PORT, HTTP_PORT, serves};
+pub use manifest::{ECHO_PORT, HTTP_PORT};
 pub use prober::Prober;
 
 /// A pod that needs longer than this to become ready never will.

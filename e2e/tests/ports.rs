@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::{
     wait_until,
-    workload::{Client, ECHO_PORT, Pod, Workload, client::Seen, node_names, serves, shared},
+    workload::{Client, ECHO_PORT, Pod, Workload, client::Seen, node_names, shared},
 };
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn make_peers() -> Result<Peers> {
 /// A server with ports of its node: protocol, host's port, its own port.
 fn with_ports(name: &str, node: &str, ports: &[(&str, u16, u16)]) -> Value {
     let port = |(protocol, host, own): &(&str, u16, u16)| json!({"protocol": protocol, "hostPort": host, "containerPort": own});
-    let mut pod = Pod { readiness: Some(serves()), ..Pod::server(name, node) }.json();
+    let mut pod = Pod::server(name, node).json();
     pod["spec"]["containers"][0]["ports"] = ports.iter().map(port).collect();
     pod
 }

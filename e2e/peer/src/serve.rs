@@ -54,8 +54,19 @@ pub(crate) fn http(name: &str, port: u16) -> Result<()> {
     })
 }
 
-/// Serves TCP and UDP echo on all addresses.
+/// Serves TCP and UDP echo on all addresses; UDP before TCP, which is what probes ask.
 pub(crate) fn echo(name: &str, port: u16) -> Result<()> {
+    let socket = UdpSocket::bind(("::", port)).map_err(|error| format!("UDP port {port}: {error}"))?;
+    let to_datagrams = name.to_owned();
+    thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            received::datagram(client.ip());
+            let mut answer = format!("{to_datagrams} {}\n", plain(client)).into_bytes();
+            answer.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            drop(socket.send_to(&answer, client));
+        }
+    });
     accept(name, port, |name, stream| {
         received::connection(stream.peer_addr()?.ip());
         writeln!(stream, "{name} {}", plain(stream.peer_addr()?))?;
@@ -67,19 +78,7 @@ pub(crate) fn echo(name: &str, port: u16) -> Result<()> {
             }
             stream.write_all(buffer.get(..length).unwrap_or_default())?;
         }
-    })?;
-    let socket = UdpSocket::bind(("::", port)).map_err(|error| format!("UDP port {port}: {error}"))?;
-    let name = name.to_owned();
-    thread::spawn(move || {
-        let mut buffer = vec![0; 64 << 10];
-        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
-            received::datagram(client.ip());
-            let mut answer = format!("{name} {}\n", plain(client)).into_bytes();
-            answer.extend_from_slice(buffer.get(..length).unwrap_or_default());
-            drop(socket.send_to(&answer, client));
-        }
-    });
-    Ok(())
+    })
 }
 
 /// Listens on IPv6 and with it on IPv4, one thread a connection.

@@ -21,14 +21,14 @@ pub struct Pod<'a> {
     pub host_network: bool,
     /// What the workload program does: `serve` or `pause`.
     pub role: &'a str,
-    /// A readiness probe.
+    /// A readiness probe, for as long as the pod lives.
     pub readiness: Option<Value>,
     /// kubectl on the node, to be had as [`KUBECTL`].
     pub kubectl: Option<PathBuf>,
 }
 
 impl<'a> Pod<'a> {
-    /// A pod of the pod network without a probe.
+    /// A pod of the pod network that counts as ready when it has begun to serve.
     #[must_use]
     pub fn server(name: &'a str, node: &'a str) -> Self {
         Self { name, node, host_network: false, role: "serve", readiness: None, kubectl: None }
@@ -41,6 +41,11 @@ impl<'a> Pod<'a> {
         spec["containers"][0]["args"] = json!([self.role]);
         if self.host_network {
             spec["hostNetwork"] = json!(true);
+        }
+        if self.role == "serve" {
+            // Without it a pod counts as ready when its program has started, which may be before it listens.
+            spec["containers"][0]["startupProbe"] = serves();
+            spec["containers"][0]["startupProbe"]["failureThreshold"] = json!(60);
         }
         if let Some(readiness) = &self.readiness {
             spec["containers"][0]["readinessProbe"] = readiness.clone();
@@ -58,9 +63,8 @@ impl<'a> Pod<'a> {
     }
 }
 
-/// The readiness of a server: without it a pod counts as ready when its program has started, which may be before it listens.
-#[must_use]
-pub fn serves() -> Value {
+/// A probe of whether a server serves.
+fn serves() -> Value {
     json!({"tcpSocket": {"port": ECHO_PORT}, "periodSeconds": 1})
 }
 

@@ -74,9 +74,10 @@ pub(super) fn once(target: SocketAddr) -> std::io::Result<()> {
     stream.write_all(&[7; SIZE])?;
     let mut response = [0; SIZE];
     stream.read_exact(&mut response)?;
-    match stream.read(&mut response)? {
-        0 => Ok(()),
-        _ => Err(Error::new(ErrorKind::InvalidData, "the server sent more than the response")),
+    match stream.read_exact(&mut response[..1]) {
+        Ok(()) => Err(Error::new(ErrorKind::InvalidData, "the server sent more than the response")),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
