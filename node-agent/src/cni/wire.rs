@@ -1,5 +1,5 @@
 //! Messages over the agent's socket, with descriptors beside the first byte (`SCM_RIGHTS`). Blocking; the caller sets
-//! the socket's time limits.
+//! the socket's time limits. With those a process that is stopped and goes on sees EINTR (signal(7)), which ends nothing here.
 #![expect(unsafe_code, reason = "a received descriptor is a bare number until somebody owns it")]
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
 
 use nix::{
     cmsg_space,
+    errno::Errno,
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
 };
 
@@ -27,7 +28,13 @@ pub fn send(mut stream: &UnixStream, message: &[u8], descriptors: &[BorrowedFd<'
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let control = if raw.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&raw)] };
     let slices = [IoSlice::new(&bytes)];
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &slices, &control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let sent = loop {
+        match sendmsg::<()>(stream.as_raw_fd(), &slices, &control, flags, None) {
+            Err(Errno::EINTR) => {}
+            sent => break sent?,
+        }
+    };
     stream.write_all(&bytes[sent..])
 }
 
@@ -42,12 +49,9 @@ pub fn receive(mut stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let mut bytes = first[..got].to_vec();
-    while bytes.len() < 4 {
-        let got = stream.read(&mut first)?;
-        if got == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        bytes.extend_from_slice(&first[..got]);
+    if got < 4 {
+        bytes.resize(4, 0);
+        stream.read_exact(&mut bytes[got..])?;
     }
     let length = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
     if length > LIMIT {
@@ -68,7 +72,10 @@ fn receive_first(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, V
     let mut control = cmsg_space!([RawFd; 2]);
     let mut slices = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let received = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let received = match recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+        Err(Errno::EINTR) => return receive_first(stream, buffer),
+        received => received?,
+    };
     let mut descriptors = Vec::new();
     for message in received.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = message {
@@ -81,7 +88,17 @@ fn receive_first(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, V
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, os::fd::AsFd, thread};
+    use std::{
+        fs::File,
+        os::{fd::AsFd, unix::thread::JoinHandleExt},
+        thread,
+        time::Duration,
+    };
+
+    use nix::{
+        libc,
+        sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    };
 
     use super::*;
 
@@ -111,6 +128,25 @@ mod tests {
         assert!(receive(&right).unwrap().0.is_empty());
         drop(left);
         assert_eq!(receive(&right).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_and_goes_on_still_gets_its_message() {
+        extern "C" fn nothing(_: i32) {}
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing.
+        unsafe { sigaction(Signal::SIGUSR2, &action) }.unwrap();
+        let (mut left, right) = UnixStream::pair().unwrap();
+        right.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let receiver = thread::spawn(move || receive(&right));
+        for bytes in [[0, 0].as_slice(), &[0, 2, 7], &[8]] {
+            thread::sleep(Duration::from_millis(50));
+            // SAFETY: the thread has not been joined yet.
+            unsafe { libc::pthread_kill(receiver.as_pthread_t(), libc::SIGUSR2) };
+            thread::sleep(Duration::from_millis(50));
+            left.write_all(bytes).unwrap();
+        }
+        assert_eq!(receiver.join().unwrap().unwrap().0, [7, 8]);
     }
 
     #[test]
