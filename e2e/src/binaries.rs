@@ -25,7 +25,7 @@ struct Module {
     minutes: u32,
 }
 
-const MODULES: [Module; 3] = [
+const MODULES: [Module; 4] = [
     Module {
         name: "containerd",
         requirement: "github.com/containerd/containerd/v2",
@@ -37,6 +37,14 @@ const MODULES: [Module; 3] = [
         ],
         programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
         minutes: 2,
+    },
+    Module {
+        name: "etcd",
+        requirement: "go.etcd.io/etcd/server/v3",
+        variables: &[],
+        packages: &["."],
+        programs: &["etcd"],
+        minutes: 1,
     },
     Module {
         name: "kube",

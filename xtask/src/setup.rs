@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 
 /// A program that must exist, and the Debian package that brings it.
 const CLUSTER: &[(&str, &str)] = &[
-    ("/usr/bin/etcd", "etcd-server"),
     ("/usr/sbin/runc", "runc"),
     ("/bin/busybox", "busybox-static"),
     ("/usr/bin/musl-gcc", "musl-tools"),
