@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http::{Request, Uri};
 use hyper_util::{
     client::legacy::{
         Client as HttpClient, ResponseFuture,
@@ -15,9 +16,13 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
-use kube::{Client, Config, client::ConfigExt, config::KubeConfigOptions};
+use kube::{
+    Client, Config,
+    client::{ClientBuilder, ConfigExt},
+    config::KubeConfigOptions,
+};
 use rand::seq::SliceRandom;
-use tower::{BoxError, Service, ServiceBuilder};
+use tower::{BoxError, Service, ServiceBuilder, util::MapRequestLayer};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::ApiServers;
@@ -58,7 +63,9 @@ pub fn connect(servers: &ApiServers) -> Result<Client, ConnectError> {
         let mut config = Config::incluster_env().map_err(|error| ConnectError::InCluster(Box::new(error)))?;
         // As `through` does: kube itself waits for 295 s.
         (config.connect_timeout, config.read_timeout) = (Some(CONNECT_TIMEOUT), Some(ANSWER_TIMEOUT));
-        return Client::try_from(config).map_err(|error| ConnectError::Setup(Box::new(error)));
+        return ClientBuilder::try_from(config)
+            .map(|builder| builder.with_layer(&MapRequestLayer::new(as_of_now)).build())
+            .map_err(|error| ConnectError::Setup(Box::new(error)));
     }
     // The URL `https://kubernetes.default.svc/` has no port, so that each address keeps its own.
     let config = Config::incluster_dns().map_err(|error| ConnectError::InCluster(Box::new(error)))?;
@@ -91,6 +98,7 @@ fn through(config: Config, servers: ApiServers, limit: Duration) -> Result<Clien
     tcp.set_tcp_user_timeout(Some(DEAD_PEER));
     let https = config.rustls_https_connector_with_connector(tcp)?;
     let service = ServiceBuilder::new()
+        .map_request(as_of_now)
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(ResponseBodyTimeoutLayer::new(limit))
@@ -102,6 +110,26 @@ fn through(config: Config, servers: ApiServers, limit: Duration) -> Result<Clien
         })
         .service(HttpClient::builder(TokioExecutor::new()).build(https));
     Ok(Client::new(service, config.default_namespace))
+}
+
+/// kube asks for what a streamed list begins with "at version 0", as it is in an API server's cache, however old; without a version it is as of
+/// now, as with a list (Kubernetes API concepts, "Streaming lists").
+fn as_of_now<B>(mut request: Request<B>) -> Request<B> {
+    if let Some(uri) = without_version(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+fn without_version(uri: &Uri) -> Option<Uri> {
+    let query = uri.query()?;
+    if !query.split('&').any(|pair| pair == "sendInitialEvents=true") {
+        return None;
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| *pair != "resourceVersion=0").collect();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(format!("{}?{}", uri.path(), kept.join("&")).parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// Answers every name with the known addresses, shuffled: clients spread over the API servers, and one that is frozen is not always first.
@@ -157,6 +185,19 @@ mod tests {
         let answer = tokio::time::timeout(CONNECT_TIMEOUT / 2, client.apiserver_version()).await;
         server.abort();
         assert!(matches!(answer, Ok(Err(kube::Error::Service(_)))), "{answer:?}");
+    }
+
+    #[test]
+    fn streamed_lists_are_as_of_now_and_other_requests_stay_as_they_are() {
+        let asked = |uri: &str| as_of_now(Request::get(uri).body(()).unwrap()).uri().to_string();
+        let initial = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+        assert_eq!(
+            asked(&format!("/api/v1/services?watch=true&{initial}&resourceVersion=0")),
+            format!("/api/v1/services?watch=true&{initial}")
+        );
+        for same in ["/api/v1/services?watch=true&resourceVersion=0", "/version"] {
+            assert_eq!(asked(same), same);
+        }
     }
 
     #[tokio::test]

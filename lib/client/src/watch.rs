@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, future::ready, stream};
 use kube::{
     Api, Resource,
     core::DeserializeGuard,
@@ -62,7 +62,7 @@ where
     watch_as(api, config, |object| object)
 }
 
-/// The same of what `read` makes of each object. While a list comes in page by page, and until it is taken in, this is kept of its objects and no more.
+/// The same of what `read` makes of each object. While a list comes in, and until it is taken in, this is kept of its objects and no more.
 pub fn watch_as<K, T>(
     api: Api<DeserializeGuard<K>>,
     config: Config,
@@ -89,8 +89,20 @@ where
     K::DynamicType: Default + Clone + Send,
     DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
 {
-    let events = watcher::watcher(api, config).default_backoff();
     let kind = K::kind(&K::DynamicType::default()).into_owned();
+    let mut pages = Pages::default();
+    let streamed = watcher::watcher(api.clone(), config.clone().streaming_lists()).default_backoff();
+    let streamed = streamed.take_while({
+        let kind = kind.clone();
+        move |event| {
+            let needed = pages.are_needed(event);
+            if needed {
+                tracing::info!(kind, "the API server does not stream lists: asking for pages");
+            }
+            ready(!needed)
+        }
+    });
+    let events = streamed.chain(watcher::watcher(api, config).default_backoff());
     let state = Gathered { kind, read, objects: vec![], undecodable: vec![] };
     events
         .scan(state, |state, event| {
@@ -105,9 +117,37 @@ where
                     None
                 }
             };
-            futures::future::ready(Some(stream::iter(out)))
+            ready(Some(stream::iter(out)))
         })
         .flatten()
+}
+
+/// Whether lists have to be asked for page by page. Streamed ones come out of the API server's cache, object by object (KEP-3157), which
+/// takes it and this program half of the time; but it may be told not to, be an old one, or have an etcd that is (before 3.5.13).
+#[derive(Debug, Default)]
+struct Pages {
+    /// A streamed list has begun and not ended.
+    under_way: bool,
+}
+
+impl Pages {
+    fn are_needed<K>(&mut self, event: &watcher::Result<watcher::Event<K>>) -> bool {
+        match event {
+            // One that ended before its last object may never come to that within the time of a watch.
+            Ok(watcher::Event::Init) => std::mem::replace(&mut self.under_way, true),
+            Ok(watcher::Event::InitDone) => {
+                self.under_way = false;
+                false
+            }
+            Err(
+                watcher::Error::WatchStartFailed(kube::Error::Api(status))
+                | watcher::Error::WatchError(status),
+            ) => {
+                matches!(status.code, 400 | 422 | 500)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What a list has brought so far.

@@ -41,6 +41,10 @@ pub(crate) struct Signal {
     silent: bool,
     /// Grows when all requests so far are never answered any more.
     silenced: u64,
+    /// Whether watches with initial events are refused.
+    refuses_streams: bool,
+    /// How many lists were asked for.
+    lists: u64,
 }
 
 impl FakeApi {
@@ -102,6 +106,17 @@ impl FakeApi {
             signal.silent = silent;
             signal.silenced += u64::from(silent);
         });
+    }
+
+    /// Refuses watches with initial events, as an API server without the feature `WatchList`, or allows them.
+    pub fn set_streams(&self, streams: bool) {
+        self.state.signal.send_modify(|signal| signal.refuses_streams = !streams);
+    }
+
+    /// How many lists were asked for, pages counted one by one.
+    #[must_use]
+    pub fn lists(&self) -> u64 {
+        self.state.signal.borrow().lists
     }
 
     /// Forgets its history: open watches end, and those that resume from before get 410 Gone.

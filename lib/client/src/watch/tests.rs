@@ -64,6 +64,44 @@ async fn a_watch_that_nobody_serves_any_more_is_begun_anew() {
 }
 
 #[tokio::test]
+async fn lists_come_in_pages_where_the_api_server_does_not_stream_them() {
+    for streams in [true, false] {
+        let api = FakeApi::start().await.unwrap();
+        api.set_streams(streams);
+        api.put(service("a"));
+        let services: Api<DeserializeGuard<Service>> = Api::all(api.client().unwrap());
+        let mut events = std::pin::pin!(watch(services, Config::default()));
+        let next = async |events: &mut std::pin::Pin<&mut _>| {
+            told(
+                tokio::time::timeout(Duration::from_secs(10), StreamExt::next(events))
+                    .await
+                    .unwrap()
+                    .unwrap(),
+            )
+        };
+        assert_eq!(next(&mut events).await, ["a"]);
+        api.put(service("b"));
+        assert_eq!(next(&mut events).await, ["b"]);
+        assert_eq!(api.lists(), u64::from(!streams));
+    }
+}
+
+#[test]
+fn pages_are_asked_for_after_a_refusal_or_a_stream_that_broke_off_and_not_after_an_outage() {
+    let status = |code| {
+        let status = kube::core::Status { code, ..kube::core::Status::default() };
+        Err(watcher::Error::WatchStartFailed(kube::Error::Api(status.boxed())))
+    };
+    let mut pages = Pages::default();
+    let mut after = |event: watcher::Result<watcher::Event<Service>>| pages.are_needed(&event);
+    assert!(!after(status(503)) && !after(status(403)) && !after(status(410)));
+    assert!(!after(Ok(watcher::Event::Init)) && !after(Ok(watcher::Event::InitDone)));
+    assert!(!after(Ok(watcher::Event::Init)), "the history was forgotten");
+    assert!(after(Ok(watcher::Event::Init)), "the list broke off");
+    assert!(after(status(422)));
+}
+
+#[tokio::test]
 async fn the_oldest_of_all_watches_counts_and_failures_are_no_signs_of_life() {
     let api = FakeApi::start().await.unwrap();
     let signs = Signs::default();

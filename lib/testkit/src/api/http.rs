@@ -59,6 +59,11 @@ fn answer(state: &State, method: &Method, uri: &Uri, body: &[u8]) -> Response {
     }
     let Some(request) = parse(uri) else { return status(StatusCode::NOT_FOUND, "NotFound", "no such path") };
     match *method {
+        Method::GET if request.watch && request.initial && state.signal.borrow().refuses_streams => status(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Invalid",
+            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
+        ),
         Method::GET if request.watch => watch(state, request),
         Method::GET => read(state, &request),
         _ => write::write(state, method, &request, body),
@@ -97,6 +102,7 @@ fn read(state: &State, request: &Request) -> Response {
     let store = state.lock();
     let items = store.list(&request.resource, request.namespace.as_deref());
     let Some(name) = &request.name else {
+        state.signal.send_modify(|signal| signal.lists += 1);
         let version = store.version().to_string();
         let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items});
         return json_response(StatusCode::OK, &list);
