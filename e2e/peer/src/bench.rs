@@ -5,6 +5,8 @@ mod crr;
 mod lane;
 mod names;
 mod probe;
+mod questions;
+mod reflect;
 mod samples;
 mod serve;
 
@@ -13,6 +15,8 @@ pub(crate) use crr::run as crr;
 pub(crate) use lane::run as lane;
 pub(crate) use names::run as names;
 pub(crate) use probe::run as probe;
+pub(crate) use questions::run as questions;
+pub(crate) use reflect::run as reflect;
 pub(crate) use serve::run as serve;
 
 /// Bytes of a request and of its response.

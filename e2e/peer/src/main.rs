@@ -41,6 +41,8 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   ask       ADDRESS:PORT... [--timeout 5000]            lines `udp HEX` or `tcp HEX` of DNS questions, for every server; replies in hexadecimal
   names     NAME --expect ADDRESS [--server ADDRESS] [--socket fresh|kept|connected] [--threads 1] [--interval-us 500] [--timeout 2000]   questions while DNS servers come and go
   bench-names NAME --to HOST:PORT [--interval 1]        when each address was first answered, until standard input ends
+  bench-questions FILE --to HOST:PORT [--rate 1000] [--from 127.0.0.1] [--seconds 10]   lines `NAME A`, one after the other, so many a second
+  bench-reflect [--port 5300]                           UDP on 127.0.0.1: each DNS question comes back as its own answer
   bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none; the fourth takes bulk data
   bench-lane  --to HOST:PORT                            slices of either, as standard input orders them
   bench-probe --to HOST:PORT [--interval 2] [--timeout 40]   when connections were accepted, until standard input ends
@@ -83,6 +85,8 @@ fn run(command: &str, arguments: &[String]) -> Result<bool> {
         "ask" => ask::run(&flags),
         "names" => names::run(&flags),
         "bench-names" => bench::names(&flags),
+        "bench-questions" => bench::questions(&flags),
+        "bench-reflect" => bench::reflect(&flags),
         "bench-serve" => bench::serve(&flags),
         "bench-lane" => bench::lane(&flags),
         "bench-probe" => bench::probe(&flags),

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,7 +25,9 @@ const NAMESPACE: &str = "bench-dns-abuse";
 const USUAL: &str = "1000";
 const FLOOD: &str = "10000";
 /// Of the usual client, in each flood; seconds.
-const TURN: &str = "10";
+const TURN: u32 = 10;
+/// The usual client waits for an answer for so long, milliseconds.
+const PATIENCE: f64 = 1000.0;
 const READY: Duration = Duration::from_mins(2);
 /// Names of a flood outside the cluster.
 const RANDOM: usize = 100_000;
@@ -34,7 +37,7 @@ const RANDOM: usize = 100_000;
 pub(super) struct Turn {
     /// Of its questions, percent that were answered without an error.
     pub(super) success: f64,
-    /// Milliseconds that 99 % of the answers took at most.
+    /// Milliseconds after which 99 % of all questions were answered; [`PATIENCE`] where they were not.
     pub(super) p99: f64,
 }
 
@@ -60,7 +63,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
         ("dns-abuse-random", &random, Some(FLOOD)),
         ("dns-abuse-unbounded", &usual, None),
     ] {
-        let turn = fares(bed, &server, &usual, (questions, rate))?;
+        let turn = fares(bed, &server, (&usual, TURN), &mut flood(bed, &server, questions, rate)?)?;
         figures.push(Figure::new(format!("{name}-success"), turn.success, Unit::Percent));
         figures.push(Figure::new(format!("{name}-p99"), turn.p99, Unit::Milliseconds));
     }
@@ -68,15 +71,16 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// How a client that asks the `usual` questions fares while another one asks those of `load`, so many a second or as many as it can.
+/// How a client that asks the `usual` questions for some seconds fares while another one, which `load` starts, asks the same server.
 pub(super) fn fares(
     bed: &Bed,
     server: &Server,
-    usual: &Path,
-    (load, rate): (&Path, Option<&str>),
+    (usual, seconds): (&Path, u32),
+    load: &mut Command,
 ) -> Result<Turn> {
-    let load = flood(bed, server, load, rate)?;
-    let said = server.ask(bed, usual, &["-a", "127.0.0.3", "-Q", USUAL, "-l", TURN, "-t", "1", "-v"])?;
+    let load = Attached::start(load)?;
+    let seconds = seconds.to_string();
+    let said = server.ask(bed, usual, &["-a", "127.0.0.3", "-Q", USUAL, "-l", &seconds, "-t", "1", "-v"])?;
     drop(load);
     turn(&said).with_context(|| format!("what dnsperf says: {}", tail(&said)))
 }
@@ -91,8 +95,8 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
     (0..count).map(|number| line(number) + "\n").collect()
 }
 
-/// Another client, until it is dropped.
-fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Result<Attached> {
+/// Another client, which asks so many questions a second or as many as it can until its standard input ends.
+fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Result<Command> {
     let [node, _] = bed.nodes()?;
     let mut command = bed.cluster.node_command(node)?;
     command.args([
@@ -111,16 +115,17 @@ fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Re
     command.args(["-a", "127.0.0.2", "-q", "1000", "-t", "1", "-l", "600", "-d"]).arg(questions);
     // All at once where no rate is told.
     command.args(rate.map_or_else(Vec::new, |rate| vec!["-Q", rate]));
-    // Where its figures go nobody reads them.
-    Attached::start(&mut command)
+    Ok(command)
 }
 
 /// What dnsperf said of each question and at its end.
 fn turn(said: &str) -> Option<Turn> {
     let mut took: Vec<f64> = said.lines().filter_map(answered).collect();
     took.sort_by(f64::total_cmp);
-    let sent = number_behind(said, "Queries sent:")?;
-    let p99 = took.get((took.len() * 99).div_ceil(100).checked_sub(1)?)? * 1000.0;
+    let sent = number_behind(said, "Queries sent:").filter(|sent| *sent > 0.0)?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "thousands of questions")]
+    let most = ((sent * 0.99).ceil() as usize).checked_sub(1)?;
+    let p99 = took.get(most).map_or(PATIENCE, |seconds| seconds * 1000.0);
     #[expect(clippy::cast_precision_loss, reason = "thousands of questions")]
     Some(Turn { success: took.len() as f64 / sent * 100.0, p99 })
 }
@@ -140,9 +145,12 @@ mod tests {
 
     #[test]
     fn what_dnsperf_says_of_each_question_becomes_success_and_p99() {
-        let answers = lines(200, |number| format!("> NOERROR web.x. A {}.0", number + 1));
-        let said = format!("{answers}> SERVFAIL web.x. A 0.5\n> T web.x. A\n\n  Queries sent:         400\n");
-        assert_eq!(turn(&said), Some(Turn { success: 50.0, p99: 198_000.0 }));
+        let answers = lines(200, |number| format!("> NOERROR web.x. A 0.{:03}", number + 1));
+        let said =
+            |sent: u32| format!("{answers}> SERVFAIL web.x. A 0.5\n\n  Queries sent:         {sent}\n");
+        assert_eq!(turn(&said(200)), Some(Turn { success: 100.0, p99: 198.0 }));
+        let most_are_lost = Some(Turn { success: 50.0, p99: PATIENCE });
+        assert_eq!(turn(&format!("> T web.x. A\n{}", said(400))), most_are_lost);
         assert_eq!(turn("nothing"), None);
     }
 }
