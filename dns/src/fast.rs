@@ -10,7 +10,7 @@ use hickory_proto::rr::RecordType;
 use crate::answer::is_hidden;
 use crate::message::UDP_LIMIT;
 use crate::plain::{CHECKING_DISABLED, Question, RECURSION_DESIRED};
-use crate::wire::{OPT, SOA_TIMES, address_size, put_address, put_opt, soa_ttl};
+use crate::wire::{OPT, SOA_TIMES, TRUNCATED, address_size, put_address, put_opt, soa_ttl};
 use crate::zone::{Entry, Service, Zone};
 
 /// What was answered.
@@ -134,7 +134,7 @@ fn put_records(question: &Question<'_>, reply: &mut Vec<u8>, records: &[u8], tur
     reply.extend_from_slice(&records[first * size..(first + before_end) * size]);
     reply.extend_from_slice(&records[..(fitting - before_end) * size]);
     if fitting < count {
-        reply[2] |= 0x02;
+        reply[2] |= TRUNCATED;
     }
     reply[6..8].copy_from_slice(&u16::try_from(fitting).unwrap_or_default().to_be_bytes());
 }

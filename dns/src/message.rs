@@ -8,7 +8,7 @@ use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 use crate::cache::{key, quick};
-use crate::wire::{HEADER, OPT, put_opt};
+use crate::wire::{HEADER, OPT, TRUNCATED, put_opt};
 
 /// Largest reply over UDP that no network on the way has to cut, in bytes (DNS flag day 2020).
 pub(crate) const UDP_LIMIT: u16 = 1232;
@@ -195,7 +195,7 @@ fn emit(message: &Message, limit: u16) -> (Vec<u8>, bool) {
     let mut encoder = BinEncoder::new(&mut bytes);
     encoder.set_max_size(limit);
     let done = message.emit(&mut encoder).is_ok();
-    let cut = bytes.get(2).is_some_and(|flags| flags & 0x02 != 0);
+    let cut = bytes.get(2).is_some_and(|flags| flags & TRUNCATED != 0);
     (bytes, done && cut == message.metadata.truncation)
 }
 

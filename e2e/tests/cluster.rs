@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use netkeel_e2e::{Cluster, Options, Progress, fetch_go, go_command, node::Spec, process, wait_until};
 
 const WAIT: Duration = Duration::from_mins(1);
@@ -44,6 +44,8 @@ fn pods_run_on_every_node_and_logs_and_exec_reach_them() -> Result<()> {
         cluster.kubectl(&["logs", &pod])?;
         ensure!(cluster.kubectl(&["exec", &pod, "--", "hostname"])?.trim() == node);
     }
+    let failed = cluster.kubectl_output(&["exec", "on-n1", "--", "sh", "-c", "echo why >&2; exit 7"], "")?;
+    ensure!(failed.status.code() == Some(7) && failed.stderr.starts_with(b"why"), "{failed:?}");
     let answer = cluster.kubectl(&[
         "exec",
         "on-n1",
@@ -59,6 +61,30 @@ fn pods_run_on_every_node_and_logs_and_exec_reach_them() -> Result<()> {
     ensure!(outside.contains(r#""name":"outside","client":"172.30.0.12""#), "{outside}");
     cluster.kubectl(&["delete", "pod", "on-n1", "on-n2"])?;
     Ok(())
+}
+
+#[test]
+fn calls_of_kubectl_at_the_same_time_have_their_own_input_output_and_error() -> Result<()> {
+    let cluster = up("harness", 2)?;
+    let map = |name: &str| {
+        format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: {name}}}, data: {{name: {name}}}}}")
+    };
+    let names: Vec<String> = (0..8).map(|number| format!("logs-{number}")).collect();
+    std::thread::scope(|scope| {
+        let call = |name: &String| {
+            let said = cluster.apply(&map(name))?;
+            ensure!(said.contains(&format!("configmap/{name} created")), "{said}");
+            let held = cluster.kubectl(&["get", "configmap", name, "-o", "jsonpath={.data.name}"])?;
+            ensure!(held == *name, "{name} has {held}");
+            let missing = cluster.kubectl_output(&["get", "configmap", &format!("no-{name}")], "")?;
+            let error = String::from_utf8_lossy(&missing.stderr);
+            ensure!(missing.status.code() == Some(1) && missing.stdout.is_empty(), "{missing:?}");
+            ensure!(error.contains(&format!("configmaps \"no-{name}\" not found")), "{error}");
+            cluster.kubectl(&["delete", "configmap", name])
+        };
+        let calls: Vec<_> = names.iter().map(|name| scope.spawn(move || call(name))).collect();
+        calls.into_iter().try_for_each(|call| call.join().map_err(|_| anyhow!("panicked"))?.map(drop))
+    })
 }
 
 #[test]

@@ -241,7 +241,7 @@ impl Connected {
         let nodes = watch(Api::all(client.clone()), watcher::Config::default()).map(Change::Node);
         let proxied = watcher::Config::default().labels(&format!("!{HEADLESS},!{SERVICE_PROXY_NAME}"));
         let services = watch::<Service>(Api::all(client.clone()), proxied).map(Change::Service);
-        // A slice has up to a thousand endpoints: a page of the usual 500 would be most of what the agent ever holds.
+        // Where lists come in pages: a slice has up to a thousand endpoints, and a page of the usual 500 would be most of what the agent ever holds.
         let joined =
             watcher::Config::default().labels(&format!("{SERVICE_NAME},!{HEADLESS}")).page_size(SLICES);
         let (this, to_refresh) = (self.clone(), client.clone());

@@ -142,7 +142,7 @@ impl Last {
     }
 }
 
-/// A component of Netkeel, with the object that owns its pods.
+/// A component of Netkeel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Component {
     Agent,
@@ -151,12 +151,12 @@ pub(crate) enum Component {
 }
 
 impl Component {
-    /// Namespace, and kind with name.
+    /// Namespace and name of the object that owns its pods.
     fn owner(self) -> (&'static str, &'static str) {
         match self {
-            Self::Agent => (NAMESPACE, "daemonset/netkeel-agent"),
-            Self::Dns => ("kube-system", "deployment/netkeel-dns"),
-            Self::Operator => (NAMESPACE, "deployment/netkeel-operator"),
+            Self::Agent => (NAMESPACE, "netkeel-agent"),
+            Self::Dns => ("kube-system", "netkeel-dns"),
+            Self::Operator => (NAMESPACE, "netkeel-operator"),
         }
     }
 }
@@ -240,15 +240,20 @@ fn reload(cluster: &Cluster, component: Component) -> Result<()> {
     let archive = image::build()?;
     cluster.load_image(&archive)?;
     progress.say("the image is loaded on every node");
-    let (namespace, owner) = component.owner();
-    let object = cluster.kubectl_json(&["-n", namespace, "get", owner])?;
+    let (namespace, name) = component.owner();
+    // DNS servers are of either kind.
+    let named = format!("metadata.name={name}");
+    let owners = ["-n", namespace, "get", "deployments,daemonsets", "--field-selector", &named];
+    let object = &cluster.kubectl_json(&owners)?["items"][0];
+    let kind = object["kind"].as_str().with_context(|| format!("{namespace} has no {name}"))?;
+    let owner = format!("{}/{name}", kind.to_lowercase());
     let labels = object["spec"]["selector"]["matchLabels"]
         .as_object()
         .context("the owner selects its pods by labels")?;
     let pairs: Vec<String> =
         labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     cluster.kubectl(&["-n", namespace, "delete", "pods", "-l", &pairs.join(",")])?;
-    cluster.kubectl(&["-n", namespace, "rollout", "status", owner, "--timeout=2m"])?;
+    cluster.kubectl(&["-n", namespace, "rollout", "status", &owner, "--timeout=2m"])?;
     progress.say(format!("{owner} runs the new program"));
     Ok(())
 }

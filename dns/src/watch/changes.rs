@@ -17,10 +17,10 @@ use crate::object;
 use crate::pod::SlimPod;
 use crate::zone::{self, External, ObjectKey, Pod};
 
-/// Slices that are asked for at once: a page of them is held as objects of the API, each a hundred endpoints long.
+/// Slices that are asked for at once where lists are not streamed: a page of them is held as objects of the API, each a hundred endpoints long.
 const PAGE: u32 = 50;
 
-/// Pods that are asked for at once.
+/// Pods that are asked for at once, likewise.
 const POD_PAGE: u32 = 200;
 
 /// An event of any kind of object. Of an object only what it means for the zone is kept, also while a list comes in.

@@ -41,7 +41,7 @@ const USAGE: &str = "usage: netkeel-e2e-peer COMMAND [--flag value]...
   ask       ADDRESS:PORT... [--timeout 5000]            lines `udp HEX` or `tcp HEX` of DNS questions, for every server; replies in hexadecimal
   names     NAME --expect ADDRESS [--server ADDRESS] [--socket fresh|kept|connected] [--threads 1] [--interval-us 500] [--timeout 2000]   questions while DNS servers come and go
   bench-names NAME --to HOST:PORT [--interval 1]        when each address was first answered, until standard input ends
-  bench-questions FILE --to HOST:PORT [--rate 1000] [--from 127.0.0.1] [--seconds 10]   lines `NAME A`, one after the other, so many a second
+  bench-questions FILE --to HOST:PORT [--rate 1000] [--from 127.0.0.1]   lines `NAME A`, so many a second, until standard input ends
   bench-reflect [--port 5300]                           UDP on 127.0.0.1: each DNS question comes back as its own answer
   bench-serve [--port 9000] [--attached false]          one request a connection; on the next port many; on the third none; the fourth takes bulk data
   bench-lane  --to HOST:PORT                            slices of either, as standard input orders them

@@ -51,6 +51,8 @@ impl Server {
         DirBuilder::new().recursive(true).mode(0o700).create(folder.join("log"))?;
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let socket = folder.join(format!("{}-{number}.socket", std::process::id()));
+        // Of one that was killed, in a process of the same number.
+        drop(std::fs::remove_file(&socket));
         let log = folder.join(format!("log/{PROGRAM}.log"));
         let log = File::options().create(true).append(true).open(log)?;
         command.arg(&socket).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
@@ -87,7 +89,8 @@ fn send(stream: &mut impl Write, part: &[u8]) -> io::Result<()> {
 /// The exit code in four bytes, and what went to standard output and to standard error.
 fn answer(stream: &mut impl Read) -> io::Result<Output> {
     let code = number(stream)?;
-    let status = ExitStatus::from_raw(i32::from(u8::try_from(code).map_err(io::Error::other)?) << 8);
+    // As of a process: the lowest byte (wait(2)).
+    let status = ExitStatus::from_raw(i32::from(code.to_be_bytes()[3]) << 8);
     Ok(Output { status, stdout: part(stream)?, stderr: part(stream)? })
 }
 
@@ -150,7 +153,9 @@ impl Cluster {
     /// # Errors
     /// It cannot be run.
     pub fn kubectl_output(&self, arguments: &[&str], input: &str) -> Result<Output> {
-        if arguments.iter().any(|argument| OWN_PROCESS.contains(argument)) {
+        let own = arguments.iter().take_while(|argument| **argument != "--");
+        if own.into_iter().any(|argument| OWN_PROCESS.contains(argument)) {
+            ensure!(input.is_empty(), "{} gets no input", describe(arguments));
             let mut command = self.kubectl_command()?;
             let command = command.args(arguments).stdin(Stdio::null());
             return command.output().with_context(|| process::describe(command));

@@ -187,16 +187,33 @@ mod tests {
         assert!(matches!(answer, Ok(Err(kube::Error::Service(_)))), "{answer:?}");
     }
 
-    #[test]
-    fn streamed_lists_are_as_of_now_and_other_requests_stay_as_they_are() {
-        let asked = |uri: &str| as_of_now(Request::get(uri).body(()).unwrap()).uri().to_string();
+    #[tokio::test]
+    async fn streamed_lists_are_as_of_now_and_other_requests_stay_as_they_are() {
         let initial = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
-        assert_eq!(
-            asked(&format!("/api/v1/services?watch=true&{initial}&resourceVersion=0")),
-            format!("/api/v1/services?watch=true&{initial}")
-        );
-        for same in ["/api/v1/services?watch=true&resourceVersion=0", "/version"] {
-            assert_eq!(asked(same), same);
+        let streamed = format!("/api/v1/services?watch=true&{initial}");
+        for (wanted, asked) in [
+            (format!("{streamed}&resourceVersion=0"), streamed.as_str()),
+            (
+                "/api/v1/services?watch=true&resourceVersion=0".into(),
+                "/api/v1/services?watch=true&resourceVersion=0",
+            ),
+            ("/version".into(), "/version"),
+        ] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let server = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                String::from_utf8_lossy(&request[..length]).into_owned()
+            });
+            let config = Config::new("http://kubernetes.default.svc/".parse().unwrap());
+            let client = through(config, ApiServers::parse(&address).unwrap(), CONNECT_TIMEOUT).unwrap();
+            client.request_text(Request::get(wanted).body(vec![]).unwrap()).await.unwrap();
+            let head = server.await.unwrap();
+            assert_eq!(head.split(' ').nth(1), Some(asked), "{head}");
         }
     }
 

@@ -90,16 +90,20 @@ where
     DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
 {
     let kind = K::kind(&K::DynamicType::default()).into_owned();
-    let mut pages = Pages::default();
+    let mut lists = Lists::default();
     let streamed = watcher::watcher(api.clone(), config.clone().streaming_lists()).default_backoff();
     let streamed = streamed.take_while({
         let kind = kind.clone();
         move |event| {
-            let needed = pages.are_needed(event);
-            if needed {
-                tracing::info!(kind, "the API server does not stream lists: asking for pages");
+            let failure = lists.failure(event);
+            if let Some(reason) = &failure {
+                tracing::info!(
+                    kind,
+                    reason,
+                    "no list is streamed: it is asked for in pages, as those after it"
+                );
             }
-            ready(!needed)
+            ready(failure.is_none())
         }
     });
     let events = streamed.chain(watcher::watcher(api, config).default_backoff());
@@ -122,31 +126,37 @@ where
         .flatten()
 }
 
-/// Whether lists have to be asked for page by page. Streamed ones come out of the API server's cache, object by object (KEP-3157), which
-/// takes it and this program half of the time; but it may be told not to, be an old one, or have an etcd that is (before 3.5.13).
+/// How far streamed lists have come (KEP-3157). They come out of the API server's cache, object by object; where one cannot be had the watch goes on
+/// with lists in pages.
 #[derive(Debug, Default)]
-struct Pages {
-    /// A streamed list has begun and not ended.
-    under_way: bool,
+enum Lists {
+    /// None has begun since there was last one to be had.
+    #[default]
+    Wanted,
+    UnderWay,
+    Complete,
 }
 
-impl Pages {
-    fn are_needed<K>(&mut self, event: &watcher::Result<watcher::Event<K>>) -> bool {
+impl Lists {
+    /// Why this event means that a list cannot be streamed; none where it means something else. The API server refuses when it was told not to
+    /// stream lists (422), and breaks off when its etcd is older than 3.5.13. While a list is complete errors are the watch's own.
+    fn failure<K>(&mut self, event: &watcher::Result<watcher::Event<K>>) -> Option<String> {
+        use watcher::Error::{WatchError, WatchStartFailed};
         match event {
-            // One that ended before its last object may never come to that within the time of a watch.
-            Ok(watcher::Event::Init) => std::mem::replace(&mut self.under_way, true),
-            Ok(watcher::Event::InitDone) => {
-                self.under_way = false;
-                false
+            // The next may, too: one that takes longer than a watch lasts never comes to its end.
+            Ok(watcher::Event::Init) if matches!(self, Self::UnderWay) => {
+                return Some("one ended before its last object".into());
             }
-            Err(
-                watcher::Error::WatchStartFailed(kube::Error::Api(status))
-                | watcher::Error::WatchError(status),
-            ) => {
-                matches!(status.code, 400 | 422 | 500)
+            Ok(watcher::Event::Init) => *self = Self::UnderWay,
+            Ok(watcher::Event::InitDone) => *self = Self::Complete,
+            Err(WatchError(status)) if status.code == 410 => *self = Self::Wanted,
+            Err(WatchStartFailed(kube::Error::Api(status)) | WatchError(status)) => {
+                let refused = !matches!(self, Self::Complete) && matches!(status.code, 400 | 422);
+                return refused.then(|| status.message.clone());
             }
-            _ => false,
+            _ => {}
         }
+        None
     }
 }
 

@@ -7,6 +7,7 @@ mod store;
 mod write;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -29,6 +30,8 @@ pub(crate) struct State {
     store: Arc<Mutex<Store>>,
     /// Wakes watches: the latest version, and whether the server plays dead.
     signal: watch::Sender<Signal>,
+    /// How many were asked for.
+    lists: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,10 +44,21 @@ pub(crate) struct Signal {
     silent: bool,
     /// Grows when all requests so far are never answered any more.
     silenced: u64,
-    /// Whether watches with initial events are refused.
-    refuses_streams: bool,
-    /// How many lists were asked for.
-    lists: u64,
+    streams: Streams,
+}
+
+/// What comes of watches that ask for initial events.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Streams {
+    /// All objects, then the changes.
+    #[default]
+    Whole,
+    /// An error, as of an API server without the feature `WatchList`.
+    Refused,
+    /// An error in the place of the first event, as of an API server whose etcd is older than 3.5.13.
+    Failing,
+    /// All objects, and before the word that it was all the stream ends.
+    Cut,
 }
 
 impl FakeApi {
@@ -55,7 +69,7 @@ impl FakeApi {
     pub async fn start() -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let state = State { store: Arc::default(), signal: watch::Sender::default() };
+        let state = State { store: Arc::default(), signal: watch::Sender::default(), lists: Arc::default() };
         let router = http::router(state.clone());
         let task = tokio::spawn(async move {
             // ends with the test; a failure shows there as requests that fail
@@ -108,15 +122,15 @@ impl FakeApi {
         });
     }
 
-    /// Refuses watches with initial events, as an API server without the feature `WatchList`, or allows them.
-    pub fn set_streams(&self, streams: bool) {
-        self.state.signal.send_modify(|signal| signal.refuses_streams = !streams);
+    /// Says what comes of watches that ask for initial events from now on.
+    pub fn set_streams(&self, streams: Streams) {
+        self.state.signal.send_modify(|signal| signal.streams = streams);
     }
 
-    /// How many lists were asked for, pages counted one by one.
+    /// How many lists were asked for.
     #[must_use]
     pub fn lists(&self) -> u64 {
-        self.state.signal.borrow().lists
+        self.state.lists.load(Ordering::Relaxed)
     }
 
     /// Forgets its history: open watches end, and those that resume from before get 410 Gone.

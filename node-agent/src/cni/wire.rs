@@ -130,23 +130,50 @@ mod tests {
         assert_eq!(receive(&right).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
-    #[test]
-    fn a_process_that_is_stopped_and_goes_on_still_gets_its_message() {
+    fn ignore_the_signal() {
         extern "C" fn nothing(_: i32) {}
         let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
         // SAFETY: the handler does nothing.
         unsafe { sigaction(Signal::SIGUSR2, &action) }.unwrap();
+    }
+
+    /// What waits in the thread ends with EINTR, as after SIGSTOP and SIGCONT.
+    fn stop_for_a_moment<T>(waiting: &thread::JoinHandle<T>) {
+        thread::sleep(Duration::from_millis(50));
+        // SAFETY: the thread has not been joined yet.
+        unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR2) };
+        thread::sleep(Duration::from_millis(50));
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_and_goes_on_still_gets_its_message() {
+        ignore_the_signal();
         let (mut left, right) = UnixStream::pair().unwrap();
         right.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let receiver = thread::spawn(move || receive(&right));
         for bytes in [[0, 0].as_slice(), &[0, 2, 7], &[8]] {
-            thread::sleep(Duration::from_millis(50));
-            // SAFETY: the thread has not been joined yet.
-            unsafe { libc::pthread_kill(receiver.as_pthread_t(), libc::SIGUSR2) };
-            thread::sleep(Duration::from_millis(50));
+            stop_for_a_moment(&receiver);
             left.write_all(bytes).unwrap();
         }
         assert_eq!(receiver.join().unwrap().unwrap().0, [7, 8]);
+    }
+
+    #[test]
+    fn a_process_that_is_stopped_and_goes_on_still_says_its_message() {
+        let (left, mut right) = UnixStream::pair().unwrap();
+        left.set_nonblocking(true).unwrap();
+        let mut filler = 0;
+        while let Ok(written) = (&left).write(&[0; 4096]) {
+            filler += written;
+        }
+        left.set_nonblocking(false).unwrap();
+        left.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        ignore_the_signal();
+        let sender = thread::spawn(move || send(&left, b"said", &[]));
+        stop_for_a_moment(&sender);
+        right.read_exact(&mut vec![0; filler]).unwrap();
+        assert_eq!(receive(&right).unwrap().0, b"said");
+        sender.join().unwrap().unwrap();
     }
 
     #[test]

@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -63,7 +62,9 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
         ("dns-abuse-random", &random, Some(FLOOD)),
         ("dns-abuse-unbounded", &usual, None),
     ] {
-        let turn = fares(bed, &server, (&usual, TURN), &mut flood(bed, &server, questions, rate)?)?;
+        let flood = flood(bed, &server, questions, rate)?;
+        let turn = fares(bed, &server, &usual, TURN)?;
+        drop(flood);
         figures.push(Figure::new(format!("{name}-success"), turn.success, Unit::Percent));
         figures.push(Figure::new(format!("{name}-p99"), turn.p99, Unit::Milliseconds));
     }
@@ -71,17 +72,11 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// How a client that asks the `usual` questions for some seconds fares while another one, which `load` starts, asks the same server.
-pub(super) fn fares(
-    bed: &Bed,
-    server: &Server,
-    (usual, seconds): (&Path, u32),
-    load: &mut Command,
-) -> Result<Turn> {
-    let load = Attached::start(load)?;
+/// How a client fares that asks these questions for some seconds.
+pub(super) fn fares(bed: &Bed, server: &Server, questions: &Path, seconds: u32) -> Result<Turn> {
     let seconds = seconds.to_string();
-    let said = server.ask(bed, usual, &["-a", "127.0.0.3", "-Q", USUAL, "-l", &seconds, "-t", "1", "-v"])?;
-    drop(load);
+    let said =
+        server.ask(bed, questions, &["-a", "127.0.0.3", "-Q", USUAL, "-l", &seconds, "-t", "1", "-v"])?;
     turn(&said).with_context(|| format!("what dnsperf says: {}", tail(&said)))
 }
 
@@ -95,8 +90,8 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
     (0..count).map(|number| line(number) + "\n").collect()
 }
 
-/// Another client, which asks so many questions a second or as many as it can until its standard input ends.
-fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Result<Command> {
+/// Another client, which asks so many questions a second, or as many as it can, until it is dropped.
+fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Result<Attached> {
     let [node, _] = bed.nodes()?;
     let mut command = bed.cluster.node_command(node)?;
     command.args([
@@ -115,7 +110,8 @@ fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Re
     command.args(["-a", "127.0.0.2", "-q", "1000", "-t", "1", "-l", "600", "-d"]).arg(questions);
     // All at once where no rate is told.
     command.args(rate.map_or_else(Vec::new, |rate| vec!["-Q", rate]));
-    Ok(command)
+    // Where its figures go nobody reads them.
+    Attached::start(&mut command)
 }
 
 /// What dnsperf said of each question and at its end.

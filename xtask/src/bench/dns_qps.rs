@@ -1,7 +1,8 @@
 //! `dns-qps`: how many questions for addresses of Services a DNS server answers a second on one CPU, in a cluster with 10,000
 //! Services, beside the real CoreDNS with kubeadm's configuration and the same API server. Both are processes of the first node, on the second
 //! CPU; dnsperf is on the first and asks them in turns over the loopback device. Then the same for names outside the cluster that
-//! both have in their cache (`dns-qps-external`), from a resolver that is a CoreDNS of its own. The cluster is good for nothing else afterwards.
+//! both have in their cache (`dns-qps-external`), from a resolver that is a CoreDNS of its own. In between `dns-half-load-p99`: what an answer takes
+//! while a server is asked half of that, also by a third one, which sends questions back unread. The cluster is good for nothing else afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::workload::Workload;
 use netkeel_e2e::{coredns, images, process, wait_until};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::api::Api;
@@ -127,21 +129,28 @@ fn half_load(
     let [own, other] = turns.each_ref().map(|turns| half(turns));
     let reflecting = reflecting(bed)?;
     let asked = [(&servers[0], &own), (&servers[1], &other), (&reflecting, &own)];
-    let (mut took, mut success) = ([const { Vec::new() }; 3], [0.0; 3]);
+    let (mut took, mut success, mut loads) = ([const { Vec::new() }; 3], [0.0; 3], [0.0; 3]);
     for round in 0..HALF_ROUNDS {
         for turn in 0..asked.len() {
             let index = (round as usize + turn) % asked.len();
             let (server, rate) = asked[index];
-            let mut load = load(bed, server, questions, rate)?;
-            let fared = dns_abuse::fares(bed, server, (questions, HALF_TURN), &mut load)?;
+            let load = load(bed, server, questions, rate)?;
+            let fared = dns_abuse::fares(bed, server, questions, HALF_TURN)?;
+            let asked: Asked = load.finish()?;
+            loads[index] += asked.sent / asked.due;
             took[index].push(fared.p99);
             success[index] += fared.success;
         }
     }
-    for ((server, took), success) in asked.map(|(server, _)| server.name).iter().zip(&mut took).zip(success) {
+    for (index, took) in took.iter_mut().enumerate() {
         took.sort_by(f64::total_cmp);
-        let mean = success / f64::from(HALF_ROUNDS);
-        bed.progress.say(format!("half load: {server} answered {mean:.2} %, p99 of the turns {took:.2?} ms"));
+        let [success, load] = [success, loads].map(|sums| sums[index] / f64::from(HALF_ROUNDS));
+        bed.progress.say(format!(
+            "half load: {} answered {success:.2} %, with {:.1} % of the load; p99 of the turns {took:.2?} ms",
+            asked[index].0.name,
+            load * 100.0
+        ));
+        ensure!(index > 0 || (success >= 99.9 && load >= 0.95), "too few answers, or too little load");
     }
     let [own, other, unread] = took.map(|took| median(&took));
     Ok([
@@ -150,18 +159,20 @@ fn half_load(
     ])
 }
 
-/// Another client, which asks so many questions a second until its standard input ends.
-fn load(bed: &Bed, server: &Server, questions: &Path, rate: &str) -> Result<Command> {
+/// How many questions another client should have asked, and how many it has.
+#[derive(Deserialize)]
+struct Asked {
+    due: f64,
+    sent: f64,
+}
+
+/// Another client, which asks so many questions a second until it is finished.
+fn load(bed: &Bed, server: &Server, questions: &Path, rate: &str) -> Result<Attached> {
     let [node, _] = bed.nodes()?;
     let mut command = bed.cluster.node_command(node)?;
-    command
-        .args(["sh", "-c", ATTACHED, "sh", "taskset", "1"])
-        .arg(bed.peer())
-        .arg("bench-questions")
-        .arg(questions);
+    command.args(["taskset", "1"]).arg(bed.peer()).arg("bench-questions").arg(questions);
     command.args(["--to", &format!("127.0.0.1:{}", server.port), "--from", "127.0.0.2"]);
-    command.args(["--rate", rate, "--seconds", "60"]);
-    Ok(command)
+    Attached::start(command.args(["--rate", rate]))
 }
 
 /// What sends questions back unread.

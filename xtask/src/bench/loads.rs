@@ -41,14 +41,12 @@ pub(super) fn server(name: &str, node: &str) -> Value {
 
 /// A pod that is a place for clients.
 pub(super) fn client(name: &str, node: &str) -> Value {
-    let mut pod = pod(name, node);
-    pod["spec"]["containers"][0]["args"] = json!(["pause"]);
-    pod
+    pod(name, node)
 }
 
 /// Without a request the kernel would give a pod a five-hundredth of what a process of the node gets.
 fn pod(name: &str, node: &str) -> Value {
-    let mut pod = Pod::server(name, node).json();
+    let mut pod = Pod { role: "pause", ..Pod::server(name, node) }.json();
     pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "500m"}});
     pod
 }

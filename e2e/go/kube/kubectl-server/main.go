@@ -71,6 +71,8 @@ func main() {
 		}
 	}()
 	fmt.Println("ready")
+	// Nobody reads it any more.
+	os.Stdout = os.Stderr
 	io.Copy(io.Discard, parent)
 	listener.Close()
 }
@@ -94,7 +96,7 @@ func serve(connection net.Conn) {
 	if end := slices.Index(arguments, "--"); end >= 0 {
 		own = arguments[:end]
 	}
-	if slices.Contains(own, "-") {
+	if slices.ContainsFunc(own, isStandardInput) {
 		restore, err := standardInput(input)
 		if err != nil {
 			log.Print("standard input: ", err)
@@ -110,6 +112,10 @@ func serve(connection net.Conn) {
 	if _, err := connection.Write(answer); err != nil {
 		log.Print("answer: ", err)
 	}
+}
+
+func isStandardInput(argument string) bool {
+	return argument == "-" || argument == "-f-" || argument == "--filename=-"
 }
 
 func receive(connection net.Conn) ([]byte, error) {
@@ -162,7 +168,10 @@ func run(arguments []string, input []byte) (out, errOut bytes.Buffer, code int) 
 	warnings := rest.NewWarningWriter(&errOut, rest.WarningWriterOptions{Deduplicate: true})
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().WithDiscoveryBurst(300).WithDiscoveryQPS(50)
 	flags.WithWarningPrinter(streams).WithWrapConfigFn(func(config *rest.Config) *rest.Config {
+		// With `--warnings-as-errors`, which counts those of a handler of its own, a call would not fail.
 		config.WarningHandler = warnings
+		// With HTTP/2 all calls would share a connection, and wait together where it leads nowhere.
+		config.NextProtos = []string{"http/1.1"}
 		return config
 	})
 	command := cmd.NewKubectlCommand(cmd.KubectlOptions{
@@ -179,7 +188,7 @@ func run(arguments []string, input []byte) (out, errOut bytes.Buffer, code int) 
 
 // A call does not find the connections of an earlier one, which may lead to an API server that is gone.
 func closeConnections(flags *genericclioptions.ConfigFlags) {
-	config, err := flags.ToRawKubeConfigLoader().ClientConfig()
+	config, err := flags.ToRESTConfig()
 	if err != nil {
 		return
 	}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
-use netkeel_testkit::api::FakeApi;
+use netkeel_testkit::api::{FakeApi, Streams};
 use serde_json::json;
 
 use super::*;
@@ -64,11 +64,15 @@ async fn a_watch_that_nobody_serves_any_more_is_begun_anew() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_where_the_api_server_does_not_stream_them() {
-    for streams in [true, false] {
+async fn lists_come_in_pages_where_the_api_server_does_not_stream_them_to_their_end() {
+    for (streams, lists) in
+        [(Streams::Whole, 0), (Streams::Refused, 1), (Streams::Failing, 1), (Streams::Cut, 1)]
+    {
         let api = FakeApi::start().await.unwrap();
         api.set_streams(streams);
-        api.put(service("a"));
+        for name in ["a", "b"] {
+            api.put(service(name));
+        }
         let services: Api<DeserializeGuard<Service>> = Api::all(api.client().unwrap());
         let mut events = std::pin::pin!(watch(services, Config::default()));
         let next = async |events: &mut std::pin::Pin<&mut _>| {
@@ -79,26 +83,31 @@ async fn lists_come_in_pages_where_the_api_server_does_not_stream_them() {
                     .unwrap(),
             )
         };
-        assert_eq!(next(&mut events).await, ["a"]);
-        api.put(service("b"));
-        assert_eq!(next(&mut events).await, ["b"]);
-        assert_eq!(api.lists(), u64::from(!streams));
+        assert_eq!(next(&mut events).await, ["a", "b"], "{streams:?}");
+        api.put(service("c"));
+        assert_eq!(next(&mut events).await, ["c"], "{streams:?}");
+        assert_eq!(api.lists(), lists, "{streams:?}");
     }
 }
 
 #[test]
-fn pages_are_asked_for_after_a_refusal_or_a_stream_that_broke_off_and_not_after_an_outage() {
+fn only_what_a_list_comes_to_says_whether_lists_can_be_streamed() {
     let status = |code| {
         let status = kube::core::Status { code, ..kube::core::Status::default() };
         Err(watcher::Error::WatchStartFailed(kube::Error::Api(status.boxed())))
     };
-    let mut pages = Pages::default();
-    let mut after = |event: watcher::Result<watcher::Event<Service>>| pages.are_needed(&event);
-    assert!(!after(status(503)) && !after(status(403)) && !after(status(410)));
-    assert!(!after(Ok(watcher::Event::Init)) && !after(Ok(watcher::Event::InitDone)));
-    assert!(!after(Ok(watcher::Event::Init)), "the history was forgotten");
-    assert!(after(Ok(watcher::Event::Init)), "the list broke off");
-    assert!(after(status(422)));
+    let gone = || {
+        let status = kube::core::Status { code: 410, ..kube::core::Status::default() };
+        Err(watcher::Error::WatchError(status.boxed()))
+    };
+    let mut lists = Lists::default();
+    let mut fails = |event: watcher::Result<watcher::Event<Service>>| lists.failure(&event).is_some();
+    assert!(!fails(status(503)) && !fails(status(403)) && !fails(status(429)), "the next attempt may do");
+    assert!(!fails(Ok(watcher::Event::Init)) && !fails(gone()) && !fails(Ok(watcher::Event::Init)));
+    assert!(!fails(Ok(watcher::Event::InitDone)));
+    assert!(!fails(status(500)) && !fails(status(422)), "a watch that goes on is none of a list");
+    assert!(!fails(gone()) && fails(status(422)), "the next list is refused");
+    assert!(!fails(Ok(watcher::Event::Init)) && fails(Ok(watcher::Event::Init)), "a list broke off");
 }
 
 #[tokio::test]

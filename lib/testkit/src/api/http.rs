@@ -1,6 +1,7 @@
 //! Requests in the form that API clients send them.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::store::Change;
-use super::{Signal, State, write};
+use super::{Signal, State, Streams, write};
 
 pub(crate) fn router(state: State) -> Router {
     Router::new().fallback(move |request: HttpRequest| {
@@ -59,11 +60,11 @@ fn answer(state: &State, method: &Method, uri: &Uri, body: &[u8]) -> Response {
     }
     let Some(request) = parse(uri) else { return status(StatusCode::NOT_FOUND, "NotFound", "no such path") };
     match *method {
-        Method::GET if request.watch && request.initial && state.signal.borrow().refuses_streams => status(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "Invalid",
-            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled",
-        ),
+        Method::GET
+            if request.watch && request.initial && state.signal.borrow().streams == Streams::Refused =>
+        {
+            status(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", "sendInitialEvents is forbidden for watch")
+        }
         Method::GET if request.watch => watch(state, request),
         Method::GET => read(state, &request),
         _ => write::write(state, method, &request, body),
@@ -102,7 +103,7 @@ fn read(state: &State, request: &Request) -> Response {
     let store = state.lock();
     let items = store.list(&request.resource, request.namespace.as_deref());
     let Some(name) = &request.name else {
-        state.signal.send_modify(|signal| signal.lists += 1);
+        state.lists.fetch_add(1, Ordering::Relaxed);
         let version = store.version().to_string();
         let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items});
         return json_response(StatusCode::OK, &list);
@@ -156,12 +157,22 @@ impl Watch {
             return;
         }
         self.seen = store.version();
+        let streams = if self.request.initial { self.signal.borrow().streams } else { Streams::Whole };
+        if streams == Streams::Failing {
+            let failure = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 500,
+                "reason": "InternalError", "message": "the required storage feature RequestWatchProgress is disabled"});
+            self.first = Some(line("ERROR", &failure));
+            self.seen = u64::MAX;
+            return;
+        }
         let mut lines: String = store
             .list(&self.request.resource, self.request.namespace.as_deref())
             .iter()
             .map(|object| line("ADDED", object))
             .collect();
-        if self.request.initial && self.request.bookmarks {
+        if streams == Streams::Cut {
+            self.seen = u64::MAX;
+        } else if self.request.initial && self.request.bookmarks {
             lines += &bookmark(self.seen, &json!({"k8s.io/initial-events-end": "true"}));
         }
         self.first = Some(lines);
