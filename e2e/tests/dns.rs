@@ -7,14 +7,15 @@ mod handover;
 mod placement;
 #[path = "dns/policy.rs"]
 mod policy;
+#[path = "dns/rolling.rs"]
+mod rolling;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use netkeel_e2e::wait_until;
-use netkeel_e2e::workload::prober::{Asked, Names, Probe};
-use netkeel_e2e::workload::{Answer, Client, ECHO_PORT, Pod, Prober, Workload, node_names, shared};
+use netkeel_e2e::workload::{Answer, Client, ECHO_PORT, Pod, Workload, node_names, shared};
 use serde_json::{Value, json};
 
 struct Bed {
@@ -334,61 +335,4 @@ fn what_servers_decide_themselves_changes_live_and_what_is_wrong_changes_nothing
     .unwrap();
     let answer = client.resolve("printer.live.test.", "A", false).unwrap();
     assert_eq!(answer.code, "NXDOMAIN", "the last good one is in force: {answer:?}");
-}
-
-/// Replaces every server of DNS, and waits until the new ones are ready and the old ones are told to end.
-fn roll() -> Result<()> {
-    let cluster = names().workload.cluster();
-    cluster.kubectl(&["rollout", "restart", "-n", "kube-system", "deployment/netkeel-dns"])?;
-    cluster.kubectl(&[
-        "rollout",
-        "status",
-        "-n",
-        "kube-system",
-        "deployment/netkeel-dns",
-        "--timeout=60s",
-    ])?;
-    Ok(())
-}
-
-#[test]
-fn no_question_is_lost_or_answered_wrongly_while_the_servers_are_rolled_twice() {
-    let name = "web.dns.svc.cluster.local";
-    let probers = [0, 1].map(|index| names().workload.prober(&format!("client-{index}")).unwrap());
-    let start = |socket, threads| {
-        let asked = Asked { socket, threads, ..Asked::default() };
-        let of = |prober: &Prober<'static>| prober.names(name, &names().service, asked).unwrap();
-        probers.iter().map(of).collect::<Vec<_>>()
-    };
-    let (mut free, mut bound) =
-        ([start("fresh", 3), start("kept", 1)].into_iter().flatten(), start("connected", 1));
-    let began = Instant::now();
-    for _ in 0..2 {
-        roll().unwrap();
-    }
-    // The last server of the old ones answers for 5 s more.
-    let enough = Duration::from_secs(6);
-    std::thread::sleep(enough);
-    let seconds = began.elapsed().as_secs();
-    let sum = |all: &mut dyn Iterator<Item = Probe<Names>>| {
-        all.map(|probe| probe.end().unwrap()).inspect(|seen| println!("{seen:?}")).fold(
-            [0; 4],
-            |sum, seen| {
-                let codes = seen.codes.values().sum::<u64>();
-                [sum[0] + seen.asked, sum[1] + seen.lost, sum[2] + seen.servfail, sum[3] + seen.wrong + codes]
-            },
-        )
-    };
-    let [asked, lost, servfail, wrong] = sum(&mut free);
-    println!(
-        "rolled twice in {seconds} s: {asked} questions, {lost} lost, {servfail} SERVFAIL, {wrong} wrong"
-    );
-    assert!(asked >= 100_000, "too few questions to say so");
-    assert!(lost <= asked / 100_000, "{lost} of {asked} lost");
-    assert_eq!((servfail, wrong), (0, 0));
-    // A connected socket stays with its server, whose end it hears of: at most one question for each of the four servers that went.
-    let [asked, lost, servfail, wrong] = sum(&mut bound.drain(..));
-    println!("on connected sockets: {asked} questions, {lost} lost");
-    assert!(lost <= 8, "{lost} of {asked} lost");
-    assert_eq!((servfail, wrong), (0, 0));
 }

@@ -130,7 +130,7 @@ fn a_node_without_a_free_address_says_so_and_goes_on_when_pods_go() {
     let before = running().unwrap();
     assert!(!before.is_empty() && before.len() < names.len(), "{before:?}");
     workload.delete_all("pod", &before).unwrap();
-    wait_until("the others run when the freed addresses have rested", Duration::from_mins(2), || {
+    wait_until("the others run when the freed addresses have rested", Duration::from_mins(4), || {
         let now = running()?;
         ensure!(now.len() == names.len() - before.len(), "{now:?}");
         Ok(())
