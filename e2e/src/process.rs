@@ -9,6 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::Progress;
 
+/// Takes from cargo's environment the variables that say which crate is run or tested by the cargo around it: build scripts (ring's for one)
+/// would see them change, and half of the workspace would be built again.
+pub fn as_from_a_shell(cargo: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&*name);
+        }
+    }
+    cargo
+}
+
 /// A process that is recognised again: a process id is reused, the pair with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {

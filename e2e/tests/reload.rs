@@ -35,7 +35,14 @@ fn reload(component: &str, namespace: &str, label: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
     let start = Instant::now();
     let mut command = Command::new("cargo");
-    command.current_dir(root).args(["xtask", "cluster", "reload", component, "--name", shared().name()]);
+    process::as_from_a_shell(&mut command).current_dir(root).args([
+        "xtask",
+        "cluster",
+        "reload",
+        component,
+        "--name",
+        shared().name(),
+    ]);
     process::text(&mut command).expect("the reload");
     let took = start.elapsed();
     println!("{component}: {} s", took.as_secs());

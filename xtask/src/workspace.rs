@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use netkeel_e2e::process;
 use serde::Deserialize;
 
 /// One crate of the workspace.
@@ -68,16 +69,10 @@ impl Package {
     }
 }
 
-/// cargo, without the variables that say which crate `cargo xtask` runs: build scripts would see them change and
-/// build half of the workspace again.
+/// cargo, as somebody at a shell starts it.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&*name);
-        }
-    }
+    process::as_from_a_shell(&mut cargo);
     cargo
 }
 
