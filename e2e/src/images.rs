@@ -181,8 +181,8 @@ pub fn target_folder() -> PathBuf {
 /// # Errors
 /// They do not compile.
 pub fn build_static(packages: &[&str], environment: &[(&str, &str)], progress: &Progress) -> Result<PathBuf> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    process::as_from_a_shell(&mut cargo).args(["build", "--quiet", "--release", "--target", STATIC_TARGET]);
+    let mut cargo = process::cargo();
+    cargo.args(["build", "--quiet", "--release", "--target", STATIC_TARGET]);
     cargo.args(packages.iter().flat_map(|package| ["--package", package]));
     cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
     cargo.envs(environment.iter().copied());

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Progress;
 
-/// Takes from cargo's environment the variables that say which crate is run or tested by the cargo around it: build scripts (ring's for one)
-/// would see them change, and half of the workspace would be built again.
-pub fn as_from_a_shell(cargo: &mut Command) -> &mut Command {
+/// cargo, as somebody at a shell starts it: the one around this program, without the variables by which that one says which crate it runs
+/// or tests. Build scripts (ring's for one) would see them change, and half of the workspace would be built again.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -161,6 +163,20 @@ mod tests {
         let error =
             run(Command::new("sh").args(["-c", "echo broken pipe of the organ >&2; exit 3"])).unwrap_err();
         assert!(error.to_string().contains("broken pipe of the organ"), "{error}");
+    }
+
+    #[test]
+    fn cargo_is_not_told_which_crate_is_around_it() {
+        let taken = |(name, value): (&std::ffi::OsStr, Option<&std::ffi::OsStr>)| {
+            value.is_none().then(|| name.to_string_lossy().into_owned())
+        };
+        let cargo = cargo();
+        let removed: Vec<String> = cargo.get_envs().filter_map(taken).collect();
+        // This test is run by a cargo, which says so.
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"] {
+            assert!(removed.iter().any(|removed| removed == name), "{name} stays: {removed:?}");
+        }
+        assert!(removed.iter().all(|name| name != "CARGO"), "{removed:?}");
     }
 
     #[test]

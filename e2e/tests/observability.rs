@@ -87,7 +87,8 @@ fn apply_on<'a>(trace: &'a Trace, node: &str) -> Option<&'a Span> {
     trace.named("apply").find(|span| span.tags.get("k8s.node.name").is_some_and(|on| on == node))
 }
 
-/// The edit is the root, its passes hang on it, each agent's work on the write of its NodeNetwork.
+/// The edit is the root, its passes hang on it, each agent's work on the write of its NodeNetwork that took effect: one that came too late, since
+/// the agent had just reported, is done again by the next pass.
 fn check_edit(cluster: &Cluster, trace: &Trace) -> Result<()> {
     let edit = trace.span("edit")?;
     let reconcile = trace.span("reconcile")?;
@@ -96,13 +97,14 @@ fn check_edit(cluster: &Cluster, trace: &Trace) -> Result<()> {
         ensure!(trace.children(reconcile).any(|span| span.operation == part), "{part}: {}", tree(trace));
     }
     for node in cluster.nodes() {
+        let apply = apply_on(trace, &node.name).context("it was there")?;
         let write = trace
             .named("write NodeNetwork")
-            .find(|span| span.tags["netkeel.object"] == node.name)
-            .with_context(|| format!("no write of {}:\n{}", node.name, tree(trace)))?;
+            .find(|span| apply.parent.as_ref() == Some(&span.id))
+            .with_context(|| format!("{} hangs elsewhere:\n{}", node.name, tree(trace)))?;
+        ensure!(write.tags["netkeel.object"] == node.name, "{} is another's:\n{}", node.name, tree(trace));
+        ensure!(!write.tags.contains_key("netkeel.effect"), "{} was stale:\n{}", node.name, tree(trace));
         ensure!(trace.descends(write, edit), "{}", tree(trace));
-        let apply = apply_on(trace, &node.name).context("it was there")?;
-        ensure!(apply.parent.as_ref() == Some(&write.id), "{} hangs elsewhere:\n{}", node.name, tree(trace));
         ensure!(apply.service == "netkeel-agent" && write.service == "netkeel-operator");
         for part in ["settings", "device", "tunnels", "routes", "masquerade"] {
             ensure!(trace.children(apply).any(|span| span.operation == part), "{part}: {}", tree(trace));

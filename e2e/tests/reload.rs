@@ -1,7 +1,6 @@
 //! The development loop: `cargo xtask cluster reload` replaces one component in seconds, and the network goes on.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -34,15 +33,8 @@ fn reload(component: &str, namespace: &str, label: &str) {
     assert!(!before.is_empty(), "{component} does not run");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
     let start = Instant::now();
-    let mut command = Command::new("cargo");
-    process::as_from_a_shell(&mut command).current_dir(root).args([
-        "xtask",
-        "cluster",
-        "reload",
-        component,
-        "--name",
-        shared().name(),
-    ]);
+    let mut command = process::cargo();
+    command.current_dir(root).args(["xtask", "cluster", "reload", component, "--name", shared().name()]);
     process::text(&mut command).expect("the reload");
     let took = start.elapsed();
     println!("{component}: {} s", took.as_secs());

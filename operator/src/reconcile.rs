@@ -131,7 +131,7 @@ async fn apply<C: Cluster>(
         let begin = SystemTime::now();
         let done = cluster.apply(step).await;
         if let (Some(chapter), Some(branch)) = (chapter, &branch) {
-            chapter.step(step, branch, begin, done.as_ref().err().map(|error| chain(error)));
+            chapter.step(step, branch, begin, done.as_ref().map_err(|error| chain(error)).copied());
         }
         match done {
             Ok(Effect::Done) => {

@@ -12,7 +12,7 @@ use netkeel_telemetry::{
     spans::{self, Recorded},
 };
 
-use crate::{observed::Observed, plan::Step, status::is_updated};
+use crate::{cluster::Effect, observed::Observed, plan::Step, status::is_updated};
 
 /// A change that is not in force everywhere after this time ends its trace: a node may be down for days.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -156,20 +156,29 @@ impl Chapter {
         child(&self.context)
     }
 
-    /// A step that is over, and what kept it from being done.
-    pub fn step(&self, step: &Step, context: &str, begin: SystemTime, error: Option<String>) {
+    /// A step that is over, and what it did or what kept it from being done.
+    pub fn step(&self, step: &Step, context: &str, begin: SystemTime, done: Result<Effect, String>) {
+        spans::record(self.recorded(step, context, (begin, SystemTime::now()), done));
+    }
+
+    fn recorded<'a>(
+        &'a self,
+        step: &Step,
+        context: &'a str,
+        times: (SystemTime, SystemTime),
+        done: Result<Effect, String>,
+    ) -> Recorded<'a> {
         let (name, object) = told(step);
-        let times = (begin, SystemTime::now());
         let mut span =
             Recorded::new(name, context, Some(&self.context), times).with("netkeel.object", object);
         if let Step::WriteNodeNetwork { spec, .. } = step {
             span = span.with("netkeel.revision", spec.revision.as_str());
         }
-        if error.is_some() {
-            span = span.with("error.type", "api");
+        match done {
+            Ok(Effect::Done) => span,
+            Ok(Effect::Stale) => span.with("netkeel.effect", "stale"),
+            Err(error) => Recorded { error: Some(error), ..span.with("error.type", "api") },
         }
-        span.error = error;
-        spans::record(span);
     }
 
     /// The pass is over.
@@ -286,5 +295,18 @@ mod tests {
         assert_eq!(again.context[..35], given[..35], "it was taken away and given anew");
         let nonsense = story.pass(&network(5, Some(4), Some("nonsense")), 1, at(2)).unwrap();
         assert!(context::is_valid(&nonsense.context));
+    }
+
+    #[test]
+    fn a_step_says_what_kept_it_from_taking_effect() {
+        let pass = Story::default().pass(&network(2, Some(1), None), 1, at(0)).unwrap();
+        let of = |done| {
+            let span = pass.recorded(&Step::HoldNetwork, "", (at(0), at(1)), done);
+            (span.attributes.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), span.error)
+        };
+        assert_eq!(of(Ok(Effect::Done)), (vec!["netkeel.object"], None));
+        assert_eq!(of(Ok(Effect::Stale)), (vec!["netkeel.object", "netkeel.effect"], None));
+        let failed = of(Err("no answer".to_owned()));
+        assert_eq!(failed, (vec!["netkeel.object", "error.type"], Some("no answer".to_owned())));
     }
 }

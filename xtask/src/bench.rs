@@ -9,6 +9,7 @@ mod cni_add;
 mod dns_abuse;
 mod dns_change;
 mod dns_footprint;
+mod dns_half_load;
 mod dns_qps;
 mod figure;
 mod flannel;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use netkeel_e2e::process;
 
 use crate::setup;
 
@@ -133,7 +134,7 @@ fn linker(toolchain: Toolchain) -> Result<PathBuf> {
         return Ok(path);
     }
     eprintln!("installing bpf-linker {LINKER_VERSION} with cargo");
-    let mut cargo = crate::workspace::cargo();
+    let mut cargo = process::cargo();
     cargo.args(["install", "--quiet", "--locked", "bpf-linker", "--version", LINKER_VERSION]);
     if toolchain == Toolchain::Debian {
         setup::require(DEBIAN_LINKER_PACKAGES)?;
@@ -160,7 +161,7 @@ fn cargo_home() -> Option<PathBuf> {
 
 /// cargo with the toolchain's compiler.
 fn cargo(toolchain: Toolchain) -> Command {
-    let mut cargo = crate::workspace::cargo();
+    let mut cargo = process::cargo();
     for variable in OUTER {
         cargo.env_remove(variable);
     }

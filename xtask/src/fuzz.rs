@@ -3,8 +3,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Args;
-
-use crate::workspace;
+use netkeel_e2e::process;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -16,7 +15,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut cargo = workspace::cargo();
+    let mut cargo = process::cargo();
     cargo.args(["test", "--package", "netkeel-dns", "--lib", "--", "--nocapture"]);
     cargo.arg(format!("fuzz::{}", options.name.as_deref().unwrap_or_default()));
     cargo.env("NETKEEL_FUZZ_SECONDS", options.seconds.to_string());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use netkeel_e2e::process;
 
 /// Folders that hold the YAML of the API's kinds.
 const CRDS: [&str; 2] = ["crds/yaml", "helm/netkeel/crds"];
@@ -51,7 +52,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
 
 /// Builds what makes the files, with the features of the tests, so that nothing is compiled twice. Returns the folder of the programs.
 fn build(root: &Path) -> Result<PathBuf> {
-    let mut cargo = crate::workspace::cargo();
+    let mut cargo = process::cargo();
     cargo.args(["build", "--quiet", "--workspace", "--examples", "--bin", "crdgen"]).current_dir(root);
     let features = crate::test::suite::all_features(root)?;
     cargo.args(features.as_deref().into_iter().flat_map(|features| ["--features", features]));

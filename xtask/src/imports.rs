@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use netkeel_e2e::process;
 
 use crate::workspace::{self, Package};
 
@@ -134,7 +135,7 @@ fn impure(name: &str, tree: &str, banned: &[&str]) -> Vec<String> {
 
 /// The names of all crates that `package` needs, one a line, alone and without features that others ask for.
 fn tree(root: &Path, package: &str) -> Result<String> {
-    let output = workspace::cargo()
+    let output = process::cargo()
         .args(["tree", "-p", package, "-e", "normal", "--prefix", "none"])
         .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
         .current_dir(root)

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use netkeel_e2e::process;
@@ -69,16 +68,9 @@ impl Package {
     }
 }
 
-/// cargo, as somebody at a shell starts it.
-pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new("cargo");
-    process::as_from_a_shell(&mut cargo);
-    cargo
-}
-
 /// The crates of the workspace at `root`.
 pub(crate) fn packages(root: &Path) -> Result<Vec<Package>> {
-    let output = cargo()
+    let output = process::cargo()
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .current_dir(root)
         .output()

@@ -23,3 +23,8 @@ pub(crate) use serve::run as serve;
 const SIZE: usize = 64;
 /// Bytes of one write or read of bulk data.
 const BULK: usize = 256 * 1024;
+
+/// Whoever started this program in a pod or in a node's namespaces cannot signal it, but can let go of its standard input.
+fn until_standard_input_ends() {
+    drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+}

@@ -41,15 +41,8 @@ pub(super) fn up(options: &Options, progress: &Progress) -> Result<Cluster> {
 /// cluster uses.
 fn build_programs(folder: &Path, progress: &Progress) -> Result<()> {
     let peer = images::peer(progress)?;
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    process::as_from_a_shell(&mut cargo).args([
-        "build",
-        "--quiet",
-        "--package",
-        "netkeel-e2e",
-        "--bin",
-        NODE_PROGRAM,
-    ]);
+    let mut cargo = process::cargo();
+    cargo.args(["build", "--quiet", "--package", "netkeel-e2e", "--bin", NODE_PROGRAM]);
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
     process::run_long(&mut cargo, "building the harness", progress)?;
     let node = images::target_folder().join("debug").join(NODE_PROGRAM);

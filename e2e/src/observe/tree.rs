@@ -5,8 +5,14 @@ use std::fmt::Write as _;
 use super::jaeger::{Span, Trace};
 
 /// Attributes that tell what a span was about, in this order.
-const TOLD: [&str; 5] =
-    ["netkeel.object", "netkeel.revision", "dns.question.name", "server.address", "error.type"];
+const TOLD: [&str; 6] = [
+    "netkeel.object",
+    "netkeel.revision",
+    "netkeel.effect",
+    "dns.question.name",
+    "server.address",
+    "error.type",
+];
 
 /// The trace as a tree: when each span began after the trace did, how long it took, its program and what it was about.
 #[must_use]

@@ -94,19 +94,8 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
 fn flood(bed: &Bed, server: &Server, questions: &Path, rate: Option<&str>) -> Result<Attached> {
     let [node, _] = bed.nodes()?;
     let mut command = bed.cluster.node_command(node)?;
-    command.args([
-        "sh",
-        "-c",
-        ATTACHED,
-        "sh",
-        "taskset",
-        "1",
-        "dnsperf",
-        "-s",
-        "127.0.0.1",
-        "-p",
-        server.port(),
-    ]);
+    command.args(["sh", "-c", ATTACHED, "sh", "taskset", "1", "dnsperf", "-s", "127.0.0.1"]);
+    command.args(["-p", server.port]);
     command.args(["-a", "127.0.0.2", "-q", "1000", "-t", "1", "-l", "600", "-d"]).arg(questions);
     // All at once where no rate is told.
     command.args(rate.map_or_else(Vec::new, |rate| vec!["-Q", rate]));

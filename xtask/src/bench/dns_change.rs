@@ -43,8 +43,7 @@ struct Seen {
 /// Asks for a name on the first CPU until it is finished.
 fn prober(bed: &Bed, port: &str, name: &str) -> Result<Attached> {
     let [node, _] = bed.nodes()?;
-    let mut command = bed.cluster.node_command(node)?;
-    command.args(["taskset", "1"]).arg(bed.peer());
+    let mut command = Attached::client(bed, bed.cluster.node_command(node)?);
     Attached::start(command.args(["bench-names", name, "--to", &format!("127.0.0.1:{port}")]))
 }
 

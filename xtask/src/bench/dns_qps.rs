@@ -1,8 +1,8 @@
 //! `dns-qps`: how many questions for addresses of Services a DNS server answers a second on one CPU, in a cluster with 10,000
 //! Services, beside the real CoreDNS with kubeadm's configuration and the same API server. Both are processes of the first node, on the second
 //! CPU; dnsperf is on the first and asks them in turns over the loopback device. Then the same for names outside the cluster that
-//! both have in their cache (`dns-qps-external`), from a resolver that is a CoreDNS of its own. In between `dns-half-load-p99`: what an answer takes
-//! while a server is asked half of that, also by a third one, which sends questions back unread. The cluster is good for nothing else afterwards.
+//! both have in their cache (`dns-qps-external`), from a resolver that is a CoreDNS of its own. In between come the
+//! figures of `dns_half_load`, at the end those of `dns_change`. The cluster is good for nothing else afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netkeel_e2e::workload::Workload;
 use netkeel_e2e::{coredns, images, process, wait_until};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::api::Api;
@@ -21,7 +20,7 @@ use super::figure::{Figure, Unit, mebibytes, median};
 use super::large::many;
 use super::loads::Attached;
 use super::ratio::Ratios;
-use super::{dns_abuse, dns_change};
+use super::{dns_change, dns_half_load};
 use crate::setup;
 
 pub(super) const SERVICES: usize = 10_000;
@@ -29,10 +28,6 @@ const NAMESPACES: usize = 10;
 /// Names outside the cluster.
 const OUTSIDE: usize = 1000;
 const ROUNDS: usize = 10;
-/// With half of the load, of this many seconds each. The host takes its CPUs from a virtual machine for up to 15 ms at times, a few
-/// times a second or not at all for minutes: many short turns tell what an answer takes at other times.
-const HALF_ROUNDS: u32 = 25;
-const HALF_TURN: u32 = 2;
 /// Of a turn, seconds.
 const TURN: &str = "2";
 /// Questions under way at once, from as many sockets as CoreDNS has goroutines to serve.
@@ -49,13 +44,14 @@ cp "$1" $account/ca.crt && printf %s "$2" >$account/token && printf default >$ac
 shift 2
 "#;
 
-/// One of both.
+/// Who is asked: a process of the first node, on the second CPU.
 pub(super) struct Server {
-    name: &'static str,
-    port: &'static str,
+    pub(super) name: &'static str,
+    /// Of the loopback device.
+    pub(super) port: &'static str,
     /// What only this one of all processes of its name has on its command line.
-    argument: &'static str,
-    _program: Attached,
+    pub(super) argument: &'static str,
+    pub(super) _program: Attached,
 }
 
 /// What dnsperf said of a turn.
@@ -99,7 +95,7 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     let say = |text| bed.progress.say(text);
     let turns = race(bed, &servers, &questions)?;
     let mut all = figures("dns-qps", &turns, say);
-    all.extend(half_load(bed, &servers, &turns, &questions)?);
+    all.extend(dns_half_load::run(bed, &servers, turns.each_ref().map(|turns| rate(turns)), &questions)?);
     let [own, other] = [servers[0].resident(bed)?, servers[1].resident(bed)?];
     all.push(Figure::new("dns-memory", own, Unit::Mebibytes).against(other, own / other));
     let names = bed.cluster.folder().join("bench-dns-outside");
@@ -112,76 +108,6 @@ pub(super) fn run(bed: &Bed) -> Result<Vec<Figure>> {
     all.extend(figures("dns-qps-external", &race(bed, &servers, &names)?, say));
     all.extend(dns_change::run(bed, &api)?);
     Ok(all)
-}
-
-/// What 99 % of the answers take at most while a server is asked half of what it could answer: by netkeel-dns, beside the other, and by one that sends
-/// questions back unread and is asked as often as netkeel-dns.
-fn half_load(
-    bed: &Bed,
-    servers: &[Server; 2],
-    turns: &[Vec<Turn>; 2],
-    questions: &Path,
-) -> Result<[Figure; 2]> {
-    let half = |turns: &[Turn]| {
-        let most = median(&turns.iter().map(|turn| turn.per_second).collect::<Vec<_>>());
-        format!("{:.0}", most / 2.0)
-    };
-    let [own, other] = turns.each_ref().map(|turns| half(turns));
-    let reflecting = reflecting(bed)?;
-    let asked = [(&servers[0], &own), (&servers[1], &other), (&reflecting, &own)];
-    let (mut took, mut success, mut loads) = ([const { Vec::new() }; 3], [0.0; 3], [0.0; 3]);
-    for round in 0..HALF_ROUNDS {
-        for turn in 0..asked.len() {
-            let index = (round as usize + turn) % asked.len();
-            let (server, rate) = asked[index];
-            let load = load(bed, server, questions, rate)?;
-            let fared = dns_abuse::fares(bed, server, questions, HALF_TURN)?;
-            let asked: Asked = load.finish()?;
-            loads[index] += asked.sent / asked.due;
-            took[index].push(fared.p99);
-            success[index] += fared.success;
-        }
-    }
-    for (index, took) in took.iter_mut().enumerate() {
-        took.sort_by(f64::total_cmp);
-        let [success, load] = [success, loads].map(|sums| sums[index] / f64::from(HALF_ROUNDS));
-        bed.progress.say(format!(
-            "half load: {} answered {success:.2} %, with {:.1} % of the load; p99 of the turns {took:.2?} ms",
-            asked[index].0.name,
-            load * 100.0
-        ));
-        ensure!(index > 0 || (success >= 99.9 && load >= 0.95), "too few answers, or too little load");
-    }
-    let [own, other, unread] = took.map(|took| median(&took));
-    Ok([
-        Figure::new("dns-half-load-p99", own, Unit::Milliseconds).against(other, own / other),
-        Figure::new("dns-half-load-p99-unread", unread, Unit::Milliseconds),
-    ])
-}
-
-/// How many questions another client should have asked, and how many it has.
-#[derive(Deserialize)]
-struct Asked {
-    due: f64,
-    sent: f64,
-}
-
-/// Another client, which asks so many questions a second until it is finished.
-fn load(bed: &Bed, server: &Server, questions: &Path, rate: &str) -> Result<Attached> {
-    let [node, _] = bed.nodes()?;
-    let mut command = bed.cluster.node_command(node)?;
-    command.args(["taskset", "1"]).arg(bed.peer()).arg("bench-questions").arg(questions);
-    command.args(["--to", &format!("127.0.0.1:{}", server.port), "--from", "127.0.0.2"]);
-    Attached::start(command.args(["--rate", rate]))
-}
-
-/// What sends questions back unread.
-fn reflecting(bed: &Bed) -> Result<Server> {
-    let [node, _] = bed.nodes()?;
-    let mut command = bed.cluster.node_command(node)?;
-    command.args(["sh", "-c", ATTACHED, "sh", "taskset", "2"]).arg(bed.peer());
-    let program = Attached::start(command.args(["bench-reflect", "--port", "5305"]))?;
-    Ok(Server { name: "netkeel-e2e-peer", port: "5305", argument: "bench-reflect", _program: program })
 }
 
 /// Both are asked in turns; who is first alternates.
@@ -268,10 +194,6 @@ fn theirs(bed: &Bed, program: &Path) -> Result<Server> {
 }
 
 impl Server {
-    pub(super) fn port(&self) -> &str {
-        self.port
-    }
-
     fn dnsperf(&self, bed: &Bed, questions: &Path) -> Result<Command> {
         let [node, _] = bed.nodes()?;
         let mut command = bed.cluster.node_command(node)?;
@@ -333,8 +255,16 @@ pub(super) fn number_behind(text: &str, what: &str) -> Option<f64> {
     text.split_once(what)?.1.split_whitespace().next()?.parse().ok()
 }
 
+fn rates(turns: &[Turn]) -> Vec<f64> {
+    turns.iter().map(|turn| turn.per_second).collect()
+}
+
+/// What a server answers a second.
+fn rate(turns: &[Turn]) -> f64 {
+    median(&rates(turns))
+}
+
 fn figures(name: &str, [own, other]: &[Vec<Turn>; 2], say: impl Fn(String)) -> Vec<Figure> {
-    let rates = |turns: &[Turn]| turns.iter().map(|turn| turn.per_second).collect::<Vec<_>>();
     let ratios = Ratios::of(&rates(own), &rates(other));
     let lost = |turns: &[Turn]| turns.iter().map(|turn| turn.lost).sum::<f64>();
     say(format!(
@@ -349,7 +279,7 @@ fn figures(name: &str, [own, other]: &[Vec<Turn>; 2], say: impl Fn(String)) -> V
     };
     let (used, others) = (cpu(own), cpu(other));
     vec![
-        Figure::new(name, median(&rates(own)), Unit::Queries).against(median(&rates(other)), ratios.median()),
+        Figure::new(name, rate(own), Unit::Queries).against(rate(other), ratios.median()),
         Figure::new(format!("{name}-cpu"), used, Unit::CpuPerTenThousand).against(others, used / others),
     ]
 }

@@ -77,6 +77,12 @@ impl Attached {
         Self::start(command.args(["bench-serve", "--attached", "true", "--port", &PORT.to_string()]))
     }
 
+    /// The load program on the first CPU, where a command line that ends so leads; its own arguments follow.
+    pub(super) fn client(bed: &Bed, mut command: Command) -> Command {
+        command.args(["taskset", CLIENT_CPU]).arg(bed.peer());
+        command
+    }
+
     /// Says it a line.
     pub(super) fn tell(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().context("stdin is piped")?;
@@ -204,9 +210,10 @@ impl Lane {
     }
 
     /// On the first CPU, where a command line that ends so leads; `place` is for errors.
-    pub(super) fn with(bed: &Bed, mut command: Command, place: &str, server: &str) -> Result<Self> {
+    pub(super) fn with(bed: &Bed, command: Command, place: &str, server: &str) -> Result<Self> {
         let to = endpoint(server, PORT)?;
-        command.args(["taskset", CLIENT_CPU]).arg(bed.peer()).args(["bench-lane", "--to", &to]);
+        let mut command = Attached::client(bed, command);
+        command.args(["bench-lane", "--to", &to]);
         let what = format!("process of {place} to {to}");
         Ok(Self { what, server: server.into(), program: Attached::start(&mut command)? })
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::awake::Awake;
 use super::figure::{Figure, Unit};
 use super::machine;
-use crate::{ebpf, workspace};
+use crate::ebpf;
 
 const PROGRAM: [&str; 6] =
     ["-p", "netkeel-dataplane-loader", "--features", "root-tests", "--example", "verdict_ns"];
@@ -29,11 +29,11 @@ struct Measured {
 pub(super) fn run() -> Result<Figure> {
     let progress = Progress::start();
     ebpf::build()?;
-    let mut build = workspace::cargo();
+    let mut build = process::cargo();
     process::run_long(build.args(["build", "--quiet"]).args(PROGRAM), "building the program", &progress)?;
     machine::settle(&progress)?;
     let awake = Awake::start()?;
-    let text = process::text(workspace::cargo().args(["run", "--quiet"]).args(PROGRAM));
+    let text = process::text(process::cargo().args(["run", "--quiet"]).args(PROGRAM));
     drop(awake);
     let text = text?;
     let measured: Measured =

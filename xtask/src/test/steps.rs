@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use netkeel_e2e::process;
 
 use super::Run;
 use super::child::Log;
 use super::count::Count;
 use super::lanes;
 use super::suite::{self, Program, Suite};
-use crate::workspace;
 
 /// One step.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ fn clippy(run: &Run, log: &mut Log) -> Result<Count> {
 }
 
 fn deny(_: &Run, log: &mut Log) -> Result<Count> {
-    if !log.try_run(workspace::cargo().args(["deny", "--version"]), QUICK)?.1 {
+    if !log.try_run(process::cargo().args(["deny", "--version"]), QUICK)?.1 {
         println!("    installing cargo-deny (once, several minutes)");
         cargo(log, &["install", "--locked", "cargo-deny"], BUILD)?;
     }
@@ -183,7 +183,7 @@ fn stub(run: &Run, log: &mut Log) -> Result<Count> {
     let features = features.collect::<Vec<_>>().join(",");
     let mut args = vec!["test", "--workspace", "--features", &features, "--test", "stub", "--"];
     args.extend(run.filter.as_deref());
-    let (output, _) = log.try_run(workspace::cargo().args(&args), BUILD)?;
+    let (output, _) = log.try_run(process::cargo().args(&args), BUILD)?;
     Count::of_libtest(&output).context("the tests of an agent without programs gave no result")
 }
 
@@ -231,7 +231,7 @@ fn e2e(run: &Run, log: &mut Log) -> Result<Count> {
 }
 
 fn cargo(log: &mut Log, args: &[&str], limit: Duration) -> Result<Count> {
-    log.run(workspace::cargo().args(args), limit)?;
+    log.run(process::cargo().args(args), limit)?;
     Ok(Count::PASSED)
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use netkeel_e2e::process;
 use serde::Deserialize;
 
 use super::child::Log;
@@ -55,7 +56,7 @@ impl Suite {
     /// Builds every test program of the workspace.
     pub(super) fn build(root: &Path, log: &mut Log) -> Result<Self> {
         let packages = workspace::packages(root)?;
-        let mut cargo = workspace::cargo();
+        let mut cargo = process::cargo();
         cargo.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-run"]);
         cargo.args(["--message-format", "json-render-diagnostics"]);
         if let Some(features) = features(&packages) {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::until_standard_input_ends;
 use crate::Result;
 use crate::dns::{self, Message};
 use crate::flags::Flags;
@@ -24,7 +25,7 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
     let (mut first, ended) = (BTreeMap::new(), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
-            drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+            until_standard_input_ends();
             ended.store(true, Ordering::Relaxed);
         });
         let mut id = 0_u16;

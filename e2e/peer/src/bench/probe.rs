@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::until_standard_input_ends;
 use crate::Result;
 use crate::flags::Flags;
 use crate::json::Value;
@@ -25,7 +26,7 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
         let (plan, begun, ended) = (&plan, &begun, &ended);
         let start = |turn| scope.spawn(move || plan.probe(turn, begun, ended));
         let threads: Vec<_> = (0..plan.threads()).map(start).collect();
-        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        until_standard_input_ends();
         ended.store(true, Ordering::Relaxed);
         threads.into_iter().filter_map(|thread| thread.join().ok()).flatten().collect::<Vec<u64>>()
     });

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::until_standard_input_ends;
 use crate::Result;
 use crate::dns::{self, Message};
 use crate::flags::Flags;
@@ -35,7 +36,7 @@ pub(crate) fn run(flags: &Flags) -> Result<bool> {
     let ended = AtomicBool::new(false);
     let (due, sent) = thread::scope(|scope| {
         let asking = scope.spawn(|| ask(&socket, &mut questions, rate, &ended));
-        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        until_standard_input_ends();
         ended.store(true, Ordering::Relaxed);
         asking.join().map_err(|_| "asking ended early".to_owned())
     })?;

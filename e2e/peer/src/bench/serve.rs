@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use super::{BULK, SIZE};
+use super::{BULK, SIZE, until_standard_input_ends};
 use crate::Result;
 use crate::flags::Flags;
 
@@ -65,8 +65,7 @@ pub(super) fn swallow(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// Whoever started the server as a process of a node cannot signal it, but can let go of its standard input.
 fn end_with_standard_input() {
-    drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    until_standard_input_ends();
     std::process::exit(0);
 }
