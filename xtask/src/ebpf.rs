@@ -188,6 +188,15 @@ fn run(command: &mut Command, failure: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// The cargo around this program, which `$CARGO` names, belongs to one toolchain and knows no other.
+    #[test]
+    fn nightly_is_chosen_by_rustups_cargo() {
+        let cargo = cargo(Toolchain::Nightly);
+        let told: Vec<_> = cargo.get_args().collect();
+        assert_eq!((cargo.get_program().to_str(), told[0].to_str()), (Some("cargo"), Some("+nightly")));
+        assert!(cargo.get_envs().any(|variable| variable == ("RUSTUP_TOOLCHAIN".as_ref(), None)));
+    }
+
     #[test]
     fn an_unchanged_object_is_not_touched() {
         let folder = env::temp_dir().join(format!("xtask-ebpf-{}", std::process::id()));

@@ -174,7 +174,7 @@ fn clippy(run: &Run, log: &mut Log) -> Result<Count> {
 fn deny(_: &Run, log: &mut Log) -> Result<Count> {
     if !log.try_run(process::cargo().args(["deny", "--version"]), QUICK)?.1 {
         println!("    installing cargo-deny (once, a minute or two)");
-        // Unoptimised: its check takes two seconds more, its build half of the time.
+        // Unoptimised: its check takes a second more, its build half of the time.
         cargo(log, &["install", "--debug", "--locked", "cargo-deny", "--version", CARGO_DENY], BUILD)?;
     }
     cargo(log, &["deny", "check", "bans", "licenses", "sources"], QUICK)
